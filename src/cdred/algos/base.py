@@ -1,0 +1,45 @@
+"""What the training loop asks of a method."""
+
+from abc import abstractmethod
+from typing import Generic, NamedTuple, TypeVar
+
+import equinox as eqx
+from jaxtyping import Array, Bool, Float, Key
+
+from cdred.planning.mppi import PlanState
+from cdred.types import Segment
+
+Metrics = dict[str, Float[Array, ""]]
+State = TypeVar("State")
+
+
+class Batch(NamedTuple):
+    """What one update learns from: B segments of the demonstrations, B of what the agent lived through."""
+
+    expert: Segment
+    own: Segment
+
+
+class Algorithm(eqx.Module, Generic[State]):
+    """A method: pure functions over a state that it alone understands.
+
+    Everything is for one seed (and `act` for one environment): the loop vmaps. Implementations are final.
+    """
+
+    @abstractmethod
+    def init(self, key: Key[Array, ""]) -> State:
+        """A fresh learner: networks, fixed targets, optimisers, statistics."""
+
+    @abstractmethod
+    def init_plan(self) -> PlanState:
+        """What acting remembers at an episode's first decision."""
+
+    @abstractmethod
+    def update(self, state: State, batch: Batch, key: Key[Array, ""]) -> tuple[State, Metrics]:
+        """One gradient step on one batch."""
+
+    @abstractmethod
+    def act(
+        self, state: State, plan: PlanState, obs: Float[Array, "..."], key: Key[Array, ""], explore: Bool[Array, ""]
+    ) -> tuple[Float[Array, " A"], PlanState]:
+        """The action for one observation, with exploration noise or without."""

@@ -1,0 +1,104 @@
+"""Losses and statistics that every world-model method shares (method.md section 3), as pure functions of batches.
+
+N is the number of segments, H their length. Each loss is sum_t lambda^t of a mean over segments.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Key
+
+from cdred.models.world_model import WorldModel
+from cdred.nn.layers import Ensemble
+
+
+def discounted_over_time(loss: Float[Array, "N T"], rate: float) -> Float[Array, ""]:
+    """sum_t rate^t mean_n loss[n, t]."""
+    return jnp.dot(jnp.mean(loss, axis=0), rate ** jnp.arange(loss.shape[1], dtype=jnp.float32))
+
+
+def dynamics_loss(
+    latents: Float[Array, "N H Z"], encoded: Float[Array, "N H Z"], rate: float
+) -> Float[Array, ""]:
+    """sum_t lambda^t |z_{t+1} - sg h(s_{t+1})|^2, the mean over latent components (arXiv 2310.16828, eq. 3)."""
+    return discounted_over_time(jnp.mean((latents - jax.lax.stop_gradient(encoded)) ** 2, axis=-1), rate)
+
+
+def next_values(
+    model: WorldModel,
+    target_critics: Ensemble,
+    encoded: Float[Array, "N H Z"],
+    terminated: Bool[Array, "N H"],
+    key: Key[Array, ""],
+) -> Float[Array, "N H"]:
+    """min_{2 of 5} Qbar(h(s_{t+1}), a'), a' ~ pi: 0 beyond a termination, bootstrapped beyond a truncation."""
+    pair_key, action_key = jax.random.split(key)
+    pair = target_critics.subset(two_of(len(target_critics), pair_key))
+    keys = jax.random.split(action_key, terminated.shape)
+
+    def value(z, k):
+        return jnp.min(model.values(pair, z, model.pi(z).sample(k)[0]))
+
+    return jnp.where(terminated, 0.0, jax.vmap(jax.vmap(value))(encoded, keys))
+
+
+def critic_loss(
+    model: WorldModel,
+    latents: Float[Array, "N H Z"],
+    action: Float[Array, "N H A"],
+    target: Float[Array, "N H"],
+    rate: float,
+    key: Key[Array, ""] | None,
+) -> Float[Array, ""]:
+    """sum_t lambda^t mean_q CE(Q_q(z_t, a_t), twohot(q_t)), with dropout if a key is given."""
+    keys = None if key is None else jax.random.split(key, target.shape)
+
+    def cross_entropy(z, a, q, k):
+        logits = model.critics(jnp.concatenate([z, a]), k)
+        return jnp.mean(jax.vmap(model.two_hot.cross_entropy, in_axes=(0, None))(logits, q))
+
+    over_time = jax.vmap(cross_entropy, in_axes=(0, 0, 0, None if keys is None else 0))
+    loss = jax.vmap(over_time, in_axes=(0, 0, 0, None if keys is None else 0))(latents, action, target, keys)
+    return discounted_over_time(loss, rate)
+
+
+def policy_loss(
+    policy: eqx.Module,
+    model: WorldModel,
+    latents: Float[Array, "N T Z"],
+    q_scale: Float[Array, ""],
+    entropy_coef: float,
+    rate: float,
+    key: Key[Array, ""],
+) -> tuple[Float[Array, ""], tuple[Float[Array, "N T"], Float[Array, ""]]]:
+    """L_pi = sum_t lambda^t E[beta log pi(a|z_t) - min_{2 of 5} Q(z_t, a) / S]; also the values and mean log-density.
+
+    Only `policy` is differentiated: latents and critics are the model's.
+    """
+    pair_key, action_key = jax.random.split(key)
+    pair = model.critics.subset(two_of(len(model.critics), pair_key))
+    actor = eqx.tree_at(lambda m: m.policy, model, policy)
+
+    def per_latent(z, k):
+        action, log_prob = actor.pi(z).sample(k)
+        return jnp.min(model.values(pair, z, action)), log_prob
+
+    value, log_prob = jax.vmap(jax.vmap(per_latent))(latents, jax.random.split(action_key, latents.shape[:2]))
+    loss = discounted_over_time(entropy_coef * log_prob - value / q_scale, rate)
+    return loss, (value, jnp.mean(log_prob))
+
+
+def two_of(num: int, key: Key[Array, ""]) -> Array:
+    """Two different indices below `num`, uniformly."""
+    return jax.random.choice(key, num, (2,), replace=False)
+
+
+def q_range(values: Float[Array, "N T"]) -> Float[Array, ""]:
+    """Distance of the 5th and 95th percentile, at least 1: what S averages over time."""
+    low, high = jnp.percentile(values, jnp.array([5.0, 95.0]))
+    return jnp.maximum(high - low, 1.0)
+
+
+def ema(old, new, rate: float):
+    """old + rate (new - old), leafwise over a pytree's floating-point leaves."""
+    return jax.tree.map(lambda o, n: o + rate * (n - o), old, new)

@@ -1,0 +1,95 @@
+"""From settings to a method."""
+
+from functools import partial
+from math import prod
+
+import optax
+
+from cdred.algos.cdred import CDRED, Trainable
+from cdred.config import ModelConfig, OptimConfig, RewardConfig, RunConfig, discount
+from cdred.models.rewards.coupled_rnd import CoupledRND
+from cdred.models.world_model import WorldModel
+from cdred.nn.two_hot import TwoHot
+from cdred.planning.mppi import MPPI
+from cdred.types import EnvSpec
+
+# TD-MPC2 plans a third longer where actions are many (arXiv 2310.16828, appendix).
+MANY_ACTIONS, EXTRA_ITERATIONS = 20, 2
+
+
+def make_algorithm(config: RunConfig, spec: EnvSpec) -> CDRED:
+    """The method that `config` asks for, sized for the task."""
+    optim = config.optim
+    return CDRED(
+        make_model=partial(_world_model, config.model, prod(spec.obs_shape), spec.action_dim),
+        make_reward=partial(_coupled_rnd, config.reward, config.model.latent_dim + spec.action_dim),
+        planner=_mppi(config, spec.action_dim),
+        model_optimiser=_model_optimiser(optim),
+        policy_optimiser=optax.chain(optax.clip_by_global_norm(optim.grad_clip), optax.adam(optim.learning_rate)),
+        plan_actions=config.planner == "mppi",
+        action_dim=spec.action_dim,
+        discount=discount(spec.episode_length),
+        discount_time=optim.discount_time,
+        dynamics_coef=optim.dynamics_coef,
+        critic_coef=optim.critic_coef,
+        reward_coef=optim.reward_coef,
+        entropy_coef=optim.entropy_coef,
+        tau=optim.tau,
+        warmup_updates=config.reward.warmup_updates,
+    )
+
+
+def _world_model(config: ModelConfig, obs_dim: int, action_dim: int, *, key) -> WorldModel:
+    return WorldModel.create(
+        obs_dim,
+        action_dim,
+        latent_dim=config.latent_dim,
+        simnorm_dim=config.simnorm_dim,
+        encoder_widths=config.encoder_widths,
+        widths=config.widths,
+        num_critics=config.num_critics,
+        dropout=config.dropout,
+        two_hot=TwoHot(config.num_bins),
+        key=key,
+    )
+
+
+def _coupled_rnd(config: RewardConfig, input_dim: int, *, key) -> CoupledRND:
+    return CoupledRND.create(
+        input_dim,
+        num_targets=config.num_targets,
+        target_widths=config.target_widths,
+        predictor_widths=config.predictor_widths,
+        embedding_dim=config.embedding_dim,
+        zeta=config.zeta,
+        alpha=config.alpha,
+        sigma=config.sigma,
+        coupling=config.coupling,
+        distance_reduction=config.distance_reduction,
+        count_reduction=config.count_reduction,
+        variance_floor=config.variance_floor,
+        key=key,
+    )
+
+
+def _mppi(config: RunConfig, action_dim: int) -> MPPI:
+    mppi = config.mppi
+    return MPPI(
+        horizon=mppi.horizon,
+        num_samples=mppi.num_samples,
+        num_pi_trajs=mppi.num_pi_trajs,
+        num_elites=mppi.num_elites,
+        iterations=mppi.iterations + (EXTRA_ITERATIONS if action_dim >= MANY_ACTIONS else 0),
+        temperature=mppi.temperature,
+        min_std=mppi.min_std,
+        max_std=mppi.max_std,
+    )
+
+
+def _model_optimiser(optim: OptimConfig) -> optax.GradientTransformation:
+    """Adam under a clipped gradient, the encoder at a fraction of the step size."""
+    return optax.chain(
+        optax.clip_by_global_norm(optim.grad_clip),
+        optax.adam(optim.learning_rate),
+        optax.masked(optax.scale(optim.encoder_scale), Trainable(True, False, False, False)),
+    )

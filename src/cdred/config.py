@@ -1,0 +1,193 @@
+"""Every setting there is, as frozen dataclasses; their docstrings are the command line's help."""
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+AlgoName = Literal["cdred"]
+PresetName = Literal["cpu", "paper", "debug"]
+PlannerName = Literal["mppi", "policy"]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The latent world model."""
+
+    latent_dim: int = 128
+    """Width of the latent z."""
+    simnorm_dim: int = 8
+    """Components per SimNorm group; divides latent_dim."""
+    encoder_widths: tuple[int, ...] = (128,)
+    """Hidden layers of the observation encoder."""
+    widths: tuple[int, ...] = (128, 128)
+    """Hidden layers of dynamics, critics and policy prior."""
+    num_critics: int = 5
+    """Critics in the ensemble."""
+    num_bins: int = 101
+    """Bins of a critic's two-hot value distribution over symlog values in [-10, 10]."""
+    dropout: float = 0.0
+    """Dropout on the critics' first layer while learning."""
+
+
+@dataclass(frozen=True)
+class RewardConfig:
+    """The coupled random-network-distillation reward."""
+
+    zeta: float = 0.8
+    """Weight of the expert's bonus against the agent's own (1: uncoupled)."""
+    alpha: float = 0.9
+    """Weight of the squared distance against the count correction within a bonus."""
+    sigma: float = 1.0
+    """Scale of the reward."""
+    coupling: Literal["identity", "exp"] = "identity"
+    """g of the paper."""
+    num_targets: int = 5
+    """Random target networks, K."""
+    embedding_dim: int = 64
+    """Width of their output."""
+    target_widths: tuple[int, ...] = (128, 128)
+    """Hidden layers of the targets."""
+    predictor_widths: tuple[int, ...] = (128, 128)
+    """Hidden layers of the two predictors."""
+    distance_reduction: Literal["sum", "mean"] = "sum"
+    """How |f - mu|^2 is reduced over the embedding."""
+    count_reduction: Literal["sum", "mean"] = "mean"
+    """How the count estimate y is reduced over the embedding."""
+    variance_floor: float = 1e-3
+    """Added to the targets' variance before it divides."""
+    warmup_updates: int = 200
+    """Updates that fit the predictors and the dynamics before critics and prior see any reward (trap 3)."""
+
+
+@dataclass(frozen=True)
+class PlannerConfig:
+    """MPPI."""
+
+    horizon: int = 3
+    """Decisions looked ahead; also the length of a training segment, H."""
+    num_samples: int = 128
+    """Action sequences per iteration."""
+    num_pi_trajs: int = 16
+    """How many of them come from the policy prior."""
+    num_elites: int = 32
+    """Best sequences that shape the next iteration."""
+    iterations: int = 4
+    """Refinements per decision."""
+    temperature: float = 0.5
+    """Inverse temperature of the elites' weights."""
+    min_std: float = 0.05
+    """Smallest standard deviation of the sampling distribution."""
+    max_std: float = 2.0
+    """Largest, and the first iteration's."""
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Losses and optimiser."""
+
+    batch_size: int = 64
+    """Segments per update from each of the two stores."""
+    learning_rate: float = 3e-4
+    """Adam's step size."""
+    encoder_scale: float = 1 / 3
+    """The encoder's step size relative to it."""
+    grad_clip: float = 20.0
+    """Largest gradient norm, of the model's loss and of the prior's."""
+    dynamics_coef: float = 20.0
+    """c_d: weight of the latent dynamics' loss."""
+    critic_coef: float = 0.1
+    """c_q: weight of the critics' loss."""
+    reward_coef: float = 0.1
+    """c_r: weight of the predictors' loss."""
+    entropy_coef: float = 1e-4
+    """beta: weight of the prior's entropy."""
+    discount_time: float = 0.5
+    """lambda: weight of a loss one transition further into a segment."""
+    tau: float = 0.01
+    """Step of the target critics, and of the Q-scale, towards the present."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One training run: what to learn, from what, for how long, with which settings."""
+
+    task: str = "metaworld/drawer-close"
+    """What to learn: metaworld/<task>, dmc/<domain>-<task>, gym/<id>."""
+    algo: AlgoName = "cdred"
+    """The method."""
+    demos: str = "10"
+    """A number of scripted demonstrations to collect (and cache), or the path of a demonstration file."""
+    decisions: int = 5000
+    """Decisions of the agent in the environment, per seed and environment."""
+    seeds: tuple[int, ...] = (0,)
+    """Seeds, learned in lockstep as one compiled program."""
+    preset: PresetName = "cpu"
+    """Settings to start from; any other option overrides it."""
+    out: str = ""
+    """Run folder; runs/<task>-<algo>-<preset> if empty."""
+    envs: int = 1
+    """Environments per seed."""
+    seed_episodes: int = 5
+    """Random episodes before learning begins."""
+    updates_per_learn: int = 20
+    """Decisions collected, then as many updates in one compiled call."""
+    replay_capacity: int = 1_000_000
+    """Most transitions kept per environment; no more is allocated than the run can fill."""
+    planner: PlannerName = "mppi"
+    """How the agent acts: planning, or the policy prior alone."""
+    eval_every: int = 2500
+    """Decisions between evaluations."""
+    eval_episodes: int = 5
+    """Fresh episodes per evaluation on the way."""
+    final_episodes: int = 20
+    """Fresh episodes of the last evaluation."""
+    log_every: int = 100
+    """Decisions between log lines."""
+    checkpoint_every: int = 1000
+    """Decisions between checkpoints."""
+    video: bool = True
+    """Film expert and agent side by side at the end, where the task can be rendered."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    mppi: PlannerConfig = field(default_factory=PlannerConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+
+
+def preset(name: PresetName) -> RunConfig:
+    """The named starting point: `cpu` (two cores), `paper` (method.md section 1), `debug` (seconds)."""
+    base = RunConfig(preset=name)
+    if name == "paper":
+        return replace(
+            base,
+            decisions=500_000,
+            eval_every=20_000,
+            checkpoint_every=20_000,
+            log_every=1000,
+            model=ModelConfig(512, 8, (256,), (512, 512), dropout=0.01),
+            reward=RewardConfig(target_widths=(512, 512), predictor_widths=(1024, 1024, 1024)),
+            mppi=PlannerConfig(num_samples=512, num_pi_trajs=24, num_elites=64, iterations=6),
+            optim=OptimConfig(batch_size=256, encoder_scale=0.3),
+        )
+    if name == "debug":
+        return replace(
+            base,
+            decisions=200,
+            seed_episodes=1,
+            eval_every=100,
+            eval_episodes=1,
+            final_episodes=2,
+            checkpoint_every=100,
+            log_every=20,
+            model=ModelConfig(16, 8, (16,), (16, 16), 3, 21),
+            reward=RewardConfig(
+                num_targets=3, embedding_dim=8, target_widths=(16, 16), predictor_widths=(16, 16), warmup_updates=20
+            ),
+            mppi=PlannerConfig(num_samples=16, num_pi_trajs=4, num_elites=4, iterations=2),
+            optim=OptimConfig(batch_size=8),
+        )
+    return base
+
+
+def discount(episode_length: int) -> float:
+    """gamma = clip((T/5 - 1)/(T/5), 0.95, 0.995) for episodes of T decisions (arXiv 2310.16828)."""
+    fifth = episode_length / 5
+    return min(max((fifth - 1) / fifth, 0.95), 0.995)

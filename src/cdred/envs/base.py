@@ -1,0 +1,97 @@
+"""What every simulator looks like from inside: one episode at a time, told by its seed, never reset unasked."""
+
+import math
+from typing import NamedTuple, NoReturn, Protocol
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from cdred.errors import UserError
+from cdred.types import EnvSpec
+
+
+class Step(NamedTuple):
+    """What one decision led to.
+
+    Attributes:
+        obs: the observation after it; on an episode's last decision the true final one.
+        reward: summed over the decision's frames.
+        terminated: the world ended the episode.
+        truncated: the clock ended it.
+        success: the goal was reached in any of the decision's frames (False where the task does not say).
+    """
+
+    obs: Float32[np.ndarray, "*obs"]
+    reward: float
+    terminated: bool
+    truncated: bool
+    success: bool
+
+
+class Env(Protocol):
+    """One simulator, running one episode at a time.
+
+    The seed alone determines an episode: the same seed and the same actions give bit-identical observations, whatever
+    the instance has lived through before, and in another process as well. `EnvGrid.restore` rests on this.
+    """
+
+    @property
+    def spec(self) -> EnvSpec:
+        """Shapes, episode length and action repeat of the task."""
+        ...
+
+    def reset(self, seed: int) -> Float32[np.ndarray, "*obs"]:
+        """Start the episode of `seed` (0 <= seed < 2**32) and return its first observation."""
+        ...
+
+    def step(self, action: Float32[np.ndarray, " A"]) -> Step:
+        """Take one decision; components of `action` outside [-1, 1] are clipped.
+
+        Raises:
+            FloatingPointError: the simulator returned a non-finite observation or reward.
+        """
+        ...
+
+    def render(self) -> UInt8[np.ndarray, "H W 3"]:
+        """The current frame, upright, RGB.
+
+        Raises:
+            UserError: this machine cannot render, or the task has no picture.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free what the simulator holds; the instance is of no use afterwards."""
+        ...
+
+
+def checked(spec: EnvSpec, step: Step) -> Step:
+    """`step` itself.
+
+    Raises:
+        FloatingPointError: its observation or reward is not finite.
+    """
+    if not (np.isfinite(step.obs).all() and math.isfinite(step.reward)):
+        what = f"reward {step.reward}" if np.isfinite(step.obs).all() else "an observation that is not finite"
+        raise FloatingPointError(f"{spec.task}: the simulator returned {what}")
+    return step
+
+
+def no_picture(task: str, cause: Exception) -> NoReturn:
+    """Explain a failed render.
+
+    Raises:
+        UserError: always, from `cause`.
+    """
+    raise UserError(
+        f"{task} cannot be rendered on this machine ({type(cause).__name__}: {cause}). "
+        "MuJoCo needs OpenGL: on a machine without a display set MUJOCO_GL=egl (or osmesa) before starting."
+    ) from cause
+
+
+def resized(frame: UInt8[np.ndarray, "H W 3"], size: int | None) -> UInt8[np.ndarray, "h w 3"]:
+    """`frame` sampled to `size` x `size` by nearest neighbour; as it is where `size` is None."""
+    if size is None:
+        return frame
+    rows, columns = (np.arange(size) * side // size for side in frame.shape[:2])
+    return np.ascontiguousarray(frame[rows[:, None], columns])

@@ -1,0 +1,110 @@
+"""From a task's name to an environment: `metaworld/drawer-close`, `dmc/cheetah-run`, `gym/Pendulum-v1`, `probe/point`.
+
+A suite is imported when the first of its tasks is made, so each works without the packages of the others.
+"""
+
+import difflib
+import importlib
+from types import ModuleType
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from jaxtyping import Float32
+
+from cdred.envs.base import Env
+from cdred.errors import UserError
+
+
+class Suite(NamedTuple):
+    """Where a suite's adapter lives and which extra of the package brings what it needs (None: nothing more)."""
+
+    module: str
+    extra: str | None = None
+
+
+SUITES = {
+    "metaworld": Suite("cdred.envs.metaworld", "metaworld"),
+    "dmc": Suite("cdred.envs.dmc", "dmc"),
+    "gym": Suite("cdred.envs.gym"),
+    "probe": Suite("cdred.envs.probes"),
+}
+
+
+class Expert(Protocol):
+    """A scripted expert for one episode: make a new one for the next."""
+
+    def __call__(self, obs: Float32[np.ndarray, "*obs"], success: bool = False) -> Float32[np.ndarray, " A"]:
+        """Its action in [-1, 1]; `success` tells whether the decision before reached the goal."""
+        ...
+
+
+class ExpertMaker(Protocol):
+    """Makes one expert an episode."""
+
+    def __call__(self, *, hold: bool = False) -> Expert:
+        """An expert that, with `hold`, stands still after its first success."""
+        ...
+
+
+def make(task: str, *, render_size: int | None = None) -> Env:
+    """The environment of a task.
+
+    Args:
+        task: `<suite>/<name>`.
+        render_size: side of rendered frames in pixels; None leaves it to the suite.
+
+    Raises:
+        UserError: no such suite or task (with the nearest names), or a package is missing (with the extra to install).
+    """
+    suite, name = _split(task)
+    return _adapter(suite).make(name, render_size)
+
+
+def names(suite: str) -> list[str]:
+    """All tasks of a suite, as `make` takes them.
+
+    Raises:
+        UserError: no such suite, or a package is missing.
+    """
+    return [f"{suite}/{name}" for name in _adapter(suite).names()]
+
+
+def scripted_expert(task: str) -> ExpertMaker:
+    """The suite's own expert for a task: `scripted_expert(task)(hold=True)(obs, success)` is an action.
+
+    Raises:
+        UserError: there is none.
+    """
+    suite, name = _split(task)
+    find = getattr(_adapter(suite), "scripted_expert", None)
+    maker = find(name) if find else None
+    if maker is None:
+        raise UserError(f"{task} has no scripted expert: give demonstrations with --demos PATH.")
+    return maker
+
+
+def _split(task: str) -> tuple[str, str]:
+    suite, slash, name = task.partition("/")
+    if not slash or not name:
+        raise UserError(f"'{task}' is not a task: expected SUITE/NAME with a suite of {', '.join(SUITES)}.")
+    known = _adapter(suite).names()
+    # Gymnasium knows more than it lists (ids that import their own module), and explains itself.
+    if suite != "gym" and name not in known:
+        raise UserError(f"no task '{task}'.{_did_you_mean(name, known, f'{suite}/')}")
+    return suite, name
+
+
+def _adapter(suite: str) -> ModuleType:
+    if suite not in SUITES:
+        raise UserError(f"no suite '{suite}'.{_did_you_mean(suite, list(SUITES), '')} There are: {', '.join(SUITES)}.")
+    module, extra = SUITES[suite]
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        mend = f"pip install 'cdred[{extra}]'" if extra else "reinstall cdred"
+        raise UserError(f"{suite} tasks need a package that cannot be imported ({error}): {mend}") from error
+
+
+def _did_you_mean(word: str, known: list[str], prefix: str) -> str:
+    close = difflib.get_close_matches(word, known, n=3)
+    return f" Did you mean {', '.join(prefix + one for one in close)}?" if close else ""

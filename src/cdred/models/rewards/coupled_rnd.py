@@ -1,0 +1,134 @@
+"""The coupled reward: where the expert was, away from where the agent already is (arXiv 2505.02228).
+
+Two predictors distil the same K random target networks, one on expert data (f_phi), one on the agent's own (f_psi).
+How far each is from the targets' mean, with a correction that counts visits (DRND, arXiv 2401.09750), estimates the
+two densities; the reward is their weighted difference. Equations: method.md section 2.
+"""
+
+from typing import Literal, NamedTuple, Self
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from cdred.nn.layers import MLP, Ensemble
+
+Coupling = Literal["identity", "exp"]
+Reduction = Literal["sum", "mean"]
+
+
+class TargetMoments(NamedTuple):
+    """mu(x) = mean_k f_k(x), and the variance B2(x) - mu(x)^2 over the K targets, each `[e]`."""
+
+    mean: Float[Array, " e"]
+    variance: Float[Array, " e"]
+
+
+def target_moments(embeddings: Float[Array, "K e"]) -> TargetMoments:
+    """Moments over the K targets. The variance is centred before squaring: B2 - mu^2 would cancel in float32."""
+    mean = jnp.mean(embeddings, axis=0)
+    return TargetMoments(mean, jnp.mean((embeddings - mean[None]) ** 2, axis=0))
+
+
+def visit_rate(prediction: Float[Array, " e"], moments: TargetMoments, floor: float) -> Float[Array, " e"]:
+    """y(x) = (f^2 - mu^2) / (B2 - mu^2): after n visits its mean is 1/n (Lemma 1).
+
+    `floor` is added to the denominator, which K targets that agree by chance leave tiny (trap 4).
+    """
+    return (prediction**2 - moments.mean**2) / (moments.variance + floor)
+
+
+class CoupledRND(eqx.Module):
+    """Targets f_1..f_K (never trained, yet part of the agent), predictors (f_phi, f_psi), and the reward from them.
+
+    All methods take one input x = (z, a), concatenated.
+
+    Attributes:
+        targets: K fixed random networks.
+        predictors: two networks: index `EXPERT` is f_phi, index `OWN` is f_psi.
+        zeta: weight of the expert's bonus against the agent's own.
+        alpha: weight of the squared distance against the count correction within a bonus.
+        sigma: scale of the reward.
+        coupling: g of the paper, `identity` or `exp`.
+        distance_reduction: how |f - mu|^2 is reduced over the embedding (`sum` is the norm as written).
+        count_reduction: how y is reduced over the embedding, before the root.
+        variance_floor: added to B2 - mu^2.
+    """
+
+    EXPERT = 0
+    OWN = 1
+
+    targets: Ensemble
+    predictors: Ensemble
+    zeta: float = eqx.field(static=True)
+    alpha: float = eqx.field(static=True)
+    sigma: float = eqx.field(static=True)
+    coupling: Coupling = eqx.field(static=True)
+    distance_reduction: Reduction = eqx.field(static=True)
+    count_reduction: Reduction = eqx.field(static=True)
+    variance_floor: float = eqx.field(static=True)
+
+    @classmethod
+    def create(
+        cls,
+        input_dim: int,
+        *,
+        num_targets: int,
+        target_widths: tuple[int, ...],
+        predictor_widths: tuple[int, ...],
+        embedding_dim: int,
+        zeta: float,
+        alpha: float,
+        sigma: float,
+        coupling: Coupling,
+        distance_reduction: Reduction,
+        count_reduction: Reduction,
+        variance_floor: float,
+        key: Key[Array, ""],
+    ) -> Self:
+        """Random targets and freshly initialised predictors."""
+        kt, kp = jax.random.split(key)
+        return cls(
+            targets=Ensemble(lambda k: MLP(input_dim, target_widths, embedding_dim, key=k), num_targets, key=kt),
+            predictors=Ensemble(lambda k: MLP(input_dim, predictor_widths, embedding_dim, key=k), 2, key=kp),
+            zeta=zeta,
+            alpha=alpha,
+            sigma=sigma,
+            coupling=coupling,
+            distance_reduction=distance_reduction,
+            count_reduction=count_reduction,
+            variance_floor=variance_floor,
+        )
+
+    def __call__(self, x: Float[Array, " in"]) -> Float[Array, ""]:
+        """R(z, a), from scratch."""
+        return self.reward(self.predictors(x), target_moments(self.targets(x)))
+
+    def reward(self, predictions: Float[Array, "2 e"], moments: TargetMoments) -> Float[Array, ""]:
+        """R from both predictors' outputs and the targets' moments, for callers who have them already."""
+        return self.couple(
+            self.bonus(predictions[self.EXPERT], moments), self.bonus(predictions[self.OWN], moments)
+        )
+
+    def bonus(self, prediction: Float[Array, " e"], moments: TargetMoments) -> Float[Array, ""]:
+        """b_f(x) = alpha |f - mu|^2 + (1 - alpha) sqrt(|y|)."""
+        distance = _reduce((prediction - moments.mean) ** 2, self.distance_reduction)
+        rate = _reduce(visit_rate(prediction, moments, self.variance_floor), self.count_reduction)
+        return self.alpha * distance + (1.0 - self.alpha) * jnp.sqrt(jnp.abs(rate))
+
+    def couple(self, expert: Float[Array, ""], own: Float[Array, ""]) -> Float[Array, ""]:
+        """R = zeta g(-sigma b_phi) - (1 - zeta) g(-sigma b_psi)."""
+        g = jnp.exp if self.coupling == "exp" else (lambda v: v)
+        return self.zeta * g(-self.sigma * expert) - (1.0 - self.zeta) * g(-self.sigma * own)
+
+
+def distillation_loss(
+    prediction: Float[Array, " e"], embeddings: Float[Array, "K e"], drawn: Int[Array, ""]
+) -> Float[Array, ""]:
+    """|f(x) - f_k(x)|^2 for the drawn k (one term of L_r). Its optimum after n draws is the drawn targets' mean."""
+    return jnp.sum((prediction - embeddings[drawn]) ** 2)
+
+
+def _reduce(x: Float[Array, " e"], reduction: Reduction) -> Float[Array, ""]:
+    return jnp.sum(x) if reduction == "sum" else jnp.mean(x)

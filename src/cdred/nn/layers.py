@@ -1,0 +1,182 @@
+"""Layers written for one example; batches, ensembles and seeds are `jax.vmap` over them."""
+
+from collections.abc import Callable, Sequence
+from typing import Self
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+
+@jax.custom_jvp
+def mish(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """x tanh(softplus(x)) (arXiv 1908.08681), with one exponential instead of three transcendental functions.
+
+    With e = exp(x), tanh(log(1 + e)) = n / (n + 2) for n = e (e + 2).
+    """
+    return x * _tanh_softplus(x)[0]
+
+
+def _tanh_softplus(x: Array) -> tuple[Array, Array]:
+    # Beyond 20 the quotient is 1 to the last float32 bit, and exp(2 x) is kept from overflowing.
+    e = jnp.exp(jnp.minimum(x, 20.0))
+    n = e * (e + 2.0)
+    return n / (n + 2.0), e
+
+
+@mish.defjvp
+def _mish_jvp(primals, tangents):
+    (x,), (dx,) = primals, tangents
+    t, e = _tanh_softplus(x)
+    sigmoid = e / (1.0 + e)
+    return x * t, (t + x * (1.0 - t * t) * sigmoid) * dx
+
+
+def simnorm(x: Float[Array, " dim"], group: int) -> Float[Array, " dim"]:
+    """Simplicial normalisation (arXiv 2204.00616): a softmax within each group of `group` components."""
+    return jax.nn.softmax(x.reshape(-1, group), axis=-1).reshape(-1)
+
+
+class Linear(eqx.Module):
+    """x W + b; weights are normal with variance 1 / in (LeCun's), or all zero on request.
+
+    Orthogonal matrices would need LAPACK's QR inside the compiled program, which dead-locks XLA's two-thread CPU pool
+    when several run at once (jaxlib 0.10.2).
+    """
+
+    weight: Float[Array, "in out"]
+    bias: Float[Array, " out"]
+
+    def __init__(self, in_dim: int, out_dim: int, *, key: Key[Array, ""], zero: bool = False):
+        init = jax.nn.initializers.zeros if zero else jax.nn.initializers.lecun_normal()
+        self.weight = init(key, (in_dim, out_dim), jnp.float32)
+        self.bias = jnp.zeros(out_dim)
+
+    def __call__(self, x: Float[Array, " in"]) -> Float[Array, " out"]:
+        return x @ self.weight + self.bias
+
+
+class LayerNorm(eqx.Module):
+    """Layer normalisation (arXiv 1607.06450) with scale and shift."""
+
+    scale: Float[Array, " dim"]
+    shift: Float[Array, " dim"]
+
+    def __init__(self, dim: int):
+        self.scale = jnp.ones(dim)
+        self.shift = jnp.zeros(dim)
+
+    def __call__(self, x: Float[Array, " dim"]) -> Float[Array, " dim"]:
+        centred = x - jnp.mean(x)
+        return centred * jax.lax.rsqrt(jnp.mean(centred * centred) + 1e-5) * self.scale + self.shift
+
+
+class NormedLinear(eqx.Module):
+    """Linear -> dropout -> LayerNorm -> activation: the hidden layer of every network here."""
+
+    linear: Linear
+    norm: LayerNorm
+    dropout: float = eqx.field(static=True)
+    activation: Callable[[Array], Array] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        in_dim: int,
+        out_dim: int,
+        *,
+        key: Key[Array, ""],
+        dropout: float = 0.0,
+        activation: Callable[[Array], Array] = mish,
+    ):
+        self.linear = Linear(in_dim, out_dim, key=key)
+        self.norm = LayerNorm(out_dim)
+        self.dropout = dropout
+        self.activation = activation
+
+    def __call__(self, x: Float[Array, " in"], key: Key[Array, ""] | None = None) -> Float[Array, " out"]:
+        x = self.linear(x)
+        if self.dropout and key is not None:
+            keep = jax.random.bernoulli(key, 1.0 - self.dropout, x.shape)
+            x = jnp.where(keep, x / (1.0 - self.dropout), 0.0)
+        return self.activation(self.norm(x))
+
+
+class MLP(eqx.Module):
+    """Hidden layers of `NormedLinear`, then a head that is linear, or SimNorm of a normalised linear layer.
+
+    Dropout acts on the first layer only, and only where a key is given.
+    """
+
+    hidden: tuple[NormedLinear, ...]
+    head: Linear | NormedLinear
+
+    def __init__(
+        self,
+        in_dim: int,
+        widths: Sequence[int],
+        out_dim: int,
+        *,
+        key: Key[Array, ""],
+        simnorm_group: int = 0,
+        zero_head: bool = False,
+        dropout: float = 0.0,
+    ):
+        keys = jax.random.split(key, len(widths) + 1)
+        dims = (in_dim, *widths)
+        self.hidden = tuple(
+            NormedLinear(dims[i], dims[i + 1], key=keys[i], dropout=dropout if i == 0 else 0.0)
+            for i in range(len(widths))
+        )
+        if simnorm_group:
+            self.head = NormedLinear(dims[-1], out_dim, key=keys[-1], activation=_SimNorm(simnorm_group))
+        else:
+            self.head = Linear(dims[-1], out_dim, key=keys[-1], zero=zero_head)
+
+    def __call__(self, x: Float[Array, " in"], key: Key[Array, ""] | None = None) -> Float[Array, " out"]:
+        for layer in self.hidden:
+            x = layer(x, key)
+        return self.head(x)
+
+
+class _SimNorm:
+    """`simnorm` with its group size, hashable and equal by value so that it can be static."""
+
+    def __init__(self, group: int):
+        self.group = group
+
+    def __call__(self, x: Array) -> Array:
+        return simnorm(x, self.group)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _SimNorm) and other.group == self.group
+
+    def __hash__(self) -> int:
+        return hash((_SimNorm, self.group))
+
+
+class Ensemble(eqx.Module):
+    """N networks of one shape, their parameters stacked along a leading axis and evaluated as one."""
+
+    members: MLP
+
+    def __init__(self, make: Callable[[Key[Array, ""]], MLP], num: int, *, key: Key[Array, ""]):
+        self.members = eqx.filter_vmap(make)(jax.random.split(key, num))
+
+    def __len__(self) -> int:
+        return self.members.head.bias.shape[0] if isinstance(self.members.head, Linear) else 0
+
+    def __call__(self, x: Float[Array, " in"], key: Key[Array, ""] | None = None) -> Float[Array, "num out"]:
+        """All members at one input, each with a dropout mask of its own."""
+        if key is None:
+            return eqx.filter_vmap(lambda member: member(x))(self.members)
+        return eqx.filter_vmap(lambda member, k: member(x, k))(self.members, jax.random.split(key, len(self)))
+
+    def each(self, x: Float[Array, "num in"]) -> Float[Array, "num out"]:
+        """Member i at input i."""
+        return eqx.filter_vmap(lambda member, xi: member(xi))(self.members, x)
+
+    def subset(self, index: Array) -> Self:
+        """The members at `index` (an integer array), without evaluating the others."""
+        members = jax.tree.map(lambda leaf: leaf[index], self.members)
+        return eqx.tree_at(lambda e: e.members, self, members)

@@ -1,0 +1,233 @@
+"""Demonstrations by the suites' scripted experts, and the levels an agent is measured between.
+
+Episodes come from streams of their own: no demonstration is an episode that an agent trains or is evaluated on.
+"""
+
+import importlib.metadata
+import json
+import os
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float32
+
+from cdred.data.demos import open_demos, save_demos
+from cdred.envs.base import Env
+from cdred.envs.grid import episode_seed
+from cdred.envs.registry import ExpertMaker, make, scripted_expert
+from cdred.errors import UserError
+from cdred.types import DemoDataset, Trajectory
+
+# Episodes with which to find out whether holding still keeps a success, and which success can be asked for.
+PILOT_EPISODES = 8
+COLLECTION, PILOT = 0, 1
+VERSIONED = ("metaworld", "mujoco", "numpy")
+# Change it whenever the same call would collect other episodes: caches made before are then not used.
+RECIPE = 1
+
+Act = Callable[[Float32[np.ndarray, "*obs"], bool], Float32[np.ndarray, " A"]]
+
+
+class Level(NamedTuple):
+    """How well somebody does a task, on average over episodes."""
+
+    episode_return: float
+    success_any: float
+    success_end: float
+
+
+def rollout(env: Env, seed: int, act: Act) -> Trajectory:
+    """The episode of `seed`, with actions `act(obs, success of the decision before)`."""
+    obs, success = env.reset(seed), False
+    seen, steps, actions = [obs], [], []
+    while not steps or not (steps[-1].terminated or steps[-1].truncated):
+        actions.append(act(obs, success))
+        steps.append(env.step(actions[-1]))
+        obs, success = steps[-1].obs, steps[-1].success
+        seen.append(obs)
+    return Trajectory(
+        obs=np.stack(seen),
+        action=np.stack(actions),
+        reward=np.array([step.reward for step in steps], np.float32),
+        terminated=steps[-1].terminated,
+        truncated=steps[-1].truncated,
+        success=np.array([step.success for step in steps]) if env.spec.has_success else None,
+        seed=seed,
+    )
+
+
+def collect_scripted(
+    task: str,
+    num: int,
+    *,
+    seed: int = 0,
+    hold: bool | None = None,
+    max_attempts: int | None = None,
+    on_episode: Callable[[int, int], None] | None = None,
+) -> DemoDataset:
+    """`num` successful episodes of the task's scripted expert; the first n of them are what `num=n` collects.
+
+    Where a pilot of eight episodes ends in success at least twice, only episodes that end in success are kept,
+    elsewhere those with a success at any time; provenance says which. Its expert statistics are over all attempts.
+
+    Args:
+        task: as in `registry.make`.
+        num: episodes to keep.
+        seed: of the collection.
+        hold: stand still after the first success; None takes what ends in success more often in the pilot.
+        max_attempts: episodes to try; None for ten times `num` and fifty.
+        on_episode: called after each attempt with the numbers of kept and of attempted episodes.
+
+    Raises:
+        UserError: no expert for this task, or too few successes.
+    """
+    if num < 1:
+        raise UserError(f"at least one demonstration is needed, got {num}.")
+    expert, env = scripted_expert(task), make(task)
+    try:
+        pilots = {choice: _pilot(env, expert, seed, choice) for choice in ((False, True) if hold is None else (hold,))}
+        hold = max(pilots, key=lambda choice: pilots[choice].success_end)
+        at_end = pilots[hold].success_end * PILOT_EPISODES >= 2
+        limit = max_attempts or 10 * num + 50
+        kept, attempts = _collect(env, lambda: expert(hold=hold), num, seed, at_end, limit, on_episode)
+    finally:
+        env.close()
+    provenance = _provenance(env, seed, hold, at_end, attempts)
+    return DemoDataset(task, tuple(kept), provenance)
+
+
+def _pilot(env: Env, expert: ExpertMaker, seed: int, hold: bool) -> Level:
+    seeds = [episode_seed(seed, "demos", PILOT, index) for index in range(PILOT_EPISODES)]
+    return level([rollout(env, one, expert(hold=hold)) for one in seeds])
+
+
+def _collect(
+    env: Env,
+    new_expert: Callable[[], Act],
+    num: int,
+    seed: int,
+    at_end: bool,
+    limit: int,
+    on_episode: Callable[[int, int], None] | None,
+) -> tuple[list[Trajectory], list[Trajectory]]:
+    kept, attempts = [], []
+    while len(kept) < num:
+        if len(attempts) == limit:
+            raise UserError(
+                f"the scripted expert of {env.spec.task} succeeded in {len(kept)} of {limit} episodes, {num} successes "
+                "were asked for: ask for fewer demonstrations, or give your own with --demos PATH."
+            )
+        one = rollout(env, episode_seed(seed, "demos", COLLECTION, len(attempts)), new_expert())
+        attempts.append(one)
+        if one.success_end if at_end else one.success_any:
+            kept.append(one)
+        if on_episode:
+            on_episode(len(kept), len(attempts))
+    return kept, attempts
+
+
+def _provenance(env: Env, seed: int, hold: bool, at_end: bool, attempts: list[Trajectory]) -> dict[str, object]:
+    return {
+        "expert": "scripted, holding still after the first success" if hold else "scripted",
+        "hold": hold,
+        "kept": "success at the end" if at_end else "success at any time",
+        "attempts": len(attempts),
+        "expert_level": level(attempts)._asdict(),
+        "action_repeat": env.spec.action_repeat,
+        "seed": seed,
+        "versions": _versions(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in VERSIONED:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
+
+
+def level(trajectories: list[Trajectory] | tuple[Trajectory, ...]) -> Level:
+    """Mean return and success rates of these episodes."""
+    rows = [(one.episode_return, one.success_any, one.success_end) for one in trajectories]
+    return Level(*(float(mean) for mean in np.mean(rows, axis=0)))
+
+
+def expert_level(dataset: DemoDataset) -> Level:
+    """The expert's level: over all its attempts where the dataset knows them, else over what it holds."""
+    recorded = dataset.provenance.get("expert_level")
+    if isinstance(recorded, dict) and set(recorded) == set(Level._fields):
+        return Level(**recorded)
+    return level(dataset.trajectories)
+
+
+def random_level(task: str, episodes: int, seed: int = 0) -> Level:
+    """Level of actions drawn uniformly from [-1, 1]."""
+    env = make(task)
+    try:
+        rows = [rollout(env, one, _uniform(env, one)) for one in _random_seeds(seed, episodes)]
+    finally:
+        env.close()
+    return level(rows)
+
+
+def _random_seeds(seed: int, episodes: int) -> list[int]:
+    return [episode_seed(seed, "random", 0, index) for index in range(episodes)]
+
+
+def _uniform(env: Env, seed: int) -> Act:
+    generator, size = np.random.default_rng(seed), env.spec.action_dim
+    return lambda _obs, _success: generator.uniform(-1.0, 1.0, size).astype(np.float32)
+
+
+def cached_demos(
+    task: str,
+    num: int,
+    cache_dir: str | Path | None = None,
+    on_episode: Callable[[int, int], None] | None = None,
+) -> DemoDataset:
+    """The first `num` scripted demonstrations of a task: collected once, afterwards read from the cache.
+
+    Args:
+        task: as in `registry.make`.
+        num: how many.
+        cache_dir: where to keep them; None for `$XDG_CACHE_HOME/cdred/demos`, by default `~/.cache/cdred/demos`.
+        on_episode: as in `collect_scripted`; not called where the cache has them.
+
+    Raises:
+        UserError: as `collect_scripted`.
+    """
+    scripted_expert(task)
+    folder = (Path(cache_dir) if cache_dir else default_cache_dir()) / task / _recipe_key()
+    found = _smallest_holding(folder, num)
+    if found is None:
+        found = folder / str(num)
+        _save_unless_there(collect_scripted(task, num, on_episode=on_episode), found)
+    return open_demos(found).take(num)
+
+
+def _save_unless_there(dataset: DemoDataset, path: Path) -> None:
+    try:
+        save_demos(dataset, path)
+    except (UserError, OSError):
+        # Another process may have put the same episodes there meanwhile; its copy is as good.
+        if not path.exists():
+            raise
+
+
+def default_cache_dir() -> Path:
+    """Where collected demonstrations are kept between runs."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cdred" / "demos"
+
+
+def _recipe_key() -> str:
+    return f"{zlib.crc32(json.dumps([RECIPE, _versions()]).encode()):08x}"
+
+
+def _smallest_holding(folder: Path, num: int) -> Path | None:
+    sizes = sorted(int(entry.name) for entry in folder.glob("*") if entry.name.isdigit())
+    return next((folder / str(size) for size in sizes if size >= num), None)

@@ -1,0 +1,225 @@
+"""The training loop: collect, store, learn; log, evaluate and save on the way."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import numpy as np
+
+from cdred.algos.make import make_algorithm
+from cdred.config import RunConfig
+from cdred.data.replay import Replay, from_trajectories, replay_bytes
+from cdred.envs.grid import EnvGrid
+from cdred.errors import UserError
+from cdred.track.sinks import Tracker
+from cdred.train import checkpoint
+from cdred.train.collect import collect
+from cdred.train.evaluate import Evaluation, evaluate, evaluation_keys
+from cdred.train.programs import ACT, EVALUATE, LEARN, Programs, seed_keys
+from cdred.train.state import TrainState
+from cdred.types import DemoDataset, EnvSpec
+
+Say = Callable[[str], None]
+
+
+class Outcome(NamedTuple):
+    """What a finished run has to tell."""
+
+    evaluation: Evaluation
+    decisions: int
+    updates: int
+    wall_seconds: float
+
+
+@dataclass
+class Run:
+    """A run's fixed parts, opened once, and the learning metrics since the last log line."""
+
+    config: RunConfig
+    programs: Programs
+    grid: EnvGrid
+    eval_grid: EnvGrid
+    expert: Replay
+    tracker: Tracker
+    say: Say
+    checkpoints: Path
+    pending: list = field(default_factory=list)
+
+    def __post_init__(self):
+        self.act_keys, self.learn_keys, self.eval_keys = (
+            seed_keys(self.config.seeds, purpose) for purpose in (ACT, LEARN, EVALUATE)
+        )
+
+
+def open_run(config: RunConfig, demos: DemoDataset, folder: Path, tracker: Tracker, say: Say) -> Run:
+    """Make simulators, programs and the expert's store."""
+    grid = EnvGrid(config.task, config.seeds, config.envs, "train")
+    eval_grid = EnvGrid(config.task, config.seeds, config.envs, "eval")
+    programs = make_programs(config, grid.spec)
+    expert = from_trajectories(demos.trajectories, grid.spec)
+    if not int(expert.num_segments(config.mppi.horizon)):
+        raise UserError(f"no demonstration is as long as the horizon of {config.mppi.horizon} decisions.")
+    return Run(config, programs, grid, eval_grid, expert, tracker, say, folder / "checkpoints")
+
+
+def make_programs(config: RunConfig, spec: EnvSpec) -> Programs:
+    """The compiled programs of a run with these settings on this task."""
+    return Programs(
+        make_algorithm(config, spec),
+        horizon=config.mppi.horizon,
+        batch_size=config.optim.batch_size,
+        updates=config.updates_per_learn,
+    )
+
+
+def train_loop(run: Run) -> Outcome:
+    """Train to the end from wherever the run's folder says it is, then evaluate.
+
+    The state is saved after the last decision and before the last evaluation, so nothing learned can be lost to it.
+    """
+    config, clock = run.config, Clock()
+    with run.grid, run.eval_grid:
+        state, clock.before = start_or_resume(run)
+        total = total_decisions(config)
+        updates = int(np.max(jax.device_get(state.learner.updates)))
+        clock.mark(int(state.decisions))
+        while state.decisions < total:
+            before = int(state.decisions)
+            state = _collect(run, state)
+            state, updates = _learn(run, state, updates)
+            now = int(state.decisions)
+            if run.pending and crossed(before, now, config.log_every):
+                run.tracker.log(now, _drain(run) | clock.rates(now, total) | {"updates": updates}, "train")
+            if crossed(before, now, config.eval_every) and now < total:
+                state = _evaluate(run, state, config.eval_episodes)[0]
+            if crossed(before, now, config.checkpoint_every) or now >= total:
+                _save(run, state, clock)
+        evaluation = _evaluate(run, state, config.final_episodes)[1]
+    return Outcome(evaluation, int(state.decisions), updates, clock.seconds())
+
+
+def total_decisions(config: RunConfig) -> int:
+    """The run's decisions per seed: those asked for, rounded up to whole `learn` calls."""
+    return -(-config.decisions // config.updates_per_learn) * config.updates_per_learn
+
+
+def crossed(before: int, now: int, every: int) -> bool:
+    """Whether a multiple of `every` lies in (before, now]."""
+    return now // every > before // every
+
+
+def start_or_resume(run: Run) -> tuple[TrainState, float]:
+    """The state to go on from, simulators brought along, and the seconds spent before."""
+    config, capacity = run.config, _capacity(run)
+    size = len(config.seeds) * replay_bytes(run.grid.spec, config.envs, capacity)
+    run.say(f"replay: {len(config.seeds)} x {config.envs} x {capacity:,} rows, {size / 2**20:,.1f} MiB on the device")
+    run.grid.reset()
+    create = lambda: TrainState.create(run.programs, run.grid, run.eval_grid, capacity)  # noqa: E731
+    folder = checkpoint.latest(run.checkpoints)
+    if folder is None:
+        return create(), 0.0
+    state, meta = checkpoint.load(folder, eqx.filter_eval_shape(create))
+    run.grid.restore(state.grid)
+    run.eval_grid.restore(state.eval_grid)
+    run.say(f"resuming at decision {int(state.decisions):,} from {folder}")
+    return state, float(meta["wall_seconds"])
+
+
+def _capacity(run: Run) -> int:
+    """Rows per lane: as many as asked for, but no more than the run can fill."""
+    config = run.config
+    steps = -(-total_decisions(config) // config.envs)
+    # At worst every episode is one decision long and takes two rows; a fixed length takes one more per episode.
+    episodes = -(-steps // run.grid.spec.episode_length) + 1
+    return min(config.replay_capacity, steps + episodes + 1)
+
+
+def _collect(run: Run, state: TrainState) -> TrainState:
+    config = run.config
+    state, block = collect(
+        run.programs,
+        state,
+        run.grid,
+        run.act_keys,
+        config.updates_per_learn // config.envs,
+        random=int(state.decisions) < seed_decisions(run),
+        on_episode=lambda step, means: run.tracker.log(step, means, "episode"),
+    )
+    return state.replace(replay=run.programs.store(state.replay, block))
+
+
+def seed_decisions(run: Run) -> int:
+    """Random decisions per seed before learning begins."""
+    return run.config.seed_episodes * run.grid.spec.episode_length * run.config.envs
+
+
+def _learn(run: Run, state: TrainState, updates: int) -> tuple[TrainState, int]:
+    """As many updates as there have been decisions: those owed for the random episodes are made good at once."""
+    if int(state.decisions) < seed_decisions(run):
+        return state, updates
+    if updates == 0:
+        run.say("compiling, then learning from the random episodes")
+        _require_segments(run, state)
+    while updates < int(state.decisions):
+        learner, metrics = run.programs.learn(
+            state.learner, state.replay, run.expert, run.learn_keys, np.int32(updates)
+        )
+        state, updates = state.replace(learner=learner), updates + run.config.updates_per_learn
+        run.pending.append(metrics)
+    return state, updates
+
+
+def _require_segments(run: Run, state: TrainState) -> None:
+    horizon = run.config.mppi.horizon
+    if not int(jax.vmap(lambda r: r.num_segments(horizon))(state.replay).min()):
+        raise UserError(f"no random episode lasted {horizon} decisions: nothing to learn from. Raise --seed-episodes.")
+
+
+def _drain(run: Run) -> dict[str, list[float]]:
+    """Per-seed means of the learning metrics since the last call; the only place that waits for the device."""
+    rows = jax.device_get(run.pending)
+    run.pending.clear()
+    reduce = {"grad_norm_max": np.max}
+    return {name: reduce.get(name, np.mean)([row[name] for row in rows], axis=0).tolist() for name in rows[0]}
+
+
+def _evaluate(run: Run, state: TrainState, episodes: int) -> tuple[TrainState, Evaluation]:
+    began, step = time.perf_counter(), int(state.decisions)
+    keys = evaluation_keys(run.eval_keys, step)
+    result = evaluate(run.programs, state.learner, run.eval_grid, keys, episodes)
+    run.tracker.log(step, result.metrics() | {"seconds": time.perf_counter() - began}, "eval")
+    return state.replace(eval_grid=run.eval_grid.snapshot()), result
+
+
+def _save(run: Run, state: TrainState, clock: "Clock") -> None:
+    state = state.replace(grid=run.grid.snapshot())
+    meta = {"wall_seconds": clock.seconds(), "task": run.config.task, "seeds": list(run.config.seeds)}
+    checkpoint.save(run.checkpoints, int(state.decisions), state, meta)
+
+
+class Clock:
+    """Seconds spent, also before a resume, and the pace of the last stretch."""
+
+    def __init__(self):
+        self.before, self._began, self._marked = 0.0, time.perf_counter(), (0, time.perf_counter())
+
+    def seconds(self) -> float:
+        """Wall seconds of the whole run."""
+        return self.before + time.perf_counter() - self._began
+
+    def mark(self, decisions: int) -> None:
+        """Begin a stretch."""
+        self._marked = (decisions, time.perf_counter())
+
+    def rates(self, decisions: int, total: int) -> dict[str, float]:
+        """Decisions per second and seed since the last mark, and the seconds left at that pace."""
+        then, at = self._marked
+        pace = (decisions - then) / max(time.perf_counter() - at, 1e-9)
+        self.mark(decisions)
+        return {"decisions_per_second": pace, "eta_seconds": (total - decisions) / max(pace, 1e-9)}
+
+

@@ -1,0 +1,87 @@
+"""Everything that learning, acting and resuming need, as one pytree."""
+
+from typing import Any, Self
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float64, Int64, PyTree
+
+from cdred.data.replay import Replay
+from cdred.envs.grid import EnvGrid
+from cdred.planning.mppi import PlanState
+from cdred.train.programs import INIT, Programs, seed_keys
+
+Snapshot = dict[str, np.ndarray]
+
+
+class EpisodeSums(eqx.Module):
+    """What has happened so far in each environment's running episode."""
+
+    episode_return: Float64[np.ndarray, "S E"]
+    success_any: Bool[np.ndarray, "S E"]
+    success_end: Bool[np.ndarray, "S E"]
+
+    @classmethod
+    def zeros(cls, shape: tuple[int, int]) -> Self:
+        """Nothing has happened yet."""
+        return cls(np.zeros(shape), np.zeros(shape, bool), np.zeros(shape, bool))
+
+    def plus(self, reward: np.ndarray, success: np.ndarray) -> Self:
+        """One decision later."""
+        return type(self)(self.episode_return + reward, self.success_any | success, success)
+
+    def where_not(self, ended: Bool[np.ndarray, "S E"]) -> Self:
+        """The sums with those of ended episodes begun anew."""
+        return jax.tree.map(lambda x: np.where(ended, np.zeros_like(x), x), self)
+
+    def means(self, ended: Bool[np.ndarray, "S E"]) -> dict[str, list[float | None]]:
+        """Per seed, the mean over its environments whose episode has just ended (None where none has)."""
+        return {
+            name: [float(x[row].mean()) if row.any() else None for x, row in zip(values, ended, strict=True)]
+            for name, values in vars(self).items()
+        }
+
+
+class TrainState(eqx.Module):
+    """A run at one moment. Array leaves are saved; together they determine all that follows.
+
+    Attributes:
+        learner: the method's state, leading axis S.
+        replay: what the agent lived through, [S, E lanes].
+        plan: planners' memory, [S, E].
+        fresh: environments at their episode's first decision.
+        sums: running episodes so far.
+        decisions: per seed, over all its environments.
+        grid, eval_grid: how to bring the simulators back (`EnvGrid.restore`).
+    """
+
+    learner: PyTree
+    replay: Replay
+    plan: PlanState
+    fresh: Bool[np.ndarray, "S E"]
+    sums: EpisodeSums
+    decisions: Int64[np.ndarray, ""]
+    grid: Snapshot
+    eval_grid: Snapshot
+
+    @classmethod
+    def create(cls, programs: Programs, grid: EnvGrid, eval_grid: EnvGrid, capacity: int) -> Self:
+        """The state before the first decision. `grid` must stand at its first observations."""
+        num_seeds, num_envs = grid.shape
+        empty = Replay.init(grid.spec, num_envs, capacity)
+        return cls(
+            learner=programs.init(seed_keys(grid.seeds, INIT)),
+            replay=jax.tree.map(lambda x: jnp.repeat(x[None], num_seeds, axis=0), empty),
+            plan=programs.init_plan(num_seeds, num_envs),
+            fresh=np.ones(grid.shape, bool),
+            sums=EpisodeSums.zeros(grid.shape),
+            decisions=np.zeros((), np.int64),
+            grid=grid.snapshot(),
+            eval_grid=eval_grid.snapshot(),
+        )
+
+    def replace(self, **changes: Any) -> Self:
+        """The state with these fields exchanged."""
+        return type(self)(**(vars(self) | changes))

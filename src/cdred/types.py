@@ -1,0 +1,105 @@
+"""The vocabulary every room shares: what an episode is, what a world looks like, what one training example holds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Array, Bool, Float, Float32
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """What an agent needs to know of a task before it has seen it.
+
+    Actions are always in [-1, 1]; the adapter rescales. A *decision* is one action of the agent and lasts
+    `action_repeat` simulator frames.
+
+    Attributes:
+        task: the name that made it, e.g. `metaworld/drawer-close`.
+        obs_shape: shape of one observation.
+        action_dim: number of action components A.
+        episode_length: decisions after which an episode is truncated.
+        action_repeat: simulator frames per decision.
+        has_success: whether the task says of each decision if its goal is reached.
+    """
+
+    task: str
+    obs_shape: tuple[int, ...]
+    action_dim: int
+    episode_length: int
+    action_repeat: int = 1
+    has_success: bool = False
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One episode of T decisions: T + 1 observations, T actions.
+
+    `terminated` (the world ended: no value beyond) and `truncated` (the clock ended: value beyond) describe the
+    last transition and are kept apart.
+
+    Attributes:
+        obs: observations, the last one being the true final one.
+        action: actions in [-1, 1].
+        reward: the environment's reward; logged and evaluated, never learned from by an imitation method.
+        terminated: whether the world ended the episode.
+        truncated: whether a time limit ended it.
+        success: per decision, whether the goal is reached; None where the task does not say.
+        seed: episode seed with which `Env.reset` reproduces it; None if unknown.
+    """
+
+    obs: Float32[np.ndarray, "T+1 *obs"]
+    action: Float32[np.ndarray, "T A"]
+    reward: Float32[np.ndarray, " T"]
+    terminated: bool
+    truncated: bool
+    success: Bool[np.ndarray, " T"] | None = None
+    seed: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.action)
+
+    @property
+    def episode_return(self) -> float:
+        return float(self.reward.sum(dtype=np.float64))
+
+    @property
+    def success_any(self) -> bool:
+        """Goal reached at any time (False where the task does not say)."""
+        return self.success is not None and bool(self.success.any())
+
+    @property
+    def success_end(self) -> bool:
+        """Goal reached at the last decision (False where the task does not say)."""
+        return self.success is not None and bool(self.success[-1])
+
+
+@dataclass(frozen=True)
+class DemoDataset(Sequence[Trajectory]):
+    """Validated expert trajectories of one task, and where they came from."""
+
+    task: str
+    trajectories: tuple[Trajectory, ...]
+    provenance: dict[str, object] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.trajectories)
+
+    def __getitem__(self, index):
+        return self.trajectories[index]
+
+    def take(self, num: int) -> "DemoDataset":
+        """The first `num` trajectories."""
+        return DemoDataset(self.task, self.trajectories[:num], self.provenance)
+
+
+class Segment(NamedTuple):
+    """H consecutive transitions of one episode; batches stack along leading axes.
+
+    `obs [H+1, *obs]`, `action [H, A]`, `terminated [H]`.
+    """
+
+    obs: Float[Array, "..."]
+    action: Float[Array, "... A"]
+    terminated: Bool[Array, "..."]

@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+
+from cdred.envs.registry import make, names
+from cdred.errors import UserError
+
+suite = pytest.importorskip("dm_control.suite")
+
+# Point-mass "hard" and "reacher" write to the model when an episode starts.
+TASKS = ("ball_in_cup-catch", "point_mass-hard", "reacher-hard")
+
+
+def upstream(task, seed, actions):
+    """Observations and summed rewards of a newly loaded dm_control environment, two frames an action."""
+    domain, name = task.split("-", 1)
+    env = suite.load(domain, name, task_kwargs={"random": np.random.RandomState(seed)})
+    low, high = env.action_spec().minimum, env.action_spec().maximum
+    flat = lambda step: np.concatenate([np.ravel(value) for value in step.observation.values()])  # noqa: E731
+    observations, rewards = [flat(env.reset())], []
+    for action in actions:
+        frames = [env.step(low + (action.astype(np.float64) + 1) / 2 * (high - low)) for _ in range(2)]
+        observations.append(flat(frames[-1]))
+        rewards.append(sum(frame.reward for frame in frames))
+    return np.array(observations, np.float32), rewards
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_tenth_episode_of_an_env_is_upstreams_first_with_that_seed(task):
+    env = make(f"dmc/{task}")
+    actions = np.random.default_rng(0).uniform(-1, 1, (50, env.spec.action_dim)).astype(np.float32)
+    for seed in range(9):
+        env.reset(seed)
+        env.step(actions[seed])
+    first = env.reset(77)
+    steps = [env.step(action) for action in actions]
+    observations, rewards = upstream(task, 77, actions)
+    np.testing.assert_array_equal([first, *(step.obs for step in steps)], observations)
+    assert [step.reward for step in steps] == rewards
+
+
+def test_five_hundred_decisions_then_truncated():
+    env = make("dmc/ball_in_cup-catch")
+    env.reset(0)
+    steps = [env.step(np.zeros(2, np.float32)) for _ in range(500)]
+    assert [step.truncated for step in steps] == [False] * 499 + [True]
+    assert not any(step.terminated for step in steps)
+    assert (env.spec.episode_length, env.spec.action_repeat) == (500, 2)
+
+
+def test_a_discount_of_zero_terminates():
+    # Some dm_control domains end early only by a discount of their task's choice; here the task is told to.
+    env = make("dmc/reacher-easy")
+    env.reset(0)
+    env._env.task.get_termination = lambda _physics: 0.0
+    step = env.step(np.zeros(2, np.float32))
+    assert (step.terminated, step.truncated) == (True, False)
+
+
+def test_the_suite_is_listed_without_lqr():
+    listed = names("dmc")
+    assert "dmc/ball_in_cup-catch" in listed
+    assert not [name for name in listed if name.startswith("dmc/lqr")]
+
+
+def test_render_gives_a_square_picture():
+    env = make("dmc/reacher-hard", render_size=32)
+    env.reset(0)
+    try:
+        frame = env.render()
+    except UserError as error:
+        pytest.skip(str(error))
+    assert frame.shape == (32, 32, 3)
+    assert frame.dtype == np.uint8
+    assert frame.std() > 1
