@@ -1,0 +1,23 @@
+"""Imitation learning with a latent world model: expert trajectories in, an expert-level agent out."""
+
+from cdred.api import evaluate_run as evaluate
+from cdred.api import load, train
+from cdred.config import RunConfig, preset
+from cdred.data.demos import open_demos
+from cdred.errors import UserError
+from cdred.train.agent import Agent
+from cdred.types import DemoDataset, EnvSpec, Trajectory
+
+__all__ = [
+    "Agent",
+    "DemoDataset",
+    "EnvSpec",
+    "RunConfig",
+    "Trajectory",
+    "UserError",
+    "evaluate",
+    "load",
+    "open_demos",
+    "preset",
+    "train",
+]

@@ -1,7 +1,13 @@
 """Every setting there is, as frozen dataclasses; their docstrings are the command line's help."""
 
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from difflib import get_close_matches
+from typing import Annotated, Literal, get_args, get_origin, get_type_hints
+
+import tyro
+import yaml
+
+from cdred.errors import UserError
 
 AlgoName = Literal["cdred"]
 PresetName = Literal["cpu", "paper", "debug"]
@@ -110,14 +116,14 @@ class OptimConfig:
 class RunConfig:
     """One training run: what to learn, from what, for how long, with which settings."""
 
-    task: str = "metaworld/drawer-close"
+    task: Annotated[str, tyro.conf.Positional] = "metaworld/drawer-close"
     """What to learn: metaworld/<task>, dmc/<domain>-<task>, gym/<id>."""
     algo: AlgoName = "cdred"
     """The method."""
     demos: str = "10"
     """A number of scripted demonstrations to collect (and cache), or the path of a demonstration file."""
     decisions: int = 5000
-    """Decisions of the agent in the environment, per seed and environment."""
+    """Decisions of the agent, per seed, over all its environments; rounded up to whole learn calls."""
     seeds: tuple[int, ...] = (0,)
     """Seeds, learned in lockstep as one compiled program."""
     preset: PresetName = "cpu"
@@ -191,3 +197,66 @@ def discount(episode_length: int) -> float:
     """gamma = clip((T/5 - 1)/(T/5), 0.95, 0.995) for episodes of T decisions (arXiv 2310.16828)."""
     fifth = episode_length / 5
     return min(max((fifth - 1) / fifth, 0.95), 0.995)
+
+
+def to_yaml(config: RunConfig) -> str:
+    """The settings as plain YAML: mappings, lists, numbers, strings."""
+    return yaml.safe_dump(_plain(asdict(config)), sort_keys=False)
+
+
+def from_yaml(text: str, source: str = "config.yaml") -> RunConfig:
+    """The inverse of `to_yaml`; absent keys take their defaults.
+
+    Raises:
+        UserError: not YAML, an unknown key, or a value of the wrong type.
+    """
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{source} is not YAML: {error}") from error
+    return _build(RunConfig, tree, source, "")
+
+
+def _plain(value):
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _build(cls, tree, source: str, prefix: str):
+    if not isinstance(tree, dict):
+        raise UserError(f"{source}: expected a mapping of settings{f' under {prefix}' if prefix else ''}, got {tree!r}.")
+    types = get_type_hints(cls)
+    for key in tree:
+        if key not in types:
+            close = get_close_matches(str(key), types, n=1)
+            hint = f" Did you mean {prefix}{close[0]}?" if close else ""
+            raise UserError(f"{source}: unknown setting {prefix}{key}.{hint}")
+    return cls(**{key: _value(types[key], value, source, prefix + key) for key, value in tree.items()})
+
+
+def _value(kind, value, source: str, name: str):
+    if is_dataclass(kind):
+        return _build(kind, value, source, f"{name}.")
+    if get_origin(kind) is tuple and isinstance(value, list):
+        return tuple(_value(get_args(kind)[0], one, source, name) for one in value)
+    allowed = get_args(kind) if get_origin(kind) is Literal else None
+    if kind is float and type(value) is int:
+        return float(value)
+    if value not in allowed if allowed else type(value) is not kind:
+        expected = f"one of {', '.join(allowed)}" if allowed else getattr(kind, "__name__", str(kind))
+        raise UserError(f"{source}: {name} must be {expected}, got {value!r}.")
+    return value
+
+
+def first_difference(one: RunConfig, other: RunConfig) -> str | None:
+    """A setting in which two runs differ, as `name: this, not that`; None if they are the same."""
+    flat_one, flat_other = (_flat(asdict(config)) for config in (one, other))
+    return next((f"{k}: {flat_other[k]}, not {v}" for k, v in flat_one.items() if flat_other[k] != v), None)
+
+
+def _flat(tree: dict, prefix: str = "") -> dict:
+    flat = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat

@@ -1,0 +1,259 @@
+"""The library's face: train, evaluate, load. The command line says nothing that these do not."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+
+from cdred.config import PlannerName, RunConfig, first_difference, from_yaml, preset, to_yaml
+from cdred.data.demos import open_demos
+from cdred.envs.grid import EnvGrid
+from cdred.envs.registry import make
+from cdred.errors import UserError
+from cdred.studies.report import write_report
+from cdred.studies.scores import normalized
+from cdred.track.sinks import JsonLines, Tracker, Trackers
+from cdred.track.terminal import Terminal
+from cdred.train import checkpoint
+from cdred.train.agent import Agent, one_seed
+from cdred.train.demonstrate import Level, cached_demos, expert_level, random_level
+from cdred.train.evaluate import Evaluation, evaluate, evaluation_keys
+from cdred.train.film import film
+from cdred.train.loop import Outcome, make_programs, open_run, total_decisions, train_loop
+from cdred.train.origin import origin
+from cdred.train.programs import EVALUATE, INIT, seed_keys
+from cdred.types import DemoDataset, EnvSpec
+
+Say = Callable[[str], None]
+# Enough to tell a task that chance solves from one that it does not; a second of simulation.
+RANDOM_EPISODES = 50
+
+
+def train(config: RunConfig | None = None, *, quiet: bool = False, **changes: Any) -> dict[str, Any]:
+    """Train an agent, or go on with a run that was interrupted; returns what `result.json` says.
+
+    Everything the run makes is in its folder (`config.out`): settings, metrics, checkpoints, result, report, video. The same call
+    again resumes, or returns at once if the run is finished.
+
+    Args:
+        config: all settings; the preset named in `changes` (by default `cpu`) if None.
+        quiet: show nothing on the terminal.
+        changes: settings to override, e.g. `task="metaworld/button-press", decisions=5000, seeds=(0, 1, 2)`.
+
+    Raises:
+        UserError: whatever about task, demonstrations, settings or folder cannot be used.
+    """
+    config = config or preset(changes.get("preset", "cpu"))
+    config = replace(config, **changes)
+    folder = run_folder(config)
+    finished = _claim(folder, config)
+    if finished is not None:
+        return finished
+    use_compilation_cache()
+    spec = _spec(config.task)
+    terminal = _Silent() if quiet else Terminal(_title(config), total_decisions(config), config.seeds, spec.has_success)
+    try:
+        return _train(config, folder, spec, terminal)
+    finally:
+        terminal.close()
+
+
+def _train(config: RunConfig, folder: Path, spec: EnvSpec, terminal: "Terminal | _Silent") -> dict[str, Any]:
+    demos = demonstrations(config, spec, terminal.message)
+    expert, random = expert_level(demos), random_level(config.task, RANDOM_EPISODES)
+    resumed = checkpoint.latest(folder / "checkpoints")
+    lines = JsonLines(folder / "metrics.jsonl", int(resumed.name) if resumed else -1)
+    tracker = Trackers([lines, terminal])
+    try:
+        tracker.log(0, _levels(expert, random), "levels")
+        outcome = train_loop(open_run(config, demos, folder, tracker, terminal.message))
+    finally:
+        lines.close()
+    result = _result(config, demos, outcome, expert, random)
+    _write_json(folder / "result.json", result)
+    terminal.message(f"report: {write_report(folder)}")
+    if config.video:
+        _film(folder, demos, terminal.message)
+    return result
+
+
+def evaluate_run(
+    run: str | Path, *, episodes: int = 20, planner: PlannerName | None = None, say: Say = print
+) -> dict[str, Any]:
+    """Evaluate a run's agents on fresh episodes without exploration, from its folder alone.
+
+    Args:
+        run: the run's folder.
+        episodes: per seed.
+        planner: how to act; as the run was trained if None.
+        say: told what happens.
+
+    Returns:
+        `{"task", "planner", "decisions", "episodes", "seeds", "return", "success", "success_end"}`, lists per seed.
+    """
+    use_compilation_cache()
+    config, learner, eval_grid, decisions = _load(Path(run), planner)
+    with EnvGrid(config.task, config.seeds, config.envs, "eval") as grid:
+        grid.restore(eval_grid)
+        programs = make_programs(config, grid.spec)
+        say(f"{config.task}: {episodes} fresh episodes for each of {len(config.seeds)} seeds, {config.planner}")
+        keys = evaluation_keys(seed_keys(config.seeds, EVALUATE), decisions + 1)
+        outcome = evaluate(programs, learner, grid, keys, episodes)
+    about = {"task": config.task, "planner": config.planner, "decisions": decisions, "seeds": list(config.seeds)}
+    return about | _scores(outcome)
+
+
+def load(run: str | Path, *, seed: int | None = None, planner: PlannerName | None = None) -> Agent:
+    """The agent of a run, ready to act: `load(run).act(obs)`.
+
+    Args:
+        run: the run's folder.
+        seed: which of its seeds; the first if None.
+        planner: how to act; as the run was trained if None.
+    """
+    config, learner, _, _ = _load(Path(run), planner)
+    state, seed = one_seed(learner, config, seed)
+    spec = _spec(config.task)
+    return Agent(make_programs(config, spec).algorithm, state, spec, seed)
+
+
+def run_folder(config: RunConfig) -> Path:
+    """Where a run lives: `out`, or a name that its settings give."""
+    if config.out:
+        return Path(config.out)
+    return Path("runs") / f"{config.task.replace('/', '-')}-{config.algo}-{config.preset}"
+
+
+def demonstrations(config: RunConfig, spec: EnvSpec, say: Say) -> DemoDataset:
+    """The demonstrations that `config.demos` names: a number of scripted ones, or a file."""
+    if not config.demos.isdigit():
+        return open_demos(config.demos, spec)
+    demos = cached_demos(config.task, int(config.demos))
+    say(f"demonstrations: {len(demos)} of {config.task}, {demos.provenance.get('expert', 'unknown expert')}")
+    return demos
+
+
+def use_compilation_cache() -> None:
+    """Keep compiled programs between runs, in `$XDG_CACHE_HOME/cdred/xla`, unless JAX was told otherwise."""
+    if jax.config.jax_compilation_cache_dir is None:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(home / "cdred" / "xla"))
+
+
+def _spec(task: str) -> EnvSpec:
+    env = make(task)
+    try:
+        return env.spec
+    finally:
+        env.close()
+
+
+def _claim(folder: Path, config: RunConfig) -> dict[str, Any] | None:
+    """Make the folder this run's; the result if it is finished already."""
+    written = folder / "config.yaml"
+    if not written.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        written.write_text(to_yaml(config))
+        return None
+    difference = first_difference(replace(from_yaml(written.read_text(), str(written)), out=config.out), config)
+    if difference:
+        raise UserError(
+            f"{folder} holds a run with another setting: {difference}.\n"
+            "Give the same settings to resume it, or another --out."
+        )
+    done = folder / "result.json"
+    return json.loads(done.read_text()) if done.exists() else None
+
+
+def _load(run: Path, planner: PlannerName | None) -> tuple[RunConfig, Any, dict[str, np.ndarray], int]:
+    """Settings, learner, the evaluation simulators' snapshot and the decision count of a run's last checkpoint."""
+    written, folder = run / "config.yaml", checkpoint.latest(run / "checkpoints")
+    if not written.exists() or folder is None:
+        raise UserError(f"{run} is not a run with a checkpoint: expected config.yaml and checkpoints/ in it.")
+    config = from_yaml(written.read_text(), str(written))
+    config = replace(config, planner=planner or config.planner)
+    with EnvGrid(config.task, config.seeds, config.envs, "eval") as grid:
+        programs, snapshot = make_programs(config, grid.spec), grid.snapshot()
+    like = eqx.filter_eval_shape(programs.init, seed_keys(config.seeds, INIT))
+    learner, _ = checkpoint.load(folder, like, "learner")
+    eval_grid, _ = checkpoint.load(folder, snapshot, "eval_grid")
+    return config, learner, eval_grid, int(folder.name)
+
+
+def _levels(expert: Level, random: Level) -> dict[str, float]:
+    return {
+        "expert_return": expert.episode_return,
+        "expert_success": expert.success_any,
+        "random_return": random.episode_return,
+        "random_success": random.success_any,
+    }
+
+
+def _scores(evaluation: Evaluation) -> dict[str, Any]:
+    return {
+        "episodes": evaluation.episodes,
+        "return": evaluation.episode_return.tolist(),
+        "success": evaluation.success_any.tolist(),
+        "success_end": evaluation.success_end.tolist(),
+    }
+
+
+def _result(
+    config: RunConfig, demos: DemoDataset, outcome: Outcome, expert: Level, random: Level
+) -> dict[str, Any]:
+    scores = _scores(outcome.evaluation) | _levels(expert, random)
+    scores["normalized"] = [normalized(r, random.episode_return, expert.episode_return) for r in scores["return"]]
+    return {
+        "task": config.task,
+        "algo": config.algo,
+        "preset": config.preset,
+        "seeds": list(config.seeds),
+        "decisions": outcome.decisions,
+        "updates": outcome.updates,
+        "demos": len(demos),
+        **origin(),
+        "wall_seconds": outcome.wall_seconds,
+        "eval": scores,
+    }
+
+
+def _film(folder: Path, demos: DemoDataset, say: Say) -> None:
+    """A missing renderer is no reason to fail a run that has learned."""
+    began = time.perf_counter()
+    try:
+        path = film(load(folder), demos, folder / "videos" / "expert-and-agent.mp4")
+        say(f"video: {path} ({time.perf_counter() - began:.0f} s)")
+    except UserError as error:
+        say(f"no video: {error}")
+
+
+def _title(config: RunConfig) -> str:
+    seeds = f"{len(config.seeds)} seed{'s' * (len(config.seeds) > 1)}"
+    device = jax.devices()[0]
+    return f"{config.task} · {config.algo} · preset {config.preset} · {seeds} · {device.device_kind}"
+
+
+def _write_json(path: Path, tree: dict[str, Any]) -> None:
+    draft = path.with_suffix(".unfinished")
+    draft.write_text(json.dumps(tree, indent=1) + "\n")
+    draft.replace(path)
+
+
+class _Silent(Tracker):
+    """A terminal for runs that nobody watches."""
+
+    def log(self, step, metrics, kind) -> None:
+        pass
+
+    def message(self, text: str) -> None:
+        pass
+
+    def close(self) -> None:
+        pass

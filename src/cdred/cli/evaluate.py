@@ -1,0 +1,41 @@
+"""`cdred eval`."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from cdred.config import PlannerName
+
+
+@dataclass(frozen=True)
+class EvalOptions:
+    """Evaluate a run's agents on fresh episodes without exploration; needs the run's folder alone."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """The run's folder."""
+    episodes: int = 20
+    """Episodes per seed."""
+    planner: PlannerName | None = None
+    """How to act: planning, or the policy prior alone; as the run was trained if not given."""
+    json: Path | None = None
+    """A file for the result."""
+
+
+def main(arguments: list[str]) -> None:
+    """Evaluate, print a table, write JSON if asked."""
+    options = tyro.cli(EvalOptions, args=arguments, prog="cdred eval")
+    from rich.console import Console
+    from rich.table import Table
+
+    from cdred.api import evaluate_run
+
+    result = evaluate_run(options.run, episodes=options.episodes, planner=options.planner)
+    table = Table("seed", "return", "success", "success at the end", title=None)
+    for seed, *scores in zip(*(result[key] for key in ("seeds", "return", "success", "success_end")), strict=True):
+        table.add_row(str(seed), f"{scores[0]:,.1f}", f"{scores[1]:.0%}", f"{scores[2]:.0%}")
+    Console().print(table)
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1) + "\n")

@@ -1,0 +1,41 @@
+"""The `cdred` command: one verb per task, each a thin face over `cdred.api`."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from cdred.errors import UserError
+
+# Verb: the module whose `main(arguments)` serves it, and what `cdred --help` says of it.
+VERBS = {
+    "train": ("cdred.cli.train", "train an agent from demonstrations; the same command again resumes"),
+    "eval": ("cdred.cli.evaluate", "evaluate a run's agents on fresh episodes"),
+    "demos": ("cdred.cli.demos", "collect demonstrations, or look into them"),
+    "report": ("cdred.cli.report", "draw a run's report; a table of several runs"),
+}
+USAGE = "usage: cdred VERB ...\n\n{verbs}\n\n`cdred VERB --help` tells more."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; 0 when it finished, 2 for what the user can mend, 130 when interrupted."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help"):
+        print(_usage())
+        return 0 if words else 2
+    try:
+        if words[0] not in VERBS:
+            raise UserError(f"no verb '{words[0]}': there are {', '.join(VERBS)}.")
+        # Imported when asked for, so that `--help` does not wait for JAX.
+        importlib.import_module(VERBS[words[0]][0]).main(words[1:])
+    except UserError as error:
+        print(f"cdred: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("cdred: interrupted; the same command goes on from the last checkpoint.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _usage() -> str:
+    width = max(map(len, VERBS))
+    return USAGE.format(verbs="\n".join(f"  {verb:<{width}}  {about}" for verb, (_, about) in VERBS.items()))

@@ -1,0 +1,50 @@
+"""Expert and agent in the same episodes, side by side."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from cdred.envs.base import Env
+from cdred.envs.registry import make
+from cdred.errors import UserError
+from cdred.track.video import side_by_side, stack, write_video
+from cdred.train.agent import Agent
+from cdred.types import DemoDataset
+
+SIZE, EPISODES, FRAMES_PER_SECOND = 240, 2, 20
+# Software rendering manages a few frames a second; every second decision still shows every movement.
+EVERY = 2
+
+
+def film(agent: Agent, demos: DemoDataset, path: Path) -> Path:
+    """Write a film of the first demonstrated episodes: the expert's actions again, and the agent from the same start.
+
+    Raises:
+        UserError: no episode is known by its seed, or this task or machine has no picture.
+    """
+    seeded = [one for one in demos if one.seed is not None][:EPISODES]
+    if not seeded:
+        raise UserError("the demonstrations do not say from which episode seeds they started.")
+    env = make(agent.spec.task, render_size=SIZE)
+    try:
+        pairs = [(_episode(env, one.seed, _again(one.action)), _episode(env, one.seed, agent.reset().act)) for one in seeded]
+    finally:
+        env.close()
+    return write_video(path, stack([side_by_side(*pair) for pair in pairs]), FRAMES_PER_SECOND)
+
+
+def _again(actions: np.ndarray) -> Callable:
+    remaining = iter(actions)
+    return lambda _obs: next(remaining)
+
+
+def _episode(env: Env, seed: int, act: Callable) -> UInt8[np.ndarray, "T H W 3"]:
+    obs, frames, ended, decision = env.reset(seed), [env.render()], False, 0
+    while not ended:
+        step = env.step(act(obs))
+        obs, ended, decision = step.obs, step.terminated or step.truncated, decision + 1
+        if decision % EVERY == 0 or ended:
+            frames.append(env.render())
+    return np.stack(frames)
