@@ -39,8 +39,8 @@ RANDOM_EPISODES = 50
 def train(config: RunConfig | None = None, *, quiet: bool = False, **changes: Any) -> dict[str, Any]:
     """Train an agent, or go on with a run that was interrupted; returns what `result.json` says.
 
-    Everything the run makes is in its folder (`config.out`): settings, metrics, checkpoints, result, report, video. The same call
-    again resumes, or returns at once if the run is finished.
+    Everything the run makes is in its folder (`config.out`): settings, metrics, checkpoints, result, report, video.
+    The same call again resumes, or returns at once if the run is finished.
 
     Args:
         config: all settings; the preset named in `changes` (by default `cpu`) if None.
@@ -66,6 +66,7 @@ def train(config: RunConfig | None = None, *, quiet: bool = False, **changes: An
 
 
 def _train(config: RunConfig, folder: Path, spec: EnvSpec, terminal: "Terminal | _Silent") -> dict[str, Any]:
+    made_with = origin()  # now, not at the end: the source tree may move on meanwhile
     demos = demonstrations(config, spec, terminal.message)
     expert, random = expert_level(demos), random_level(config.task, RANDOM_EPISODES)
     resumed = checkpoint.latest(folder / "checkpoints")
@@ -76,7 +77,7 @@ def _train(config: RunConfig, folder: Path, spec: EnvSpec, terminal: "Terminal |
         outcome = train_loop(open_run(config, demos, folder, tracker, terminal.message))
     finally:
         lines.close()
-    result = _result(config, demos, outcome, expert, random)
+    result = _result(config, made_with, len(demos), outcome, _levels(expert, random))
     _write_json(folder / "result.json", result)
     terminal.message(f"report: {write_report(folder)}")
     if config.video:
@@ -206,10 +207,11 @@ def _scores(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _result(
-    config: RunConfig, demos: DemoDataset, outcome: Outcome, expert: Level, random: Level
+    config: RunConfig, made_with: dict[str, Any], num_demos: int, outcome: Outcome, levels: dict[str, float]
 ) -> dict[str, Any]:
-    scores = _scores(outcome.evaluation) | _levels(expert, random)
-    scores["normalized"] = [normalized(r, random.episode_return, expert.episode_return) for r in scores["return"]]
+    scores = _scores(outcome.evaluation) | levels
+    worst, best = levels["random_return"], levels["expert_return"]
+    scores["normalized"] = [normalized(one, worst, best) for one in scores["return"]]
     return {
         "task": config.task,
         "algo": config.algo,
@@ -217,8 +219,8 @@ def _result(
         "seeds": list(config.seeds),
         "decisions": outcome.decisions,
         "updates": outcome.updates,
-        "demos": len(demos),
-        **origin(),
+        "demos": num_demos,
+        **made_with,
         "wall_seconds": outcome.wall_seconds,
         "eval": scores,
     }

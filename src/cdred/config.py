@@ -225,7 +225,9 @@ def _plain(value):
 
 def _build(cls, tree, source: str, prefix: str):
     if not isinstance(tree, dict):
-        raise UserError(f"{source}: expected a mapping of settings{f' under {prefix}' if prefix else ''}, got {tree!r}.")
+        raise UserError(
+            f"{source}: expected a mapping of settings{f' under {prefix}' if prefix else ''}, got {tree!r}."
+        )
     types = get_type_hints(cls)
     for key in tree:
         if key not in types:

@@ -57,6 +57,9 @@ def test_streams_never_share_an_episode(seeds, envs, episodes):
     others = {episode_seed(seeds[1], stream, envs[1], episodes[1]) for stream in STREAMS if stream != "train"}
     assert train not in others
     assert 0 <= train < 2**32
+    # Not by luck: a seed tells its stream.
+    assert {seed % len(STREAMS) for seed in others} == set(range(1, len(STREAMS)))
+    assert train % len(STREAMS) == 0
     assert train == episode_seed(seeds[0], "train", envs[0], episodes[0])
 
 
@@ -99,11 +102,12 @@ def test_what_was_returned_does_not_change_afterwards():
         second = grid.step(np.ones((1, 1, 2)))
         kept_second = second.obs.copy()
         snapshot = grid.snapshot()
-        length = snapshot["length"].copy()
+        kept_snapshot = {key: value.copy() for key, value in snapshot.items()}
         grid.step(np.ones((1, 1, 2)))
         np.testing.assert_array_equal(first, kept)
         np.testing.assert_array_equal(second.obs, kept_second)
-        np.testing.assert_array_equal(snapshot["length"], length)
+        for key, value in kept_snapshot.items():
+            np.testing.assert_array_equal(snapshot[key], value)
 
 
 @pytest.mark.parametrize("wrong", [np.zeros((2, 2)), np.zeros((1, 1, 3)), np.full((1, 1, 2), np.nan)])
@@ -153,7 +157,10 @@ def test_an_episode_that_has_ended_is_restored_as_ended():
 
 def test_a_snapshot_before_the_first_reset_restores_a_new_grid():
     with EnvGrid("probe/point", [0]) as grid, EnvGrid("probe/point", [0]) as resumed:
+        resumed.reset()
         resumed.restore(grid.snapshot())
+        with pytest.raises(RuntimeError, match="reset"):
+            resumed.step(np.zeros((1, 1, 2)))
         np.testing.assert_array_equal(resumed.reset(), grid.reset())
 
 

@@ -76,6 +76,14 @@ def test_without_a_limit_a_thousand_decisions_and_a_warning(echo):
     assert [step.truncated for step in steps] == [False] * 999 + [True]
 
 
+@pytest.mark.filterwarnings("ignore:.*cut at 1000")
+def test_a_termination_at_our_own_limit_is_no_truncation(echo):
+    env = make(echo(limit=None, ends_after=1000))
+    env.reset(0)
+    last = [env.step(np.zeros(2, np.float32)) for _ in range(1000)][-1]
+    assert (last.terminated, last.truncated) == (True, False)
+
+
 @pytest.mark.parametrize("key", ["success", "is_success"])
 def test_success_is_read_where_it_is_reported(echo, key):
     env = make(echo(info={key: np.float64(1.0)}))

@@ -47,6 +47,16 @@ def test_a_later_episode_is_bit_for_bit_a_newly_constructed_upstream_environment
     check_against_upstream(name)
 
 
+def test_whatever_was_written_to_the_model_is_put_back():
+    from cdred.envs.metaworld import WRITTEN_BY_TASKS
+
+    env = make("metaworld/drawer-open")
+    expected, _ = rollout(env, 3)
+    for field in WRITTEN_BY_TASKS:
+        getattr(env._model, field)[...] += 0.01
+    np.testing.assert_array_equal(rollout(env, 3)[0], expected)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [task.removeprefix("metaworld/") for task in names("metaworld")])
 def test_all_fifty_agree_with_upstream_and_write_only_to_what_is_put_back(name):

@@ -138,6 +138,7 @@ def test_the_cache_collects_once_and_serves_smaller_requests(tmp_path, monkeypat
 
 def test_the_cache_grows_for_larger_requests(tmp_path):
     few, more = cached_demos("probe/point", 2, tmp_path), cached_demos("probe/point", 4, tmp_path)
+    assert (len(few), len(more)) == (2, 4)
     assert_same(more.take(2), few)
 
 

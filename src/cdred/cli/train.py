@@ -1,5 +1,6 @@
 """`cdred train`."""
 
+from itertools import pairwise
 from typing import get_args
 
 import tyro
@@ -33,7 +34,7 @@ def parse(arguments: list[str]) -> RunConfig:
 def _preset_in(arguments: list[str]) -> PresetName:
     """The preset must be known before the other options, whose defaults it sets."""
     named = [word.partition("=")[2] for word in arguments if word.startswith("--preset=")]
-    named += [after for word, after in zip(arguments, arguments[1:], strict=False) if word == "--preset"]
+    named += [after for word, after in pairwise(arguments) if word == "--preset"]
     name = named[-1] if named else "cpu"
     if name not in get_args(PresetName):
         raise UserError(f"--preset {name}: there are {', '.join(get_args(PresetName))}.")

@@ -131,7 +131,6 @@ class EnvGrid:
             "seeds": np.array(self.seeds),
             "episode": self._episode.copy(),
             "length": self._length.copy(),
-            "done": self._done.copy(),
             "obs": self._obs.copy(),
             "actions": self._actions.copy(),
         }
@@ -143,17 +142,20 @@ class EnvGrid:
             ValueError: the snapshot is of another grid.
             RuntimeError: the simulator did not come back to the same observation (it is not deterministic here).
         """
+        snapshot = {key: np.asarray(value) for key, value in snapshot.items()}
         mine = {key: value.shape for key, value in self.snapshot().items()}
         theirs = {key: value.shape for key, value in snapshot.items()}
         if mine != theirs or tuple(snapshot["seeds"]) != self.seeds:
             raise ValueError(f"the snapshot is of another grid: {theirs}, this one is {mine} with seeds {self.seeds}")
         for cell in self._cells:
-            if snapshot["episode"][cell] >= 0:
-                self._relive(cell, snapshot)
-        self._done[:] = snapshot["done"]
+            self._relive(cell, snapshot)
 
     def _relive(self, cell: tuple[int, int], snapshot: dict[str, np.ndarray]) -> None:
-        self._begin(cell, int(snapshot["episode"][cell]))
+        episode = int(snapshot["episode"][cell])
+        if episode < 0:
+            self._episode[cell], self._length[cell], self._done[cell], self._obs[cell] = -1, 0, True, 0.0
+            return
+        self._begin(cell, episode)
         scratch = GridStep(self._obs, np.zeros(self.shape, np.float32), *np.zeros((3, *self.shape), bool))
         for action in snapshot["actions"][cell][: snapshot["length"][cell]]:
             self._advance(cell, action, scratch)

@@ -21,12 +21,12 @@ class Evaluation(NamedTuple):
 
     def metrics(self) -> dict[str, object]:
         """As trackers take it."""
-        return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in zip(self._fields, self)}
+        return {"episodes": self.episodes} | {
+            name: getattr(self, name).tolist() for name in ("episode_return", "success_any", "success_end")
+        }
 
 
-def evaluate(
-    programs: Programs, learner: PyTree, grid: EnvGrid, keys: Key[Array, " S"], episodes: int
-) -> Evaluation:
+def evaluate(programs: Programs, learner: PyTree, grid: EnvGrid, keys: Key[Array, " S"], episodes: int) -> Evaluation:
     """Run each seed's agent for `episodes` episodes that the grid has not seen before, shared out over its lanes.
 
     An episode counts from its first decision: those still running in a faster lane when a slower one finishes are

@@ -29,7 +29,9 @@ def film(agent: Agent, demos: DemoDataset, path: Path) -> Path:
         raise UserError("the demonstrations do not say from which episode seeds they started.")
     env = make(agent.spec.task, render_size=SIZE)
     try:
-        pairs = [(_episode(env, one.seed, _again(one.action)), _episode(env, one.seed, agent.reset().act)) for one in seeded]
+        pairs = [
+            (_episode(env, one.seed, _again(one.action)), _episode(env, one.seed, agent.reset().act)) for one in seeded
+        ]
     finally:
         env.close()
     return write_video(path, stack([side_by_side(*pair) for pair in pairs]), FRAMES_PER_SECOND)

@@ -221,5 +221,3 @@ class Clock:
         pace = (decisions - then) / max(time.perf_counter() - at, 1e-9)
         self.mark(decisions)
         return {"decisions_per_second": pace, "eta_seconds": (total - decisions) / max(pace, 1e-9)}
-
-

@@ -94,5 +94,3 @@ class Programs:
             return learner, summary | {"grad_norm_max": jnp.max(metrics["grad_norm"])}
 
         return jax.vmap(one_seed)(learner, replay, keys)
-
-

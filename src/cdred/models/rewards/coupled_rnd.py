@@ -107,9 +107,7 @@ class CoupledRND(eqx.Module):
 
     def reward(self, predictions: Float[Array, "2 e"], moments: TargetMoments) -> Float[Array, ""]:
         """R from both predictors' outputs and the targets' moments, for callers who have them already."""
-        return self.couple(
-            self.bonus(predictions[self.EXPERT], moments), self.bonus(predictions[self.OWN], moments)
-        )
+        return self.couple(self.bonus(predictions[self.EXPERT], moments), self.bonus(predictions[self.OWN], moments))
 
     def bonus(self, prediction: Float[Array, " e"], moments: TargetMoments) -> Float[Array, ""]:
         """b_f(x) = alpha |f - mu|^2 + (1 - alpha) sqrt(|y|)."""

@@ -1,0 +1,42 @@
+# Everything runs in .venv, made from pyproject.toml on the first call and again when it changes.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train test test-slow lint type bench clean
+
+help:  ## what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(READY)  ## make .venv with everything that training and tests need
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[metaworld,dmc,mujoco,dev]'
+	@touch $@
+
+train: $(READY)  ## the main job: learn a Meta-World task from 10 demonstrations
+	$(BIN)/cdred train metaworld/button-press --demos 10 --seeds 0
+
+test: $(READY)  ## all tests but the slow ones
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-slow: $(READY)  ## the slow ones: real trainings, all simulators
+	$(BIN)/python -m pytest -m slow
+
+lint: $(READY)  ## style, formatting and the import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+type: $(READY)  ## types
+	$(BIN)/pyright
+
+bench: $(READY)  ## simulators' speed, and that of one update and one plan
+	$(BIN)/python benchmarks/grid.py
+	$(BIN)/python benchmarks/programs.py
+
+clean:  ## remove .venv and caches
+	rm -rf .venv .cache .pytest_cache .ruff_cache .import_linter_cache
