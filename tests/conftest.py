@@ -1,15 +1,45 @@
-"""Every test runs with shapes checked, and with silent broadcasting or dtype promotion as errors."""
+"""Every test runs with shapes checked on what the device computes, and with silent broadcasting or dtype promotion as errors."""
 
 from pathlib import Path
 
 import jax
+import optax
+import pytest
 from jaxtyping import install_import_hook
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".cache" / "xla"))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
-with install_import_hook("cdred", "beartype.beartype"):
-    import cdred  # noqa: F401  (before any test imports a part of it)
 
+def _leniently(function):
+    def wrapped(*args, **kwargs):
+        with jax.numpy_dtype_promotion("standard"):
+            return function(*args, **kwargs)
+
+    return wrapped
+
+
+# Adam raises a Python float to an integer array.
+optax.tree.bias_correction = _leniently(optax.tree.bias_correction)
+
+# What runs on the device. The other rooms are handed wrong shapes on purpose, and must say so in their own words.
+DEVICE_ROOMS = ["nn", "models", "planning", "algos", "data.replay", "train.programs", "train.state"]
+install_import_hook([f"cdred.{room}" for room in DEVICE_ROOMS], "typecheck.check")
+
+
+@pytest.fixture
+def spec():
+    """A small task: 3 numbers seen, 2 done, 100 decisions."""
+    from cdred.types import EnvSpec
+
+    return EnvSpec("probe/fake", (3,), 2, 100)
+
+
+@pytest.fixture
+def config():
+    """The smallest networks there are."""
+    from cdred.config import preset
+
+    return preset("debug")

@@ -58,7 +58,8 @@ def train(config: RunConfig | None = None, *, quiet: bool = False, **changes: An
         return finished
     use_compilation_cache()
     spec = _spec(config.task)
-    terminal = _Silent() if quiet else Terminal(_title(config), total_decisions(config), config.seeds, spec.has_success)
+    parts = (_title(config), total_decisions(config), config.seeds, spec.has_success)
+    terminal = _Silent() if quiet else Terminal(*parts)
     try:
         return _train(config, folder, spec, terminal)
     finally:
@@ -73,7 +74,8 @@ def _train(config: RunConfig, folder: Path, spec: EnvSpec, terminal: "Terminal |
     lines = JsonLines(folder / "metrics.jsonl", int(resumed.name) if resumed else -1)
     tracker = Trackers([lines, terminal])
     try:
-        tracker.log(0, _levels(expert, random), "levels")
+        # The file of a resumed run has them already.
+        (terminal if resumed else tracker).log(0, _levels(expert, random), "levels")
         outcome = train_loop(open_run(config, demos, folder, tracker, terminal.message))
     finally:
         lines.close()
@@ -143,7 +145,7 @@ def demonstrations(config: RunConfig, spec: EnvSpec, say: Say) -> DemoDataset:
 
 def use_compilation_cache() -> None:
     """Keep compiled programs between runs, in `$XDG_CACHE_HOME/cdred/xla`, unless JAX was told otherwise."""
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore[reportAttributeAccessIssue]
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(home / "cdred" / "xla"))
 
@@ -209,7 +211,7 @@ def _scores(evaluation: Evaluation) -> dict[str, Any]:
 def _result(
     config: RunConfig, made_with: dict[str, Any], num_demos: int, outcome: Outcome, levels: dict[str, float]
 ) -> dict[str, Any]:
-    scores = _scores(outcome.evaluation) | levels
+    scores: dict[str, Any] = _scores(outcome.evaluation) | levels
     worst, best = levels["random_return"], levels["expert_return"]
     scores["normalized"] = [normalized(one, worst, best) for one in scores["return"]]
     return {

@@ -254,7 +254,7 @@ def _value(kind, value, source: str, name: str):
 def first_difference(one: RunConfig, other: RunConfig) -> str | None:
     """A setting in which two runs differ, as `name: this, not that`; None if they are the same."""
     flat_one, flat_other = (_flat(asdict(config)) for config in (one, other))
-    return next((f"{k}: {flat_other[k]}, not {v}" for k, v in flat_one.items() if flat_other[k] != v), None)
+    return next((f"{k}: {v}, not {flat_other[k]}" for k, v in flat_one.items() if flat_other[k] != v), None)
 
 
 def _flat(tree: dict, prefix: str = "") -> dict:

@@ -7,23 +7,23 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from cdred.algos import losses
 from cdred.algos.base import Algorithm, Batch, Metrics
 from cdred.models.rewards.coupled_rnd import CoupledRND, distillation_loss, target_moments
 from cdred.models.world_model import WorldModel
-from cdred.nn.layers import MLP, Ensemble
+from cdred.nn.layers import Ensemble
 from cdred.planning.mppi import MPPI, PlanState
 
 
 class Trainable(NamedTuple):
-    """What the model's loss is differentiated by: everything but the prior and the targets."""
+    """What the model's loss is differentiated by, everything but the prior and the targets; or one value for each."""
 
-    encoder: MLP
-    dynamics: MLP
-    critics: Ensemble
-    predictors: Ensemble
+    encoder: PyTree
+    dynamics: PyTree
+    critics: PyTree
+    predictors: PyTree
 
 
 class LearnerState(eqx.Module):
@@ -89,7 +89,7 @@ class CDRED(Algorithm[LearnerState]):
             target_critics=jax.tree.map(jnp.copy, model.critics),
             q_scale=jnp.ones(()),
             model_opt=(),
-            policy_opt=self.policy_optimiser.init(model.policy),
+            policy_opt=self.policy_optimiser.init(eqx.filter(model.policy, eqx.is_array)),
             updates=jnp.zeros((), jnp.int32),
         )
         return eqx.tree_at(lambda s: s.model_opt, state, self.model_optimiser.init(state.trainable))

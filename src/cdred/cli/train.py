@@ -1,7 +1,7 @@
 """`cdred train`."""
 
 from itertools import pairwise
-from typing import get_args
+from typing import cast, get_args
 
 import tyro
 
@@ -38,4 +38,4 @@ def _preset_in(arguments: list[str]) -> PresetName:
     name = named[-1] if named else "cpu"
     if name not in get_args(PresetName):
         raise UserError(f"--preset {name}: there are {', '.join(get_args(PresetName))}.")
-    return name
+    return cast(PresetName, name)

@@ -30,24 +30,25 @@ class Transition(NamedTuple):
         done: whether the episode ended, for whatever reason.
     """
 
-    obs: Float[Array, "..."]
-    action: Float[Array, "... A"]
-    next_obs: Float[Array, "..."]
-    terminated: Bool[Array, "..."]
-    done: Bool[Array, "..."]
+    obs: Float[Array | np.ndarray, "..."]
+    action: Float[Array | np.ndarray, "... A"]
+    next_obs: Float[Array | np.ndarray, "..."]
+    terminated: Bool[Array | np.ndarray, "..."]
+    done: Bool[Array | np.ndarray, "..."]
 
 
 class Replay(eqx.Module):
     """Rows of E lanes of capacity L.
 
+    `obs [E, L, *obs]`, `action [E, L, A]`, `terminated [E, L]`, `time [E, L]`, `head [E]`.
     `time` is a row's place in its episode, -1 if the row holds nothing; `head` is where a lane writes next.
     """
 
-    obs: Float32[Array, "E L *obs"]
-    action: Float32[Array, "E L A"]
-    terminated: Bool[Array, "E L"]
-    time: Int[Array, "E L"]
-    head: Int[Array, " E"]
+    obs: Float32[Array, "..."]
+    action: Float32[Array, "... A"]
+    terminated: Bool[Array, "..."]
+    time: Int[Array, "..."]
+    head: Int[Array, "..."]
 
     @classmethod
     def init(cls, spec: EnvSpec, lanes: int, capacity: int) -> Self:
@@ -60,7 +61,7 @@ class Replay(eqx.Module):
             head=jnp.zeros(lanes, jnp.int32),
         )
 
-    def add(self, block: Transition) -> Self:
+    def add(self, block: Transition) -> "Replay":
         """Append a block of decisions `[time, E, ...]`; the oldest rows make way."""
 
         def step(replay, transition):

@@ -164,7 +164,7 @@ class Ensemble(eqx.Module):
         self.members = eqx.filter_vmap(make)(jax.random.split(key, num))
 
     def __len__(self) -> int:
-        return self.members.head.bias.shape[0] if isinstance(self.members.head, Linear) else 0
+        return jax.tree.leaves(self.members)[0].shape[0]
 
     def __call__(self, x: Float[Array, " in"], key: Key[Array, ""] | None = None) -> Float[Array, "num out"]:
         """All members at one input, each with a dropout mask of its own."""

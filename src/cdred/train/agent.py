@@ -44,7 +44,7 @@ class Agent:
         """
         obs = np.asarray(obs, np.float32)
         batched = obs.ndim > len(self.spec.obs_shape)
-        rows = obs if batched else obs[None]
+        rows = jnp.asarray(obs if batched else obs[None])
         if rows.shape[1:] != self.spec.obs_shape:
             raise UserError(f"expected an observation of shape {self.spec.obs_shape} (or a batch), got {obs.shape}.")
         keys = jax.random.split(jax.random.fold_in(self._key, self._decision), len(rows))

@@ -1,6 +1,6 @@
 """How good an agent is: fresh episodes, no exploration."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -19,7 +19,7 @@ class Evaluation(NamedTuple):
     success_any: Float64[np.ndarray, " S"]
     success_end: Float64[np.ndarray, " S"]
 
-    def metrics(self) -> dict[str, object]:
+    def metrics(self) -> dict[str, Any]:
         """As trackers take it."""
         return {"episodes": self.episodes} | {
             name: getattr(self, name).tolist() for name in ("episode_return", "success_any", "success_end")

@@ -24,13 +24,13 @@ def film(agent: Agent, demos: DemoDataset, path: Path) -> Path:
     Raises:
         UserError: no episode is known by its seed, or this task or machine has no picture.
     """
-    seeded = [one for one in demos if one.seed is not None][:EPISODES]
-    if not seeded:
+    known = [(one.seed, one.action) for one in demos if one.seed is not None][:EPISODES]
+    if not known:
         raise UserError("the demonstrations do not say from which episode seeds they started.")
     env = make(agent.spec.task, render_size=SIZE)
     try:
         pairs = [
-            (_episode(env, one.seed, _again(one.action)), _episode(env, one.seed, agent.reset().act)) for one in seeded
+            (_episode(env, seed, _again(actions)), _episode(env, seed, agent.reset().act)) for seed, actions in known
         ]
     finally:
         env.close()

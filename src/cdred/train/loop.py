@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import numpy as np
 
@@ -118,11 +117,11 @@ def start_or_resume(run: Run) -> tuple[TrainState, float]:
     size = len(config.seeds) * replay_bytes(run.grid.spec, config.envs, capacity)
     run.say(f"replay: {len(config.seeds)} x {config.envs} x {capacity:,} rows, {size / 2**20:,.1f} MiB on the device")
     run.grid.reset()
-    create = lambda: TrainState.create(run.programs, run.grid, run.eval_grid, capacity)  # noqa: E731
+    parts = (run.programs, run.grid, run.eval_grid, capacity)
     folder = checkpoint.latest(run.checkpoints)
     if folder is None:
-        return create(), 0.0
-    state, meta = checkpoint.load(folder, eqx.filter_eval_shape(create))
+        return TrainState.create(*parts), 0.0
+    state, meta = checkpoint.load(folder, TrainState.like(*parts))
     run.grid.restore(state.grid)
     run.eval_grid.restore(state.eval_grid)
     run.say(f"resuming at decision {int(state.decisions):,} from {folder}")

@@ -69,19 +69,34 @@ class TrainState(eqx.Module):
     @classmethod
     def create(cls, programs: Programs, grid: EnvGrid, eval_grid: EnvGrid, capacity: int) -> Self:
         """The state before the first decision. `grid` must stand at its first observations."""
-        num_seeds, num_envs = grid.shape
-        empty = Replay.init(grid.spec, num_envs, capacity)
-        return cls(
-            learner=programs.init(seed_keys(grid.seeds, INIT)),
-            replay=jax.tree.map(lambda x: jnp.repeat(x[None], num_seeds, axis=0), empty),
-            plan=programs.init_plan(num_seeds, num_envs),
-            fresh=np.ones(grid.shape, bool),
-            sums=EpisodeSums.zeros(grid.shape),
-            decisions=np.zeros((), np.int64),
-            grid=grid.snapshot(),
-            eval_grid=eval_grid.snapshot(),
-        )
+        return cls(**_on_device(programs, grid, capacity), **_on_host(grid, eval_grid))
+
+    @classmethod
+    def like(cls, programs: Programs, grid: EnvGrid, eval_grid: EnvGrid, capacity: int) -> Self:
+        """What `create` would make, with shapes in place of device arrays: nothing is allocated to be replaced."""
+        shapes = eqx.filter_eval_shape(lambda: _on_device(programs, grid, capacity))
+        return cls(**shapes, **_on_host(grid, eval_grid))
 
     def replace(self, **changes: Any) -> Self:
         """The state with these fields exchanged."""
         return type(self)(**(vars(self) | changes))
+
+
+def _on_device(programs: Programs, grid: EnvGrid, capacity: int) -> dict[str, Any]:
+    num_seeds, num_envs = grid.shape
+    empty = Replay.init(grid.spec, num_envs, capacity)
+    return {
+        "learner": programs.init(seed_keys(grid.seeds, INIT)),
+        "replay": jax.tree.map(lambda x: jnp.repeat(x[None], num_seeds, axis=0), empty),
+        "plan": programs.init_plan(num_seeds, num_envs),
+    }
+
+
+def _on_host(grid: EnvGrid, eval_grid: EnvGrid) -> dict[str, Any]:
+    return {
+        "fresh": np.ones(grid.shape, bool),
+        "sums": EpisodeSums.zeros(grid.shape),
+        "decisions": np.zeros((), np.int64),
+        "grid": grid.snapshot(),
+        "eval_grid": eval_grid.snapshot(),
+    }

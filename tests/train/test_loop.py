@@ -1,0 +1,196 @@
+"""The loop as a whole, on a world that needs no simulator."""
+
+import json
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+import cdred
+from cdred import api
+from cdred.errors import UserError
+from cdred.track.sinks import read_lines
+from cdred.train import checkpoint
+from cdred.train.loop import crossed, total_decisions
+
+# Of all that a metrics line says, what depends on the clock.
+TIMES = {"time", "decisions_per_second", "eta_seconds", "seconds"}
+
+
+def config(out, **changes):
+    base = replace(cdred.preset("debug"), task="probe/point", demos="3", seeds=(0, 1), video=False, out=str(out))
+    return replace(base, **changes)
+
+
+def arrays(run):
+    return load_file(checkpoint.latest(run / "checkpoints") / checkpoint.ARRAYS)
+
+
+def curves(run):
+    return [{k: v for k, v in line.items() if k not in TIMES} for line in read_lines(run / "metrics.jsonl")]
+
+
+def assert_same_arrays(one, other):
+    assert one.keys() == other.keys()
+    assert [name for name in one if not np.array_equal(one[name], other[name], equal_nan=True)] == []
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("run") / "run"
+    cdred.train(config(out), quiet=True)
+    return out
+
+
+class Killed(Exception):
+    pass
+
+
+def train_until(monkeypatch, decisions, out):
+    """Train, and die when the loop has just collected the decisions up to `decisions`."""
+    with monkeypatch.context() as patch:
+        from cdred.train import loop
+
+        whole = loop._collect
+
+        def dying(run, state):
+            if int(state.decisions) >= decisions:
+                raise Killed
+            return whole(run, state)
+
+        patch.setattr(loop, "_collect", dying)
+        with pytest.raises(Killed):
+            cdred.train(config(out), quiet=True)
+
+
+@pytest.mark.parametrize("killed_at", [60, 140])
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(finished, tmp_path, monkeypatch, killed_at):
+    train_until(monkeypatch, killed_at, tmp_path / "run")
+    assert not (tmp_path / "run" / "result.json").exists()
+    cdred.train(config(tmp_path / "run"), quiet=True)
+    assert_same_arrays(arrays(finished), arrays(tmp_path / "run"))
+    assert curves(finished) == curves(tmp_path / "run")
+
+
+def test_checkpoints_fall_within_episodes(finished):
+    # Else the test above would not show that a simulator's mid-episode state survives.
+    assert 110 % 20
+    saved = checkpoint.latest(finished / "checkpoints")
+    assert saved.name == "000000200"
+
+
+def test_a_simulator_is_resumed_in_the_middle_of_an_episode(tmp_path, monkeypatch):
+    changes = {"checkpoint_every": 30, "updates_per_learn": 10, "decisions": 100, "eval_every": 1000}
+    monkeypatch.setattr(__name__ + ".config", lambda out, base=config: base(out, **changes))
+    cdred.train(config(tmp_path / "whole"), quiet=True)
+    train_until(monkeypatch, 50, tmp_path / "broken")
+    assert int(checkpoint.latest(tmp_path / "broken" / "checkpoints").name) % 20 == 10
+    cdred.train(config(tmp_path / "broken"), quiet=True)
+    assert_same_arrays(arrays(tmp_path / "whole"), arrays(tmp_path / "broken"))
+
+
+def test_the_same_seeds_give_the_same_run_bit_for_bit(finished, tmp_path):
+    cdred.train(config(tmp_path / "again"), quiet=True)
+    assert_same_arrays(arrays(finished), arrays(tmp_path / "again"))
+    assert curves(finished) == curves(tmp_path / "again")
+
+
+def test_a_seed_lives_the_same_random_episodes_alone_as_beside_others(finished, tmp_path):
+    cdred.train(config(tmp_path / "alone", seeds=(1,), decisions=20, seed_episodes=1), quiet=True)
+    beside, alone = arrays(finished), arrays(tmp_path / "alone")
+    np.testing.assert_array_equal(beside["replay/action"][1, 0, :20], alone["replay/action"][0, 0, :20])
+    np.testing.assert_array_equal(beside["replay/obs"][1, 0, :21], alone["replay/obs"][0, 0, :21])
+
+
+def test_result_says_what_outside_scripts_rely_on(finished):
+    result = json.loads((finished / "result.json").read_text())
+    assert result["task"] == "probe/point"
+    assert (result["algo"], result["preset"], result["seeds"], result["demos"]) == ("cdred", "debug", [0, 1], 3)
+    assert result["decisions"] == result["updates"] == 200
+    assert {"device", "commit", "versions", "wall_seconds"} <= result.keys()
+    scores = result["eval"]
+    assert scores["episodes"] == 2
+    for key in ("return", "success", "success_end", "normalized"):
+        assert len(scores[key]) == 2
+    span = scores["expert_return"] - scores["random_return"]
+    assert scores["normalized"] == pytest.approx([(r - scores["random_return"]) / span for r in scores["return"]])
+    assert (finished / "report.png").stat().st_size > 10_000
+
+
+def test_a_finished_run_is_not_run_again(finished):
+    before = (finished / "metrics.jsonl").read_text()
+    assert cdred.train(config(finished), quiet=True) == json.loads((finished / "result.json").read_text())
+    assert (finished / "metrics.jsonl").read_text() == before
+
+
+def test_a_folder_with_another_run_is_refused_by_the_setting_that_differs(finished):
+    with pytest.raises(UserError, match=r"optim\.batch_size: 8, not 4"):
+        cdred.train(config(finished, optim=replace(cdred.preset("debug").optim, batch_size=4)), quiet=True)
+
+
+def test_evaluation_needs_the_folder_alone_and_takes_episodes_not_seen_in_training(finished, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    one, again = (cdred.evaluate(finished, episodes=3, say=lambda _: None) for _ in range(2))
+    assert one == again
+    assert one["episodes"] == 3
+    assert len(one["return"]) == 2
+    by_prior = cdred.evaluate(finished, episodes=3, planner="policy", say=lambda _: None)
+    assert by_prior["return"] != one["return"]
+
+
+def test_a_loaded_agent_acts_on_one_observation_and_on_a_batch(finished):
+    agent = cdred.load(finished, seed=1)
+    single = agent.act(np.zeros(4, np.float32))
+    assert single.shape == (2,)
+    assert np.abs(single).max() <= 1.0
+    assert cdred.load(finished, seed=1).act(np.zeros(4)).tolist() == single.tolist()
+    assert agent.reset().act(np.zeros((5, 4))).shape == (5, 2)
+    with pytest.raises(UserError, match=r"\(4,\).*got \(3,\)"):
+        agent.reset().act(np.zeros(3))
+    with pytest.raises(UserError, match=r"seeds \[0, 1\], not 7"):
+        cdred.load(finished, seed=7)
+
+
+def test_several_environments_per_seed_share_the_decisions(tmp_path):
+    result = cdred.train(config(tmp_path / "run", envs=2, decisions=80, final_episodes=3), quiet=True)
+    assert result["decisions"] == result["updates"] == 80
+    assert result["eval"]["episodes"] == 4
+    replay = arrays(tmp_path / "run")
+    # 40 decisions in each of two lanes are two episodes of 20: with their final observations 42 rows.
+    assert (replay["replay/time"] >= 0).sum(axis=-1).tolist() == [[42, 42], [42, 42]]
+    assert replay["grid/episode"].tolist() == [[2, 2], [2, 2]]
+
+
+def test_demonstrations_may_come_from_a_file(finished, tmp_path):
+    demos = api.demonstrations(config(finished), api._spec("probe/point"), lambda _: None)
+    from cdred.data.demos import save_demos
+
+    save_demos(demos, tmp_path / "demos.npz")
+    result = cdred.train(config(tmp_path / "run", demos=str(tmp_path / "demos.npz"), decisions=20), quiet=True)
+    assert result["demos"] == 3
+
+
+def test_decisions_are_rounded_up_to_whole_learn_calls():
+    assert total_decisions(replace(cdred.preset("debug"), decisions=201)) == 220
+    assert total_decisions(replace(cdred.preset("debug"), decisions=200)) == 200
+
+
+def test_crossed():
+    assert crossed(80, 100, 100)
+    assert crossed(80, 220, 100)
+    assert not crossed(100, 180, 100)
+
+
+def test_bonus_reward_is_read_from_the_saved_targets(finished):
+    """Trap 1: the targets are part of the agent, the same before and after a run, and the same after a reload."""
+    saved = arrays(finished)
+    names = [name for name in saved if name.startswith("learner/reward/targets")]
+    assert names
+    fresh = api.make_programs(config(finished), api._spec("probe/point")).init(api.seed_keys((0, 1), api.INIT))
+    loaded = api._load(finished, None)[1]
+    for state in (fresh, loaded):
+        leaves = jax.tree.leaves(state.reward.targets)
+        assert len(leaves) == len(names)
+        assert all(any(np.array_equal(leaf, saved[name]) for name in names) for leaf in leaves)
