@@ -1,4 +1,4 @@
-"""Every test runs with shapes checked on what the device computes, and with silent broadcasting or dtype promotion as errors."""
+"""Every test runs with the device's shapes checked, and with silent broadcasting or dtype promotion as errors."""
 
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """MPPI on values whose best action sequence is known."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,10 +19,10 @@ TARGET = jnp.array([[0.5, -0.3], [-0.7, 0.0], [0.2, 0.9]])
 def make(**changes):
     settings = {
         "horizon": H,
-        "num_samples": 256,
+        "num_samples": 512,
         "num_pi_trajs": 8,
         "num_elites": 32,
-        "iterations": 6,
+        "iterations": 10,
         "temperature": 0.5,
         "min_std": 0.05,
         "max_std": 2.0,
@@ -52,34 +54,37 @@ def test_an_optimum_beyond_the_bounds_is_sought_at_the_bounds():
 
 
 def test_more_iterations_come_closer():
-    errors = [float(jnp.abs(plan(make(iterations=n), towards(TARGET))[1].mean - TARGET).max()) for n in (1, 6)]
+    errors = [float(jnp.abs(plan(make(iterations=n), towards(TARGET))[1].mean - TARGET).max()) for n in (2, 10)]
     assert errors[1] < 0.3 * errors[0]
 
 
 def test_the_latent_reaches_the_value():
-    mppi = make()
-    value = lambda z, actions: -10 * jnp.sum((actions - z[0]) ** 2)  # noqa: E731
-    proposals = jnp.zeros((8, H, A))
-    for goal in (-0.6, 0.6):
-        _, state = mppi.plan(jnp.full(4, goal), PlanState.create(H, A), proposals, value, KEY, GREEDY)
-        np.testing.assert_allclose(state.mean, goal, atol=0.05)
+    def first_action(z):
+        state, proposals = PlanState.create(H, A), jnp.zeros((8, H, A))
+        return make().plan(z, state, proposals, lambda z, a: towards(z[0])(z, a), KEY, GREEDY)[0]
+
+    actions = jax.jit(jax.vmap(first_action))(jnp.array([[-0.6] * 4, [0.6] * 4]))
+    np.testing.assert_allclose(actions, [[-0.6] * A, [0.6] * A], atol=0.15)
+
+
+@jax.jit
+@partial(jax.vmap, in_axes=(0, None, None))
+def plan_below(key, border, bad):
+    def value(_, actions):
+        return jnp.where(actions[0, 0] > border, bad, -10 * (actions[0, 0] - 1.0) ** 2 - 1.0)
+
+    return make(num_samples=48).plan(Z, PlanState.create(H, A), jnp.full((8, H, A), -0.9), value, key, GREEDY)
 
 
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, -jnp.inf])
 @pytest.mark.parametrize("border", [0.0, -0.8])
 def test_sequences_of_non_finite_value_are_never_elites(bad, border):
     """All finite values are negative, so one that were mapped to 0 would win; at -0.8 fewer are finite than elites."""
-
-    def value(_, actions):
-        return jnp.where(actions[0, 0] > border, bad, -10 * (actions[0, 0] - 1.0) ** 2 - 1.0)
-
-    proposals = jnp.full((8, H, A), -0.9)
-    for key in jax.random.split(KEY, 5):
-        action, state = plan(make(num_samples=48), value, proposals=proposals, key=key)
-        assert jnp.isfinite(state.mean).all()
-        assert action[0] <= border
-        assert state.mean[0, 0] <= border
-        assert state.mean[0, 0] > -1
+    action, state = plan_below(jax.random.split(KEY, 20), border, bad)
+    assert jnp.isfinite(state.mean).all()
+    assert action[:, 0].max() <= border
+    assert border - 0.15 < state.mean[:, 0, 0].min()
+    assert state.mean[:, 0, 0].max() <= border
 
 
 def test_a_proposal_better_than_all_samples_is_taken_exactly():
@@ -99,26 +104,23 @@ def test_without_exploration_a_key_decides_the_action():
     assert not jnp.array_equal(other, first[0])
 
 
+@jax.jit
+@partial(jax.vmap, in_axes=(0, None, None))
+def act(key, explore, target):
+    mppi, state = make(min_std=0.1), PlanState.create(H, A)
+    return mppi.plan(Z, state, jnp.zeros((8, H, A)), towards(target), key, explore)[0]
+
+
 def test_exploration_adds_the_plans_own_noise():
-    mppi = make(min_std=0.1)
-    keys = jax.random.split(KEY, 400)
-    act = jax.jit(
-        jax.vmap(
-            lambda k, e: mppi.plan(Z, PlanState.create(H, A), jnp.zeros((8, H, A)), towards(TARGET), k, e)[0], (0, None)
-        )
-    )
-    noise = act(keys, EXPLORE) - act(keys, GREEDY)
-    assert float(noise.std()) == pytest.approx(0.1, rel=0.1)
+    keys = jax.random.split(KEY, 200)
+    noise = act(keys, EXPLORE, TARGET) - act(keys, GREEDY, TARGET)
+    assert float(noise.std()) == pytest.approx(0.1, rel=0.15)
     assert abs(float(noise.mean())) < 4 * 0.1 / np.sqrt(noise.size)
 
 
 def test_exploration_stays_within_the_bounds():
-    mppi = make(min_std=0.5)
-    keys = jax.random.split(KEY, 64)
-    actions = jax.vmap(
-        lambda k: mppi.plan(Z, PlanState.create(H, A), jnp.ones((8, H, A)), towards(jnp.ones((H, A))), k, EXPLORE)[0]
-    )(keys)
-    assert float(jnp.abs(actions).max()) == 1.0
+    actions = act(jax.random.split(KEY, 200), EXPLORE, jnp.ones((H, A)))
+    assert float(actions.max()) == 1.0
     assert float(actions.min()) < 0.9
 
 

@@ -119,14 +119,15 @@ class CDRED(Algorithm[LearnerState]):
         )
 
     def _update_policy(self, state, latents, key):
-        grad = jax.grad(losses.policy_loss, has_aux=True)
+        loss_and_grad = jax.value_and_grad(losses.policy_loss, has_aux=True)
         args = (state.model, latents, state.q_scale, self.entropy_coef, self.discount_time, key)
-        grads, (values, log_prob) = grad(state.model.policy, *args)
+        (loss, (values, log_prob)), grads = loss_and_grad(state.model.policy, *args)
         grads = jax.tree.map(lambda g: g * self._learning(state), grads)
         updates, opt = self.policy_optimiser.update(grads, state.policy_opt)
         q_scale = losses.ema(state.q_scale, losses.q_range(values[:, :1]), self.tau)
         new = (optax.apply_updates(state.model.policy, updates), opt, q_scale)
         metrics = {
+            "policy_loss": loss,
             "policy_value": jnp.mean(values),
             "policy_entropy": -log_prob,
             "policy_grad_norm": optax.global_norm(grads),

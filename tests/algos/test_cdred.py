@@ -1,0 +1,338 @@
+"""The whole method: what one update may and may not change, and that the reward comes to tell the expert apart."""
+
+from dataclasses import replace
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from cdred.algos.make import make_algorithm
+from cdred.config import discount
+from cdred.models.rewards.coupled_rnd import CoupledRND
+from cdred.types import EnvSpec
+
+KEY = jax.random.key(7)
+WARMUP, UPDATES, GAMMA = 100, 250, 0.95
+
+# From `update(state, batch, KEY)` below, past the warm-up; print `metrics` there to renew them, and say in the commit
+# why they changed. They pin losses, reward, target and gradient at once.
+GOLDEN = {}
+
+
+def compile_once(cache, name, function):
+    return cache.setdefault(name, jax.jit(function))
+
+
+@pytest.fixture(scope="module")
+def programs():
+    """Compiled functions, shared by this module's tests."""
+    return {}
+
+
+@pytest.fixture
+def update(algorithm, programs):
+    return compile_once(programs, "update", algorithm.update)
+
+
+@pytest.fixture
+def fresh(algorithm, programs):
+    return compile_once(programs, "init", algorithm.init)(jax.random.key(0))
+
+
+@pytest.fixture
+def state(fresh):
+    """A learner whose warm-up is over and whose critics, and their targets, are not zero."""
+    heads = 0.3 * jax.random.normal(KEY, (2, *fresh.model.critics.members.head.weight.shape))
+    return eqx.tree_at(
+        lambda s: (s.updates, s.model.critics.members.head.weight, s.target_critics.members.head.weight),
+        fresh,
+        (jnp.array(1000, jnp.int32), *heads),
+    )
+
+
+def identical(one, other):
+    return jax.tree.all(jax.tree.map(jnp.array_equal, one, other))
+
+
+def changed(one, other):
+    """Whether every matrix of a network has changed."""
+    return all(
+        not jnp.array_equal(a, b)
+        for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+        if a.ndim > 1
+    )
+
+
+def assert_close(one, other, rtol, atol):
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=atol)
+
+
+@pytest.fixture(scope="module")
+def training():
+    return {}
+
+
+@pytest.fixture
+def train(config, spec, make_batch, training):
+    """250 updates at debug size with wide embeddings and a large step; the metrics of each."""
+    reward = replace(
+        config.reward, embedding_dim=64, target_widths=(64,), predictor_widths=(64,), warmup_updates=WARMUP
+    )
+    optim = replace(config.optim, learning_rate=3e-3)
+    algorithm = make_algorithm(replace(config, reward=reward, optim=optim), spec)
+
+    def step(like_expert, state, key):
+        batch_key, update_key = jax.random.split(key)
+        return algorithm.update(state, make_batch(batch_key, 8, like_expert), update_key)
+
+    @jax.jit
+    def run(key, like_expert):
+        state = algorithm.init(key)
+        return jax.lax.scan(lambda s, k: step(like_expert, s, k), state, jax.random.split(key, UPDATES))
+
+    def cached(like_expert):
+        if like_expert not in training:
+            training[like_expert] = run(jax.random.key(1), jnp.array(like_expert))
+        return training[like_expert]
+
+    return cached
+
+
+def rewards(state, segments):
+    z = jax.vmap(jax.vmap(state.model.encode))(segments.obs[:, :-1])
+    return jax.vmap(jax.vmap(state.reward))(jnp.concatenate([z, segments.action], axis=-1))
+
+
+def test_after_training_the_reward_ranks_the_expert_above_other_behaviour(train, make_batch):
+    state, metrics = train(False)
+    gap = metrics["reward_expert"] - metrics["reward_own"]
+    assert abs(float(gap[0])) < 0.5 * abs(float(metrics["reward_own"][0]))
+    assert float(gap[-50:].min()) > 5
+    held_out = make_batch(jax.random.key(99), 32)
+    expert, own = rewards(state, held_out.expert), rewards(state, held_out.own)
+    assert float(expert.min()) > float(jnp.percentile(own, 95.0))
+    assert float(expert.mean()) > float(own.mean()) + 5
+
+
+def test_after_the_warm_up_targets_are_far_below_what_the_first_reward_would_make_of_them(train):
+    """Trap 3: the first reward is tens a step, thousands over a horizon of 1 / (1 - gamma); critics never see it."""
+    state, metrics = train(True)
+    first = -float(metrics["reward_own"][0])
+    assert 5 < first < 100
+    assert float(metrics["target_value_absmax"][0]) > first
+    learned = metrics["target_value_absmax"][WARMUP:]
+    assert float(learned.max()) < 0.02 * first / (1 - GAMMA)
+    assert float(learned.max()) < 0.5 * first
+    held = jax.vmap(lambda z: state.model.values(state.model.critics, z, jnp.zeros(2)).mean())(
+        jax.nn.softmax(jax.random.normal(KEY, (32, 2, 8))).reshape(32, 16)
+    )
+    assert float(jnp.abs(held).max()) < 0.02 * first / (1 - GAMMA)
+
+
+def test_all_metrics_stay_finite(train):
+    for like_expert in (False, True):
+        assert all(jnp.isfinite(series).all() for series in train(like_expert)[1].values())
+
+
+def test_targets_are_never_touched(fresh, state, update, batch):
+    for start in (fresh, state):
+        after, _ = update(start, batch, KEY)
+        assert identical(after.reward.targets, start.reward.targets)
+        assert changed(after.reward.predictors, start.reward.predictors)
+
+
+def test_in_the_warm_up_critics_and_prior_rest_and_everything_else_learns(fresh, update, batch):
+    after, metrics = update(fresh, batch, KEY)
+    assert identical(after.model.critics, fresh.model.critics)
+    assert identical(after.target_critics, fresh.target_critics)
+    assert identical(after.model.policy, fresh.model.policy)
+    assert metrics["policy_grad_norm"] == 0
+    assert changed(after.model.encoder, fresh.model.encoder)
+    assert changed(after.model.dynamics, fresh.model.dynamics)
+    assert changed(after.reward.predictors, fresh.reward.predictors)
+    assert int(after.updates) == 1
+
+
+def test_the_warm_up_lasts_as_many_updates_as_told(config, fresh, update, batch):
+    last = config.reward.warmup_updates - 1
+    for updates, learns in ((last, False), (last + 1, True)):
+        start = eqx.tree_at(lambda s: s.updates, fresh, jnp.array(updates, jnp.int32))
+        after, _ = update(start, batch, KEY)
+        assert identical(after.model.critics, start.model.critics) != learns
+        assert identical(after.model.policy, start.model.policy) != learns
+
+
+def test_after_the_warm_up_everything_learns(state, update, batch):
+    after, metrics = update(state, batch, KEY)
+    assert changed(after.trainable, state.trainable)
+    assert changed(after.model.policy, state.model.policy)
+    assert metrics["policy_grad_norm"] > 0
+
+
+def test_target_critics_follow_by_tau(config, state, update, batch):
+    after, _ = update(state, batch, KEY)
+    tau = config.optim.tau
+    expected = jax.tree.map(lambda old, new: (1 - tau) * old + tau * new, state.target_critics, after.model.critics)
+    assert_close(after.target_critics, expected, rtol=1e-5, atol=1e-7)
+    assert changed(after.target_critics, state.target_critics)
+
+
+def test_the_policys_step_changes_nothing_of_the_model(algorithm, state, programs):
+    latents = jax.nn.softmax(jax.random.normal(KEY, (16, 4, 16)))
+    after, _ = compile_once(programs, "policy", algorithm._update_policy)(state, latents, KEY)
+    assert changed(after.model.policy, state.model.policy)
+    assert identical(after.trainable, state.trainable)
+    assert identical(after.model_opt, state.model_opt)
+
+
+def test_the_reported_gradient_norm_is_that_of_the_reported_loss(algorithm, state, batch, update, programs):
+    """Trap 6."""
+    model_key, _ = jax.random.split(KEY)
+    reported = compile_once(
+        programs,
+        "reported",
+        jax.grad(lambda t, s, b, k: algorithm.model_loss(t, s, b, k)[1][1]["loss"]),
+    )
+    _, metrics = update(state, batch, KEY)
+    norm = optax.tree.norm(reported(state.trainable, state, batch, model_key))
+    assert float(metrics["grad_norm"]) == pytest.approx(float(norm), rel=1e-4)
+
+
+def test_the_loss_is_the_weighted_sum_of_its_terms(config, fresh, state, update, batch):
+    optim = config.optim
+    for start, learning in ((fresh, 0.0), (state, 1.0)):
+        _, m = update(start, batch, KEY)
+        critic = learning * optim.critic_coef * m["critic_loss"]
+        expected = optim.dynamics_coef * m["dynamics_loss"] + critic + optim.reward_coef * m["reward_loss"]
+        assert float(m["loss"]) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_the_predictors_fit_does_not_shape_the_latents(algorithm, state, batch):
+    alone = replace(algorithm, dynamics_coef=0.0, critic_coef=0.0)
+    grads = jax.jit(jax.grad(lambda t: alone.model_loss(t, state, batch, KEY)[0]))(state.trainable)
+    assert float(optax.tree.norm(grads.predictors)) > 0
+    assert float(optax.tree.norm((grads.encoder, grads.dynamics, grads.critics))) == 0
+
+
+def test_the_encoder_learns_at_a_fraction_of_the_step(config, state, update, batch):
+    """Adam's step of a first gradient is the step size, wherever the gradient is not tiny."""
+    after, _ = update(state, batch, KEY)
+    step = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), after.trainable, state.trainable)
+    largest = {name: max(jax.tree.leaves(part)) for name, part in step._asdict().items()}
+    rate = config.optim.learning_rate
+    assert largest["dynamics"] == pytest.approx(rate, rel=0.01)
+    assert largest["encoder"] == pytest.approx(rate * config.optim.encoder_scale, rel=0.01)
+
+
+def test_the_shared_pass_gives_each_store_its_own_predictor_and_the_true_reward(algorithm, state):
+    z = jax.nn.softmax(jax.random.normal(KEY, (8, 3, 16)))
+    action = jax.random.uniform(KEY, (8, 3, 2), minval=-1.0)
+    distilled, reward = jax.jit(algorithm._distil)(state.reward, z, action, KEY)
+    x = jnp.concatenate([z, action], axis=-1)
+    np.testing.assert_allclose(reward, jax.vmap(jax.vmap(state.reward))(x), rtol=1e-4, atol=1e-5)
+    targets, predictions = (jax.vmap(jax.vmap(f))(x) for f in (state.reward.targets, state.reward.predictors))
+    for half, which in ((slice(0, 4), CoupledRND.EXPERT), (slice(4, 8), CoupledRND.OWN)):
+        possible = jnp.sum((predictions[half, :, which][:, :, None] - targets[half]) ** 2, axis=-1)
+        distance = jnp.abs(possible - distilled[half][..., None]).min(-1)
+        np.testing.assert_allclose(distance, 0.0, atol=1e-4)
+
+
+def test_a_termination_leaves_only_the_reward_in_the_target(state, update, batch):
+    """Truncation is not termination: without a terminated transition every target bootstraps."""
+    ended = jax.tree.map(lambda s: s._replace(terminated=jnp.ones_like(s.terminated)), batch, is_leaf=_is_segment)
+    _, all_ended = update(state, ended, KEY)
+    _, none_ended = update(state, batch, KEY)
+    reward = 0.5 * (all_ended["reward_expert"] + all_ended["reward_own"])
+    assert float(all_ended["target_value"]) == pytest.approx(float(reward), rel=1e-5)
+    assert abs(float(none_ended["target_value"] - reward)) > 0.01
+
+
+def _is_segment(node):
+    return hasattr(node, "terminated")
+
+
+def test_one_update_gives_the_golden_numbers(state, update, batch):
+    _, metrics = update(state, batch, KEY)
+    assert {name: float(metrics[name]) for name in GOLDEN} == pytest.approx(GOLDEN, rel=1e-4)
+
+
+def test_the_same_key_gives_the_same_update_bit_for_bit(state, update, batch):
+    first, again = (update(state, batch, KEY) for _ in range(2))
+    assert identical(first, again)
+    assert not identical(update(state, batch, jax.random.key(8)), first)
+
+
+def test_compiled_is_eager(algorithm, state, update, make_batch):
+    batch = make_batch(KEY, 8)
+    model_key, _ = jax.random.split(KEY)
+    loss, (_, metrics) = algorithm.model_loss(state.trainable, state, batch, model_key)
+    _, compiled = update(state, batch, KEY)
+    assert float(loss) == pytest.approx(float(compiled["loss"]), rel=1e-4)
+    assert_close(metrics, {name: compiled[name] for name in metrics}, rtol=1e-4, atol=1e-5)
+
+
+def test_seeds_at_once_are_seeds_one_by_one(algorithm, make_batch, programs, update):
+    keys = jax.random.split(KEY, 2)
+    batches = [make_batch(k) for k in keys]
+    states = [compile_once(programs, "init", algorithm.init)(k) for k in keys]
+    stack = lambda *x: jnp.stack(x)  # noqa: E731
+    together, metrics = jax.jit(jax.vmap(algorithm.update))(
+        jax.tree.map(stack, *states), jax.tree.map(stack, *batches), keys
+    )
+    for i in range(2):
+        alone, alone_metrics = update(states[i], batches[i], keys[i])
+        here, here_metrics = jax.tree.map(lambda x, i=i: x[i], (together, metrics))
+        assert_close(here_metrics, alone_metrics, rtol=1e-4, atol=1e-5)
+        assert_close(here.trainable, alone.trainable, rtol=1e-3, atol=1e-4)
+
+
+def test_the_imagined_return_is_discounted_rewards_and_a_final_value(algorithm, state):
+    z = state.model.encode(jnp.array([0.5, -0.2, 1.0]))
+    actions = jax.random.uniform(KEY, (3, 2), minval=-1.0)
+    expected, latent = 0.0, z
+    for h, action in enumerate(actions):
+        expected += GAMMA**h * float(state.reward(jnp.concatenate([latent, action])))
+        latent = state.model.next(latent, action)
+    values = state.model.values(state.model.critics, latent, state.model.pi(latent).mode)
+    expected += GAMMA**3 * float(values.mean())
+    assert abs(float(values.mean())) > 1e-3
+    assert algorithm.discount == discount(100) == GAMMA
+    assert float(algorithm.imagined_return(state, z, actions)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_planning_explores_only_when_told(algorithm, state, programs):
+    act = compile_once(programs, "act", algorithm.act)
+    obs, plan = jnp.array([0.5, -0.2, 1.0]), algorithm.init_plan()
+    for explore in (False, True):
+        first, again = (act(state, plan, obs, KEY, jnp.array(explore)) for _ in range(2))
+        assert identical(first, again)
+    greedy, explored = (act(state, plan, obs, KEY, jnp.array(e))[0] for e in (False, True))
+    assert not jnp.array_equal(greedy, explored)
+    assert float(jnp.abs(explored).max()) <= 1
+
+
+def test_the_prior_alone_acts_by_its_mode_or_samples(config, spec, state):
+    algorithm = make_algorithm(replace(config, planner="policy"), spec)
+    obs, plan = jnp.array([0.5, -0.2, 1.0]), algorithm.init_plan()
+    greedy, after = algorithm.act(state, plan, obs, KEY, jnp.array(False))
+    explored, _ = algorithm.act(state, plan, obs, KEY, jnp.array(True))
+    np.testing.assert_allclose(greedy, state.model.pi(state.model.encode(obs)).mode, rtol=1e-5)
+    assert not jnp.array_equal(greedy, explored)
+    assert identical(after, plan)
+
+
+def test_many_actions_are_planned_longer(config):
+    iterations = [make_algorithm(config, EnvSpec("probe/fake", (3,), a, 100)).planner.iterations for a in (19, 20)]
+    assert iterations == [config.mppi.iterations, config.mppi.iterations + 2]
+
+
+def test_a_fresh_learner_differs_by_its_key(algorithm, programs, fresh):
+    other = compile_once(programs, "init", algorithm.init)(jax.random.key(1))
+    for one, another in zip(other.reward.targets.members.hidden, fresh.reward.targets.members.hidden, strict=True):
+        assert not jnp.array_equal(one.linear.weight, another.linear.weight)
+    assert not identical(other.model.encoder, fresh.model.encoder)
+    assert identical(fresh.target_critics, fresh.model.critics)

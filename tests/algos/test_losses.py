@@ -1,0 +1,127 @@
+"""Each loss against numbers worked out by hand."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from cdred.algos import losses
+from cdred.models.world_model import WorldModel
+from cdred.nn.two_hot import TwoHot
+
+KEY = jax.random.key(0)
+N, H, Z, A = 6, 3, 16, 2
+# Logits on bins 10, 13 and 4 of 21 over [-10, 10] decode to these.
+PEAKS, VALUES = jnp.array([10, 13, 4]), np.array([0.0, np.expm1(3.0), -np.expm1(6.0)])
+
+
+@pytest.fixture(scope="module")
+def model():
+    sizes = {"latent_dim": Z, "simnorm_dim": 8, "encoder_widths": (8,), "widths": (8,), "num_critics": 3}
+    model = WorldModel.create(3, A, **sizes, dropout=0.0, two_hot=TwoHot(21), key=KEY)
+    return eqx.tree_at(lambda m: m.critics.members.head.bias, model, 100 * jax.nn.one_hot(PEAKS, 21))
+
+
+@pytest.fixture(scope="module")
+def latents():
+    return jax.nn.softmax(jax.random.normal(KEY, (N, H, Z)))
+
+
+def test_losses_further_into_a_segment_weigh_less():
+    loss = jnp.array([[1.0, 2.0], [3.0, 4.0]])
+    assert float(losses.discounted_over_time(loss, 0.5)) == pytest.approx(2.0 + 0.5 * 3.0)
+
+
+def test_the_dynamics_loss_by_hand():
+    encoded = jnp.zeros((N, H, Z)) + jnp.array([1.0, 2.0, 3.0])[None, :, None]
+    assert float(losses.dynamics_loss(jnp.zeros((N, H, Z)), encoded, 0.5)) == pytest.approx(1 + 0.5 * 4 + 0.25 * 9)
+
+
+def test_the_dynamics_loss_moves_the_prediction_and_not_the_encoding(latents):
+    predicted, encoded = jax.grad(losses.dynamics_loss, argnums=(0, 1))(latents, latents + 1.0, 0.5)
+    np.testing.assert_array_equal(encoded, jnp.zeros_like(encoded))
+    np.testing.assert_allclose(predicted[:, 1], -2 * 0.5 / (N * Z), rtol=1e-5)
+
+
+def test_a_termination_stops_the_bootstrap_and_nothing_else_does(model, latents):
+    terminated = jnp.zeros((N, H), bool).at[2, 1].set(True)
+    for key in jax.random.split(KEY, 3):
+        values = losses.next_values(model, model.critics, latents, terminated, key)
+        assert values[2, 1] == 0
+        alive = np.asarray(values)[~np.asarray(terminated)]
+        np.testing.assert_allclose(alive, alive[0], rtol=1e-4, atol=1e-5)
+        # The least of a pair is never the greatest of the three.
+        assert np.isclose(alive[0], [VALUES[0], VALUES[2]], rtol=1e-4, atol=1e-5).any()
+
+
+def test_next_values_are_the_target_critics(model, latents):
+    terminated = jnp.zeros((N, H), bool)
+    target = eqx.tree_at(
+        lambda c: c.members.head.bias, model.critics, 100 * jax.nn.one_hot(jnp.array([12, 12, 12]), 21)
+    )
+    values = losses.next_values(model, target, latents, terminated, KEY)
+    np.testing.assert_allclose(values, np.expm1(2.0), rtol=1e-4)
+
+
+def test_uniform_critics_lose_the_log_of_the_bins(model, latents):
+    flat = eqx.tree_at(lambda m: m.critics.members.head.bias, model, jnp.zeros((3, 21)))
+    args = (latents, jnp.zeros((N, H, A)), jnp.full((N, H), 3.3), 0.5, None)
+    assert float(losses.critic_loss(flat, *args)) == pytest.approx(np.log(21) * (1 + 0.5 + 0.25), rel=1e-5)
+
+
+def test_a_critics_loss_is_the_mean_of_its_members(model, latents):
+    """Logits of 100 on bins 10, 13 and 4, asked for bin 13: two of three are wrong by 100."""
+    args = (latents, jnp.zeros((N, H, A)), jnp.full((N, H), VALUES[1], jnp.float32), 0.5, None)
+    assert float(losses.critic_loss(model, *args)) == pytest.approx(200 / 3 * 1.75, rel=1e-3)
+
+
+def test_the_policys_loss_is_entropy_minus_scaled_value(model, latents):
+    loss, (values, log_prob) = losses.policy_loss(model.policy, model, latents, jnp.array(4.0), 0.1, 1.0, KEY)
+    assert float(loss) == pytest.approx(H * (0.1 * float(log_prob) - float(values.mean()) / 4), rel=1e-4)
+    assert np.isclose(float(values[0, 0]), VALUES, rtol=1e-4, atol=1e-5)[[0, 2]].any()
+
+
+def test_a_surer_policy_pays_for_its_certainty(model, latents):
+    loss = lambda beta: losses.policy_loss(model.policy, model, latents, jnp.ones(()), beta, 0.5, KEY)  # noqa: E731
+    (none, (_, log_prob)), (some, _) = loss(0.0), loss(0.01)
+    assert float(log_prob) > 0
+    assert float(some) > float(none)
+
+
+def test_the_policys_loss_is_lowered_by_better_actions(latents):
+    """Critics that like large actions: following the gradient enlarges them."""
+    sizes = {"latent_dim": Z, "simnorm_dim": 8, "encoder_widths": (8,), "widths": (), "num_critics": 3}
+    model = WorldModel.create(3, A, **sizes, dropout=0.0, two_hot=TwoHot(21), key=KEY)
+    weight = jnp.zeros((3, Z + A, 21)).at[:, Z:].set(jnp.linspace(-1.0, 1.0, 21))
+    model = eqx.tree_at(lambda m: m.critics.members.head.weight, model, weight)
+    grad = jax.grad(losses.policy_loss, has_aux=True)
+
+    def step(policy, _):
+        grads, (values, _) = grad(policy, model, latents, jnp.ones(()), 0.0, 0.5, KEY)
+        return jax.tree.map(lambda p, g: p - 0.1 * g, policy, grads), values.mean()
+
+    policy, values = jax.lax.scan(step, model.policy, length=50)
+    after = eqx.tree_at(lambda m: m.policy, model, policy).pi(latents[0, 0])
+    assert float(values[-1]) > float(values[0]) + 0.5
+    assert float(after.mode.min()) > float(model.pi(latents[0, 0]).mode.min())
+
+
+def test_two_of_draws_every_pair_equally_often_and_no_twins():
+    pairs = np.sort(jax.vmap(lambda k: losses.two_of(5, k))(jax.random.split(KEY, 3000)), axis=1)
+    distinct, counts = np.unique(pairs, axis=0, return_counts=True)
+    assert len(distinct) == 10
+    assert (distinct[:, 0] < distinct[:, 1]).all()
+    assert stats.chisquare(counts).pvalue > 1e-3
+
+
+def test_the_range_of_values_is_their_middle_ninety_percent():
+    assert float(losses.q_range(jnp.arange(101.0).reshape(1, 101))) == pytest.approx(90.0)
+    assert float(losses.q_range(jnp.full((4, 4), 7.0))) == 1.0
+
+
+def test_a_moving_average_takes_a_step_towards_the_new():
+    moved = losses.ema((jnp.zeros(2), jnp.ones(())), (jnp.array([1.0, -2.0]), jnp.ones(())), 0.1)
+    np.testing.assert_allclose(moved[0], [0.1, -0.2], rtol=1e-6)
+    assert moved[1] == 1.0

@@ -1,0 +1,183 @@
+"""Replay against a plain Python account of what was lived through."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from cdred.data.replay import Replay, Transition, from_trajectories, replay_bytes, rows_needed
+from cdred.types import EnvSpec, Trajectory
+
+SPEC = EnvSpec("probe/fake", (3,), 2, 100)
+LANES, CAPACITY, BLOCK = 2, 12, 4
+
+add = jax.jit(Replay.add)
+index = jax.jit(Replay.index, static_argnums=1)
+sample = jax.jit(Replay.sample, static_argnums=(3, 4))
+
+
+def observation(lane, episode, time):
+    return np.array([lane, episode, time], np.float32)
+
+
+def done_action(lane, episode, time):
+    return np.array([lane + 0.5, 100 * episode + time], np.float32)
+
+
+class Lane:
+    """What one environment lives through, in the order in which it is written: (episode, time, terminated)."""
+
+    def __init__(self, number, episodes):
+        self.number, self.episodes = number, episodes
+        self.episode, self.time = 0, 0
+        self.rows = [(0, 0, False)]
+
+    def step(self):
+        length, terminates = self.episodes[self.episode % len(self.episodes)]
+        here = self.episode, self.time
+        ended = self.time + 1 == length
+        self.rows[-1] = (*here, ended and terminates)
+        self.rows.append((self.episode, self.time + 1, False))
+        if ended:
+            self.episode, self.time = self.episode + 1, 0
+            self.rows.append((self.episode, 0, False))
+        else:
+            self.time += 1
+        return (
+            observation(self.number, *here),
+            done_action(self.number, *here),
+            observation(self.number, here[0], here[1] + 1),
+            ended and terminates,
+            ended,
+        )
+
+    def segments(self, horizon):
+        """(lane, episode, time) -> flags, of every segment still stored: the row of a running episode counts."""
+        kept = self.rows[-CAPACITY:]
+        if self.time == 0:
+            kept = kept[:-1]
+        windows = (kept[i : i + horizon + 1] for i in range(len(kept) - horizon))
+        return {
+            (self.number, *window[0][:2]): [row[2] for row in window[:-1]]
+            for window in windows
+            if window[0][0] == window[-1][0]
+        }
+
+
+def live(lanes, blocks):
+    replay = Replay.init(SPEC, len(lanes), CAPACITY)
+    for _ in range(blocks):
+        steps = [[lane.step() for lane in lanes] for _ in range(BLOCK)]
+        obs, action, next_obs, terminated, done = (
+            np.array(x) for x in zip(*(zip(*s, strict=True) for s in steps), strict=True)
+        )
+        replay = add(replay, Transition(*map(jnp.asarray, (obs, action, next_obs, terminated, done))))
+    return replay
+
+
+episodes = st.lists(st.tuples(st.integers(1, 15), st.booleans()), min_size=1, max_size=5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.tuples(episodes, episodes), st.integers(0, 9), st.sampled_from([1, 3]))
+def test_segments_are_exactly_the_stored_pieces_of_real_episodes(streams, blocks, horizon):
+    lanes = [Lane(i, stream) for i, stream in enumerate(streams)]
+    replay = live(lanes, blocks)
+    expected = {start: flags for lane in lanes for start, flags in lane.segments(horizon).items()}
+    counts = np.asarray(index(replay, horizon))
+    assert counts[-1] == len(expected)
+    assert set(np.diff(counts, prepend=0)) <= {0, 1}
+    if not expected:
+        return
+    batch = jax.tree.map(np.asarray, sample(replay, jnp.asarray(counts), jax.random.key(0), 512, horizon))
+    starts = [tuple(int(x) for x in obs) for obs in batch.obs[:, 0]]
+    assert set(starts) == set(expected)
+    for start, obs, action, terminated in zip(starts, *batch, strict=True):
+        lane, episode, time = start
+        np.testing.assert_array_equal(obs, [observation(lane, episode, time + h) for h in range(horizon + 1)])
+        np.testing.assert_array_equal(action, [done_action(lane, episode, time + h) for h in range(horizon)])
+        assert terminated.tolist() == expected[start]
+
+
+def test_the_true_final_observation_is_kept_until_its_row_is_needed():
+    replay = live([Lane(0, [(4, True), (50, False)])], 1)
+    batch = sample(replay, index(replay, 3), jax.random.key(0), 64, 3)
+    last = batch.obs[:, -1, 2] == 4
+    assert last.any()
+    np.testing.assert_array_equal(
+        batch.terminated[last], jnp.tile(jnp.array([False, False, True]), (int(last.sum()), 1))
+    )
+    assert not batch.terminated[~last].any()
+
+
+def test_every_segment_is_drawn_equally_often():
+    lanes = [Lane(0, [(7, False), (3, True)]), Lane(1, [(4, True)])]
+    replay = live(lanes, 8)
+    segments = [start for lane in lanes for start in lane.segments(1)]
+    batch = sample(replay, index(replay, 1), jax.random.key(0), 20_000, 1)
+    drawn, counts = np.unique(np.asarray(batch.obs[:, 0]), axis=0, return_counts=True)
+    assert len(drawn) == len(segments) > 12
+    assert stats.chisquare(counts).pvalue > 1e-3
+
+
+def test_an_empty_store_has_no_segments():
+    assert int(Replay.init(SPEC, LANES, CAPACITY).num_segments(1)) == 0
+
+
+def test_a_segment_is_not_longer_than_what_was_lived():
+    replay = live([Lane(0, [(50, False)])], 1)
+    assert [int(replay.num_segments(h)) for h in (1, 3, 4, 5)] == [4, 2, 1, 0]
+
+
+@pytest.fixture
+def trajectories():
+    def build(episode, steps, terminated):
+        return Trajectory(
+            obs=np.array([observation(0, episode, t) for t in range(steps + 1)]),
+            action=np.array([done_action(0, episode, t) for t in range(steps)]),
+            reward=np.zeros(steps, np.float32),
+            terminated=terminated,
+            truncated=not terminated,
+        )
+
+    return [build(0, 5, True), build(1, 2, False), build(2, 7, False)]
+
+
+def test_a_store_of_trajectories_is_what_adding_them_gives(trajectories):
+    added = Replay.init(SPEC, 1, rows_needed(trajectories) + 1)
+    for one in trajectories:
+        last = np.arange(len(one)) == len(one) - 1
+        block = (one.obs[:-1], one.action, one.obs[1:], last & one.terminated, last)
+        added = added.add(Transition(*(jnp.asarray(x)[:, None] for x in block)))
+    loaded = from_trajectories(trajectories, SPEC)
+    for name, value in vars(loaded).items():
+        np.testing.assert_array_equal(value, getattr(added, name), err_msg=name)
+        assert value.dtype == getattr(added, name).dtype
+    assert int(loaded.num_segments(3)) == 3 + 0 + 5
+    assert int(loaded.num_segments(1)) == 5 + 2 + 7
+
+
+@pytest.mark.parametrize("shape", [(3,), (8, 8, 9)])
+def test_memory_is_told_to_the_byte(shape):
+    spec = EnvSpec("probe/fake", shape, 2, 100)
+    actual = sum(leaf.nbytes for leaf in jax.tree.leaves(Replay.init(spec, 2, 50)))
+    assert replay_bytes(spec, 2, 50) == actual > 2 * 50 * 4 * np.prod(shape)
+
+
+def test_seeds_at_once_are_seeds_one_by_one():
+    alone = [live([Lane(0, [(length, True)])], 5) for length in (3, 9)]
+    keys = jax.random.split(jax.random.key(0), 2)
+    together = jax.tree.map(lambda *x: jnp.stack(x), *alone)
+    block = Transition(jnp.ones((4, 1, 3)), jnp.ones((4, 1, 2)), jnp.ones((4, 1, 3)), *jnp.zeros((2, 4, 1), bool))
+    together = jax.vmap(partial(Replay.add, block=block))(together)
+    drawn = jax.vmap(lambda r, k: r.sample(r.index(3), k, 16, 3))(together, keys)
+    for i, one in enumerate(alone):
+        expected = one.add(block)
+        segments = expected.sample(expected.index(3), keys[i], 16, 3)
+        same = jax.tree.map(lambda x, y, i=i: jnp.array_equal(x[i], y), (together, drawn), (expected, segments))
+        assert jax.tree.all(same)

@@ -1,0 +1,99 @@
+"""Settings: what they say, that they survive a file, and what is said of a wrong one."""
+
+from dataclasses import asdict, replace
+
+import pytest
+import yaml
+
+from cdred.config import RunConfig, discount, first_difference, from_yaml, preset, to_yaml
+from cdred.errors import UserError
+
+PRESETS = ["cpu", "paper", "debug"]
+
+
+@pytest.mark.parametrize(
+    ("episode_length", "gamma"), [(10, 0.95), (100, 0.95), (200, 0.975), (500, 0.99), (1000, 0.995), (5000, 0.995)]
+)
+def test_the_discount_follows_the_episodes_length(episode_length, gamma):
+    assert discount(episode_length) == pytest.approx(gamma)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_survives_its_file(name):
+    config = preset(name)
+    assert config.preset == name
+    assert from_yaml(to_yaml(config)) == config
+
+
+def test_every_kind_of_setting_survives_its_file():
+    config = replace(
+        preset("debug"),
+        task="dmc/walker-run",
+        seeds=(3, 1),
+        video=False,
+        optim=replace(preset("debug").optim, learning_rate=1e-7, tau=1e-5),
+        model=replace(preset("debug").model, widths=()),
+    )
+    assert from_yaml(to_yaml(config)) == config
+    assert isinstance(from_yaml(to_yaml(config)).model.widths, tuple)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_presets_sizes_fit_each_other(name):
+    config = preset(name)
+    assert config.model.latent_dim % config.model.simnorm_dim == 0
+    assert config.mppi.num_pi_trajs < config.mppi.num_samples
+    assert config.mppi.num_elites < config.mppi.num_samples
+
+
+def test_the_paper_preset_is_the_papers():
+    paper = preset("paper")
+    assert (paper.model.latent_dim, paper.model.widths, paper.model.num_critics) == (512, (512, 512), 5)
+    assert (paper.reward.zeta, paper.reward.alpha, paper.reward.num_targets) == (0.8, 0.9, 5)
+    assert paper.reward.predictor_widths == (1024, 1024, 1024)
+    assert (paper.mppi.num_samples, paper.mppi.num_pi_trajs, paper.mppi.num_elites) == (512, 24, 64)
+    assert (paper.mppi.iterations, paper.mppi.horizon, paper.optim.batch_size) == (6, 3, 256)
+    assert (paper.optim.dynamics_coef, paper.optim.critic_coef, paper.optim.reward_coef) == (20.0, 0.1, 0.1)
+
+
+def test_absent_settings_take_their_defaults():
+    config = from_yaml("task: gym/Pendulum-v1\nreward: {zeta: 1}\n")
+    assert config == replace(RunConfig(), task="gym/Pendulum-v1", reward=replace(RunConfig().reward, zeta=1.0))
+    assert isinstance(config.reward.zeta, float)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("desisions: 10", "run.yaml: unknown setting desisions. Did you mean decisions?"),
+        ("optim: {batchsize: 10}", "run.yaml: unknown setting optim.batchsize. Did you mean optim.batch_size?"),
+        ("qqqqqq: 1", "run.yaml: unknown setting qqqqqq."),
+        ("decisions: many", "run.yaml: decisions must be int, got 'many'."),
+        ("decisions: 1.5", "run.yaml: decisions must be int, got 1.5."),
+        ("video: 1", "run.yaml: video must be bool, got 1."),
+        ("decisions: true", "run.yaml: decisions must be int, got True."),
+        ("reward: {coupling: log}", "run.yaml: reward.coupling must be one of identity, exp, got 'log'."),
+        ("seeds: 3", "run.yaml: seeds must be"),
+        ("seeds: [a]", "run.yaml: seeds must be int, got 'a'."),
+        ("mppi: 3", "run.yaml: expected a mapping of settings under mppi., got 3."),
+        ("", "run.yaml: expected a mapping of settings, got None."),
+        ("a: [", "run.yaml is not YAML"),
+    ],
+)
+def test_what_is_wrong_is_named(text, message):
+    with pytest.raises(UserError) as error:
+        from_yaml(text, "run.yaml")
+    assert str(error.value).startswith(message)
+
+
+def test_a_file_is_plain_yaml():
+    assert yaml.safe_load(to_yaml(preset("debug")))["model"]["widths"] == [16, 16]
+    assert list(yaml.safe_load(to_yaml(preset("debug")))) == list(asdict(RunConfig()))
+
+
+def test_the_first_difference_names_the_setting():
+    one = preset("cpu")
+    assert first_difference(one, preset("cpu")) is None
+    assert first_difference(replace(one, decisions=7), one) == "decisions: 7, not 5000"
+    other = replace(one, reward=replace(one.reward, zeta=0.5))
+    assert first_difference(one, other) == "reward.zeta: 0.8, not 0.5"
