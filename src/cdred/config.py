@@ -60,7 +60,7 @@ class RewardConfig:
     """How the count estimate y is reduced over the embedding."""
     variance_floor: float = 1e-3
     """Added to the targets' variance before it divides."""
-    warmup_updates: int = 200
+    warmup_updates: int = 500
     """Updates that fit the predictors and the dynamics before critics and prior see any reward (trap 3)."""
 
 
@@ -80,8 +80,8 @@ class PlannerConfig:
     """Refinements per decision."""
     temperature: float = 0.5
     """Inverse temperature of the elites' weights."""
-    min_std: float = 0.05
-    """Smallest standard deviation of the sampling distribution."""
+    min_std: float = 0.2
+    """Smallest standard deviation of the sampling distribution, and of the exploring noise (paper: 0.05)."""
     max_std: float = 2.0
     """Largest, and the first iteration's."""
 
@@ -170,7 +170,7 @@ def preset(name: PresetName) -> RunConfig:
             log_every=1000,
             model=ModelConfig(512, 8, (256,), (512, 512), dropout=0.01),
             reward=RewardConfig(target_widths=(512, 512), predictor_widths=(1024, 1024, 1024)),
-            mppi=PlannerConfig(num_samples=512, num_pi_trajs=24, num_elites=64, iterations=6),
+            mppi=PlannerConfig(num_samples=512, num_pi_trajs=24, num_elites=64, iterations=6, min_std=0.05),
             optim=OptimConfig(batch_size=256, encoder_scale=0.3),
         )
     if name == "debug":

@@ -257,6 +257,7 @@ def _is_segment(node):
 
 def test_one_update_gives_the_golden_numbers(state, update, batch):
     _, metrics = update(state, batch, KEY)
+    print(metrics)
     assert {name: float(metrics[name]) for name in GOLDEN} == pytest.approx(GOLDEN, rel=1e-4)
 
 

@@ -2,7 +2,9 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from cdred.envs.grid import EnvGrid
+from cdred.envs.grid import EnvGrid, episode_seed
+from cdred.envs.registry import make
+from cdred.train.demonstrate import rollout
 from cdred.train.evaluate import evaluate
 
 
@@ -36,10 +38,6 @@ def test_episodes_are_shared_out_over_lanes_and_never_repeated():
 
 
 def test_the_mean_return_is_that_of_the_episodes_played_one_by_one():
-    from cdred.envs.grid import episode_seed
-    from cdred.envs.registry import make
-    from cdred.train.demonstrate import rollout
-
     env = make("probe/point")
     seeds = [episode_seed(3, "eval", 0, episode) for episode in range(3)]
     alone = [rollout(env, seed, lambda obs, _: to_the_goal(obs)).episode_return for seed in seeds]
@@ -48,15 +46,15 @@ def test_the_mean_return_is_that_of_the_episodes_played_one_by_one():
     np.testing.assert_allclose(together.episode_return, [np.mean(alone)], rtol=1e-6)
 
 
-def test_every_lane_counts_as_many_episodes_however_short_they_are():
-    steps = []
-
-    def alternating(obs):
-        steps.append(1)
-        return np.where(np.arange(2)[None, :, None] == 0, 1.0, -1.0).astype(np.float32)
-
+def test_lanes_with_short_episodes_do_not_count_for_more():
+    # The first lane dies after a few decisions, the second idles for twenty: two episodes of each are counted.
+    rush_and_idle = np.array([[[1.0], [0.0]]], np.float32)
+    env = make("probe/dying")
+    rushed = [
+        rollout(env, episode_seed(0, "eval", 0, episode), lambda *_: rush_and_idle[0, 0]).episode_return
+        for episode in range(2)
+    ]
     with EnvGrid("probe/dying", [0], 2, "eval") as grid:
-        result = evaluate(acting(alternating), None, grid, None, 4)
-        lengths = grid.snapshot()["episode"]
-    assert result.episodes == 4
-    assert lengths.max() >= lengths.min() >= 1
+        result = evaluate(acting(lambda _: rush_and_idle), None, grid, None, 4)
+    assert max(rushed) < 0 and min(rushed) > -10
+    np.testing.assert_allclose(result.episode_return, [(sum(rushed) - 40) / 4])

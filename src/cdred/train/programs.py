@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from cdred.algos.base import Algorithm, Batch, Metrics
+from cdred.algos.base import Algorithm, Batch
 from cdred.data.replay import Replay
 from cdred.planning.mppi import PlanState
 
@@ -70,7 +70,7 @@ class Programs:
 
     def _learn(
         self, learner, replay: Replay, expert: Replay, keys: Key[Array, " S"], counter: Int[Array, ""]
-    ) -> tuple[eqx.Module, Metrics]:
+    ) -> tuple[eqx.Module, dict[str, Float[Array, " S"]]]:
         """`updates` gradient steps per seed. The expert's store has no seed axis: all seeds share it.
 
         Metrics are means over the updates, but for `grad_norm_max`.
