@@ -18,7 +18,7 @@ $(READY): pyproject.toml
 	@touch $@
 
 train: $(READY)  ## the main job: learn a Meta-World task from 10 demonstrations
-	$(BIN)/cdred train metaworld/button-press --demos 10 --seeds 0
+	$(BIN)/cdred train metaworld/window-open --demos 10 --seeds 0
 
 test: $(READY)  ## all tests but the slow ones
 	$(BIN)/python -m pytest -m 'not slow'

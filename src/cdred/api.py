@@ -12,7 +12,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from cdred.config import PlannerName, RunConfig, first_difference, from_yaml, preset, to_yaml
+from cdred.config import PlannerName, RunConfig, check, first_difference, from_yaml, preset, to_yaml
 from cdred.data.demos import open_demos
 from cdred.envs.grid import EnvGrid
 from cdred.envs.registry import make
@@ -52,6 +52,7 @@ def train(config: RunConfig | None = None, *, quiet: bool = False, **changes: An
     """
     config = config or preset(changes.get("preset", "cpu"))
     config = replace(config, **changes)
+    check(config)
     folder = run_folder(config)
     finished = _claim(folder, config)
     if finished is not None:

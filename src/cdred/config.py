@@ -193,6 +193,36 @@ def preset(name: PresetName) -> RunConfig:
     return base
 
 
+def check(config: RunConfig) -> None:
+    """Refuse settings that cannot work together.
+
+    Raises:
+        UserError: the first one that does not, by its option's name.
+    """
+    mppi, model = config.mppi, config.model
+    demands = {
+        "--seeds must be one or more different integers >= 0": config.seeds
+        and min(config.seeds) >= 0
+        and len(set(config.seeds)) == len(config.seeds),
+        "--envs must divide --updates-per-learn": config.envs > 0 and config.updates_per_learn % config.envs == 0,
+        "--decisions must be at least 1": config.decisions > 0,
+        "--seed-episodes must be at least 1": config.seed_episodes > 0,
+        "--updates-per-learn must be at least 1": config.updates_per_learn > 0,
+        "--optim.batch-size must be at least 1": config.optim.batch_size > 0,
+        "--model.simnorm-dim must divide --model.latent-dim": model.simnorm_dim > 0
+        and model.latent_dim % model.simnorm_dim == 0,
+        "--model.num-critics must be at least 2": model.num_critics >= 2,
+        "--reward.num-targets must be at least 2": config.reward.num_targets >= 2,
+        "--mppi.horizon must be at least 1": mppi.horizon > 0,
+        "--mppi.num-pi-trajs must be from 1 to below --mppi.num-samples": 0 < mppi.num_pi_trajs < mppi.num_samples,
+        "--mppi.num-elites must be from 1 to --mppi.num-samples": 0 < mppi.num_elites <= mppi.num_samples,
+        "--mppi.min-std must be above 0 and at most --mppi.max-std": 0 < mppi.min_std <= mppi.max_std,
+    }
+    for demand, met in demands.items():
+        if not met:
+            raise UserError(f"{demand}.")
+
+
 def discount(episode_length: int) -> float:
     """gamma = clip((T/5 - 1)/(T/5), 0.95, 0.995) for episodes of T decisions (arXiv 2310.16828)."""
     fifth = episode_length / 5
@@ -200,8 +230,10 @@ def discount(episode_length: int) -> float:
 
 
 def to_yaml(config: RunConfig) -> str:
-    """The settings as plain YAML: mappings, lists, numbers, strings."""
-    return yaml.safe_dump(_plain(asdict(config)), sort_keys=False)
+    """The settings as plain YAML: mappings, lists, numbers, strings. `out` is left out: a run folder may be moved."""
+    tree = _plain(asdict(config))
+    del tree["out"]
+    return yaml.safe_dump(tree, sort_keys=False)
 
 
 def from_yaml(text: str, source: str = "config.yaml") -> RunConfig:
@@ -243,12 +275,20 @@ def _value(kind, value, source: str, name: str):
     if get_origin(kind) is tuple and isinstance(value, list):
         return tuple(_value(get_args(kind)[0], one, source, name) for one in value)
     allowed = get_args(kind) if get_origin(kind) is Literal else None
-    if kind is float and type(value) is int:
-        return float(value)
+    if kind is float and isinstance(value, (int, str)):
+        # YAML 1.1 takes 3e-4 for a word.
+        value = _number(value)
     if value not in allowed if allowed else type(value) is not kind:
         expected = f"one of {', '.join(allowed)}" if allowed else getattr(kind, "__name__", str(kind))
         raise UserError(f"{source}: {name} must be {expected}, got {value!r}.")
     return value
+
+
+def _number(value):
+    try:
+        return float(value)
+    except ValueError:
+        return value
 
 
 def first_difference(one: RunConfig, other: RunConfig) -> str | None:

@@ -115,7 +115,7 @@ class CDRED(Algorithm[LearnerState]):
         return (
             eqx.tree_at(lambda s: s.model_opt, state, opt),
             latents,
-            metrics | {"grad_norm": optax.global_norm(grads)},
+            metrics | {"grad_norm": optax.tree.norm(grads)},
         )
 
     def _update_policy(self, state, latents, key):
@@ -130,7 +130,7 @@ class CDRED(Algorithm[LearnerState]):
             "policy_loss": loss,
             "policy_value": jnp.mean(values),
             "policy_entropy": -log_prob,
-            "policy_grad_norm": optax.global_norm(grads),
+            "policy_grad_norm": optax.tree.norm(grads),
             "q_scale": q_scale,
         }
         return eqx.tree_at(lambda s: (s.model.policy, s.policy_opt, s.q_scale), state, new), metrics
