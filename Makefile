@@ -34,7 +34,8 @@ lint: $(READY)  ## style, formatting and the import rules
 type: $(READY)  ## types
 	$(BIN)/pyright
 
-bench: $(READY)  ## simulators' speed, and that of one update and one plan
+bench: $(READY)  ## simulators' speed beside EnvPool's, and that of one update and one plan
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/python benchmarks/grid.py
 	$(BIN)/python benchmarks/programs.py
 

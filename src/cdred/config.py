@@ -231,8 +231,7 @@ def discount(episode_length: int) -> float:
 
 def to_yaml(config: RunConfig) -> str:
     """The settings as plain YAML: mappings, lists, numbers, strings. `out` is left out: a run folder may be moved."""
-    tree = _plain(asdict(config))
-    del tree["out"]
+    tree = {key: _plain(value) for key, value in asdict(config).items() if key != "out"}
     return yaml.safe_dump(tree, sort_keys=False)
 
 
