@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import hypothesis
 import jax
 import optax
 import pytest
@@ -11,6 +12,10 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".cache" / "xla"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+# The same examples every time, and as long as a loaded machine takes: a time limit would be a test of the machine.
+hypothesis.settings.register_profile("cdred", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("cdred")
 
 
 def _leniently(function):
