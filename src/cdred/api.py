@@ -53,12 +53,11 @@ def train(config: RunConfig | None = None, *, quiet: bool = False, **changes: An
     config = config or preset(changes.get("preset", "cpu"))
     config = replace(config, **changes)
     check(config)
-    folder = run_folder(config)
+    folder, spec = run_folder(config), _spec(config.task)
     finished = _claim(folder, config)
     if finished is not None:
         return finished
     use_compilation_cache()
-    spec = _spec(config.task)
     parts = (_title(config), total_decisions(config), config.seeds, spec.has_success)
     terminal = _Silent() if quiet else Terminal(*parts)
     try:
@@ -161,8 +160,9 @@ def _spec(task: str) -> EnvSpec:
 
 def _claim(folder: Path, config: RunConfig) -> dict[str, Any] | None:
     """Make the folder this run's; the result if it is finished already."""
-    written = folder / "config.yaml"
-    if not written.exists():
+    written, done = folder / "config.yaml", folder / "result.json"
+    # A run that never came to its first checkpoint has nothing to lose: its settings may still be mended.
+    if checkpoint.latest(folder / "checkpoints") is None and not done.exists():
         folder.mkdir(parents=True, exist_ok=True)
         written.write_text(to_yaml(config))
         return None
@@ -172,7 +172,6 @@ def _claim(folder: Path, config: RunConfig) -> dict[str, Any] | None:
             f"{folder} holds a run with another setting: {difference}.\n"
             "Give the same settings to resume it, or another --out."
         )
-    done = folder / "result.json"
     return json.loads(done.read_text()) if done.exists() else None
 
 

@@ -123,6 +123,16 @@ def test_a_folder_with_another_run_is_refused_by_the_setting_that_differs(finish
         cdred.train(config(finished, optim=replace(cdred.preset("debug").optim, batch_size=4)), quiet=True)
 
 
+def test_a_run_that_could_not_start_leaves_its_folder_free(tmp_path):
+    with pytest.raises(UserError, match="Did you mean probe/point"):
+        cdred.train(config(tmp_path / "run", task="probe/pint"), quiet=True)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(UserError, match=r"missing\.npz"):
+        cdred.train(config(tmp_path / "run", demos="missing.npz"), quiet=True)
+    assert api._claim(tmp_path / "run", config(tmp_path / "run")) is None
+    assert "demos: '3'" in (tmp_path / "run" / "config.yaml").read_text()
+
+
 def test_evaluation_needs_the_folder_alone_and_takes_episodes_not_seen_in_training(finished, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     one, again = (cdred.evaluate(finished, episodes=3, say=lambda _: None) for _ in range(2))
