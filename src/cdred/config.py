@@ -159,7 +159,7 @@ class RunConfig:
 
 
 def preset(name: PresetName) -> RunConfig:
-    """The named starting point: `cpu` (two cores), `paper` (method.md section 1), `debug` (seconds)."""
+    """The named starting point: `cpu` (two cores), `paper` (docs/method.md section 1), `debug` (seconds)."""
     base = RunConfig(preset=name)
     if name == "paper":
         return replace(

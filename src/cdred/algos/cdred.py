@@ -138,7 +138,7 @@ class CDRED(Algorithm[LearnerState]):
     def model_loss(
         self, trainable: Trainable, state: LearnerState, batch: Batch, key: Key[Array, ""]
     ) -> tuple[Float[Array, ""], tuple[Float[Array, "N T Z"], Metrics]]:
-        """L of method.md section 3 (without L_pi); also the rolled-out latents, cut off, and the metrics."""
+        """L of docs/method.md section 3 (without L_pi); also the rolled-out latents, cut off, and the metrics."""
         drawn_key, value_key, dropout_key = jax.random.split(key, 3)
         encoded = _encode(state.model, batch)
         state = state.replace_trainable(trainable)

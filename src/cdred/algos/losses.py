@@ -1,4 +1,4 @@
-"""Losses and statistics that every world-model method shares (method.md section 3), as pure functions of batches.
+"""Losses and statistics that every world-model method shares (docs/method.md section 3), as pure functions of batches.
 
 N is the number of segments, H their length. Each loss is sum_t lambda^t of a mean over segments.
 """

@@ -13,7 +13,7 @@ from cdred.nn.two_hot import TwoHot
 
 
 class WorldModel(eqx.Module):
-    """Encoder h, latent dynamics d, critic ensemble Q and policy prior pi (method.md section 1).
+    """Encoder h, latent dynamics d, critic ensemble Q and policy prior pi (docs/method.md section 1).
 
     Every method takes one example: a latent `z [Z]`, an action `a [A]`, an observation `obs [*obs]`.
     """

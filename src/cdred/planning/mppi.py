@@ -1,4 +1,4 @@
-"""Model predictive path integral control over a latent model (method.md section 4; arXiv 2310.16828, appendix)."""
+"""Model predictive path integral control over a latent model (docs/method.md section 4; arXiv 2310.16828, appendix)."""
 
 from collections.abc import Callable
 from typing import Self

@@ -2,7 +2,7 @@
 
 Two predictors distil the same K random target networks, one on expert data (f_phi), one on the agent's own (f_psi).
 How far each is from the targets' mean, with a correction that counts visits (DRND, arXiv 2401.09750), estimates the
-two densities; the reward is their weighted difference. Equations: method.md section 2.
+two densities; the reward is their weighted difference. Equations: docs/method.md section 2.
 """
 
 from typing import Literal, NamedTuple, Self
