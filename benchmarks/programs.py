@@ -54,7 +54,9 @@ def measure(programs: Programs, num_seeds: int, repeats: int) -> dict[str, float
     """Milliseconds of one update and of one plan of `num_seeds` seeds."""
     seeds = tuple(range(num_seeds))
     learner = programs.init(seed_keys(seeds, INIT))
-    replay = programs.store(jax.vmap(lambda _: Replay.init(SPEC, 1, 2100))(jnp.arange(num_seeds)), episodes(num_seeds))
+    replay = programs.store(
+        jax.vmap(lambda _: Replay.init(SPEC, 1, 2100, 3))(jnp.arange(num_seeds)), episodes(num_seeds)
+    )
     expert = jax.tree.map(lambda x: x[0], replay)
     learn_keys, act_keys = seed_keys(seeds, LEARN), seed_keys(seeds, ACT)
     plan, obs, fresh = (
@@ -82,7 +84,7 @@ def episodes(num_seeds: int) -> Transition:
     obs = rng.normal(size=(num_seeds, 2001, 1, 39)).astype(np.float32)
     action = rng.uniform(-1, 1, (*shape, 4)).astype(np.float32)
     done = np.broadcast_to((np.arange(1, 2001) % 100 == 0)[None, :, None], shape)
-    return Transition(obs[:, :-1], action, obs[:, 1:], np.zeros(shape, bool), done)
+    return Transition(obs[:, :-1], action, np.zeros(shape, np.float32), obs[:, 1:], np.zeros(shape, bool), done)
 
 
 def matmul_gflops() -> float:

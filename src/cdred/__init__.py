@@ -1,9 +1,9 @@
 """Imitation learning with a latent world model: expert trajectories in, an expert-level agent out."""
 
 from cdred.api import evaluate_run as evaluate
-from cdred.api import load, train
+from cdred.api import load, make_expert, train
 from cdred.config import RunConfig, preset
-from cdred.data.demos import open_demos
+from cdred.data.demos import open_demos, save_demos
 from cdred.errors import UserError
 from cdred.train.agent import Agent
 from cdred.types import DemoDataset, EnvSpec, Trajectory
@@ -17,7 +17,9 @@ __all__ = [
     "UserError",
     "evaluate",
     "load",
+    "make_expert",
     "open_demos",
     "preset",
+    "save_demos",
     "train",
 ]

@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import numpy as np
 
-from cdred.config import PlannerName, RunConfig, check, first_difference, from_yaml, preset, to_yaml
-from cdred.data.demos import open_demos
+from cdred.config import IMITATORS, PlannerName, RunConfig, check, first_difference, from_yaml, preset, to_yaml
+from cdred.data.demos import open_demos, save_demos
 from cdred.envs.grid import EnvGrid
 from cdred.envs.registry import make
 from cdred.errors import UserError
@@ -29,11 +29,13 @@ from cdred.train.film import film
 from cdred.train.loop import Outcome, make_programs, open_run, total_decisions, train_loop
 from cdred.train.origin import origin
 from cdred.train.programs import EVALUATE, INIT, seed_keys
+from cdred.train.record import record_agent
 from cdred.types import DemoDataset, EnvSpec
 
 Say = Callable[[str], None]
 # Enough to tell a task that chance solves from one that it does not; a second of simulation.
 RANDOM_EPISODES = 50
+RECORDED_AT_ONCE = 10
 
 
 def train(config: RunConfig | None = None, *, quiet: bool = False, **changes: Any) -> dict[str, Any]:
@@ -69,17 +71,17 @@ def train(config: RunConfig | None = None, *, quiet: bool = False, **changes: An
 def _train(config: RunConfig, folder: Path, spec: EnvSpec, terminal: "Terminal | _Silent") -> dict[str, Any]:
     made_with = origin()  # now, not at the end: the source tree may move on meanwhile
     demos = demonstrations(config, spec, terminal.message)
-    expert, random = expert_level(demos), random_level(config.task, RANDOM_EPISODES)
+    levels = _levels(demos and expert_level(demos), random_level(config.task, RANDOM_EPISODES))
     resumed = checkpoint.latest(folder / "checkpoints")
     lines = JsonLines(folder / "metrics.jsonl", int(resumed.name) if resumed else -1)
     tracker = Trackers([lines, terminal])
     try:
         # The file of a resumed run has them already.
-        (terminal if resumed else tracker).log(0, _levels(expert, random), "levels")
+        (terminal if resumed else tracker).log(0, levels, "levels")
         outcome = train_loop(open_run(config, demos, folder, tracker, terminal.message))
     finally:
         lines.close()
-    result = _result(config, made_with, len(demos), outcome, _levels(expert, random))
+    result = _result(config, made_with, demos, outcome, levels)
     _write_json(folder / "result.json", result)
     terminal.message(f"report: {write_report(folder)}")
     if config.video:
@@ -102,15 +104,60 @@ def evaluate_run(
         `{"task", "planner", "decisions", "episodes", "seeds", "return", "success", "success_end"}`, lists per seed.
     """
     use_compilation_cache()
-    config, learner, eval_grid, decisions = _load(Path(run), planner)
+    saved = _load(Path(run), planner)
+    config = saved.config
     with EnvGrid(config.task, config.seeds, config.envs, "eval") as grid:
-        grid.restore(eval_grid)
+        grid.restore(saved.eval_grid)
         programs = make_programs(config, grid.spec)
         say(f"{config.task}: {episodes} fresh episodes for each of {len(config.seeds)} seeds, {config.planner}")
-        keys = evaluation_keys(seed_keys(config.seeds, EVALUATE), decisions + 1)
-        outcome = evaluate(programs, learner, grid, keys, episodes)
-    about = {"task": config.task, "planner": config.planner, "decisions": decisions, "seeds": list(config.seeds)}
+        keys = evaluation_keys(seed_keys(config.seeds, EVALUATE), saved.decisions + 1)
+        outcome = evaluate(programs, saved.learner, grid, keys, episodes)
+    about = {"task": config.task, "planner": config.planner, "decisions": saved.decisions, "seeds": list(config.seeds)}
     return about | _scores(outcome)
+
+
+def make_expert(
+    config: RunConfig,
+    out: str | Path,
+    *,
+    num: int = 100,
+    threshold: float | None = None,
+    quiet: bool = False,
+    on_episode: Callable[[int, int], None] | None = None,
+) -> DemoDataset:
+    """Train TD-MPC2 on the environment's own reward, and keep its best seed's episodes as demonstrations.
+
+    Args:
+        config: of the training run, `algo` being `tdmpc2`; if its folder holds the run already, nothing is trained.
+        out: where the demonstrations go: a new folder, or a new `.npz` file.
+        num: episodes to keep.
+        threshold: least return of an episode that is kept; None keeps every one.
+        quiet: show no training on the terminal.
+        on_episode: called after each recorded episode with the numbers of kept and of attempted ones.
+
+    Raises:
+        UserError: whatever cannot be used; or too few episodes reach the threshold.
+    """
+    out = Path(out)
+    if out.exists():
+        raise UserError(f"{out} exists: give another --out.")
+    result = train(config, quiet=quiet)
+    best = int(np.argmax(result["eval"]["return"]))
+    seed = config.seeds[best]
+    saved = _load(run_folder(config), None)
+    learner = jax.tree.map(lambda x: x[best : best + 1], saved.learner)
+    provenance = {
+        "expert": f"{config.algo} on the true reward, {result['decisions']} decisions, best of {len(config.seeds)}",
+        **{key: result[key] for key in ("preset", "commit", "versions")},
+    }
+    with EnvGrid(config.task, (seed,), min(num, RECORDED_AT_ONCE), "demos") as grid:
+        programs = make_programs(saved.config, grid.spec)
+        least = -np.inf if threshold is None else threshold
+        demos = record_agent(
+            programs, learner, grid, num, threshold=least, provenance=provenance, on_episode=on_episode
+        )
+    save_demos(demos, out)
+    return demos
 
 
 def load(run: str | Path, *, seed: int | None = None, planner: PlannerName | None = None) -> Agent:
@@ -121,7 +168,7 @@ def load(run: str | Path, *, seed: int | None = None, planner: PlannerName | Non
         seed: which of its seeds; the first if None.
         planner: how to act; as the run was trained if None.
     """
-    config, learner, _, _ = _load(Path(run), planner)
+    config, learner, *_ = _load(Path(run), planner)
     state, seed = one_seed(learner, config, seed)
     spec = _spec(config.task)
     return Agent(make_programs(config, spec).algorithm, state, spec, seed)
@@ -134,8 +181,10 @@ def run_folder(config: RunConfig) -> Path:
     return Path("runs") / f"{config.task.replace('/', '-')}-{config.algo}-{config.preset}"
 
 
-def demonstrations(config: RunConfig, spec: EnvSpec, say: Say) -> DemoDataset:
-    """The demonstrations that `config.demos` names: a number of scripted ones, or a file."""
+def demonstrations(config: RunConfig, spec: EnvSpec, say: Say) -> DemoDataset | None:
+    """The demonstrations that `config.demos` names, a number of scripted ones or a file; None for a method without."""
+    if config.algo not in IMITATORS:
+        return None
     if not config.demos.isdigit():
         return open_demos(config.demos, spec)
     demos = cached_demos(config.task, int(config.demos))
@@ -175,8 +224,16 @@ def _claim(folder: Path, config: RunConfig) -> dict[str, Any] | None:
     return json.loads(done.read_text()) if done.exists() else None
 
 
-def _load(run: Path, planner: PlannerName | None) -> tuple[RunConfig, Any, dict[str, np.ndarray], int]:
+class Saved(NamedTuple):
     """Settings, learner, the evaluation simulators' snapshot and the decision count of a run's last checkpoint."""
+
+    config: RunConfig
+    learner: Any
+    eval_grid: dict[str, np.ndarray]
+    decisions: int
+
+
+def _load(run: Path, planner: PlannerName | None) -> Saved:
     written, folder = run / "config.yaml", checkpoint.latest(run / "checkpoints")
     if not written.exists() or folder is None:
         raise UserError(f"{run} is not a run with a checkpoint: expected config.yaml and checkpoints/ in it.")
@@ -187,13 +244,13 @@ def _load(run: Path, planner: PlannerName | None) -> tuple[RunConfig, Any, dict[
     like = eqx.filter_eval_shape(programs.init, seed_keys(config.seeds, INIT))
     learner, _ = checkpoint.load(folder, like, "learner")
     eval_grid, _ = checkpoint.load(folder, snapshot, "eval_grid")
-    return config, learner, eval_grid, int(folder.name)
+    return Saved(config, learner, eval_grid, int(folder.name))
 
 
-def _levels(expert: Level, random: Level) -> dict[str, float]:
+def _levels(expert: Level | None, random: Level) -> dict[str, float | None]:
     return {
-        "expert_return": expert.episode_return,
-        "expert_success": expert.success_any,
+        "expert_return": expert and expert.episode_return,
+        "expert_success": expert and expert.success_any,
         "random_return": random.episode_return,
         "random_success": random.success_any,
     }
@@ -209,11 +266,15 @@ def _scores(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _result(
-    config: RunConfig, made_with: dict[str, Any], num_demos: int, outcome: Outcome, levels: dict[str, float]
+    config: RunConfig,
+    made_with: dict[str, Any],
+    demos: DemoDataset | None,
+    outcome: Outcome,
+    levels: dict[str, float | None],
 ) -> dict[str, Any]:
     scores: dict[str, Any] = _scores(outcome.evaluation) | levels
     worst, best = levels["random_return"], levels["expert_return"]
-    scores["normalized"] = [normalized(one, worst, best) for one in scores["return"]]
+    scores["normalized"] = None if best is None else [normalized(one, worst, best) for one in scores["return"]]
     return {
         "task": config.task,
         "algo": config.algo,
@@ -221,18 +282,18 @@ def _result(
         "seeds": list(config.seeds),
         "decisions": outcome.decisions,
         "updates": outcome.updates,
-        "demos": num_demos,
+        "demos": len(demos) if demos else 0,
         **made_with,
         "wall_seconds": outcome.wall_seconds,
         "eval": scores,
     }
 
 
-def _film(folder: Path, demos: DemoDataset, say: Say) -> None:
+def _film(folder: Path, demos: DemoDataset | None, say: Say) -> None:
     """A missing renderer is no reason to fail a run that has learned."""
     began = time.perf_counter()
     try:
-        path = film(load(folder), demos, folder / "videos" / "expert-and-agent.mp4")
+        path = film(load(folder), demos, folder / "videos" / ("expert-and-agent.mp4" if demos else "agent.mp4"))
         say(f"video: {path} ({time.perf_counter() - began:.0f} s)")
     except UserError as error:
         say(f"no video: {error}")

@@ -9,7 +9,8 @@ import yaml
 
 from cdred.errors import UserError
 
-AlgoName = Literal["cdred"]
+AlgoName = Literal["cdred", "tdmpc2"]
+IMITATORS: tuple[AlgoName, ...] = ("cdred",)
 PresetName = Literal["cpu", "paper", "debug"]
 PlannerName = Literal["mppi", "policy"]
 
@@ -30,6 +31,8 @@ class ModelConfig:
     """Critics in the ensemble."""
     num_bins: int = 101
     """Bins of a critic's two-hot value distribution over symlog values in [-10, 10]."""
+    standardise: bool = True
+    """Bring observations to one scale, that of the demonstrations and the random episodes."""
     dropout: float = 0.0
     """Dropout on the critics' first layer while learning."""
 
@@ -104,11 +107,15 @@ class OptimConfig:
     """c_q: weight of the critics' loss."""
     reward_coef: float = 0.1
     """c_r: weight of the predictors' loss."""
+    termination_coef: float = 1.0
+    """Weight of the termination head's loss, where the world can end."""
+    policy_eps: float = 1e-5
+    """Adam's eps for the policy prior."""
     entropy_coef: float = 1e-4
     """beta: weight of the prior's entropy."""
     discount_time: float = 0.5
     """lambda: weight of a loss one transition further into a segment."""
-    tau: float = 0.01
+    tau: float = 0.05
     """Step of the target critics, and of the Q-scale, towards the present."""
 
 
@@ -119,7 +126,7 @@ class RunConfig:
     task: Annotated[str, tyro.conf.Positional] = "metaworld/drawer-close"
     """What to learn: metaworld/<task>, dmc/<domain>-<task>, gym/<id>."""
     algo: AlgoName = "cdred"
-    """The method."""
+    """The method: cdred, or tdmpc2, which learns from the environment's own reward and needs no demonstrations."""
     demos: str = "10"
     """A number of scripted demonstrations to collect (and cache), or the path of a demonstration file."""
     decisions: int = 5000
@@ -168,10 +175,10 @@ def preset(name: PresetName) -> RunConfig:
             eval_every=20_000,
             checkpoint_every=20_000,
             log_every=1000,
-            model=ModelConfig(512, 8, (256,), (512, 512), dropout=0.01),
+            model=ModelConfig(512, 8, (256,), (512, 512), standardise=False, dropout=0.01),
             reward=RewardConfig(target_widths=(512, 512), predictor_widths=(1024, 1024, 1024)),
             mppi=PlannerConfig(num_samples=512, num_pi_trajs=24, num_elites=64, iterations=6, min_std=0.05),
-            optim=OptimConfig(batch_size=256, encoder_scale=0.3),
+            optim=OptimConfig(batch_size=256, encoder_scale=0.3, tau=0.01),
         )
     if name == "debug":
         return replace(

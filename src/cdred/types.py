@@ -22,6 +22,7 @@ class EnvSpec:
         episode_length: decisions after which an episode is truncated.
         action_repeat: simulator frames per decision.
         has_success: whether the task says of each decision if its goal is reached.
+        terminates: whether the world can end an episode before the clock does.
     """
 
     task: str
@@ -30,6 +31,7 @@ class EnvSpec:
     episode_length: int
     action_repeat: int = 1
     has_success: bool = False
+    terminates: bool = False
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Trajectory:
     Attributes:
         obs: observations, the last one being the true final one.
         action: actions in [-1, 1].
-        reward: the environment's reward; logged and evaluated, never learned from by an imitation method.
+        reward: the environment's reward; evaluated, and learned from by TD-MPC2 alone, never by an imitation method.
         terminated: whether the world ended the episode.
         truncated: whether a time limit ended it.
         success: per decision, whether the goal is reached; None where the task does not say.
@@ -97,9 +99,13 @@ class DemoDataset(Sequence[Trajectory]):
 class Segment(NamedTuple):
     """H consecutive transitions of one episode; batches stack along leading axes.
 
-    `obs [H+1, *obs]`, `action [H, A]`, `terminated [H]`.
+    An episode that the world ended goes on in an absorbing state, which it never leaves and in which every action does
+    the same (arXiv 1809.02925): row t is `absorbing` if transition t - 1 ended the world, or an earlier one.
+
+    `obs [H+1, *obs]` (meaningless where absorbing), `action [H, A]`, `reward [H]`, `absorbing [H+1]`.
     """
 
     obs: Float[Array, "..."]
     action: Float[Array, "... A"]
-    terminated: Bool[Array, "..."]
+    reward: Float[Array, "..."]
+    absorbing: Bool[Array, "..."]

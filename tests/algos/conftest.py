@@ -12,7 +12,8 @@ def segments(key, num, expert, horizon=3):
     obs_key, action_key = jax.random.split(key)
     obs = 0.3 * jax.random.normal(obs_key, (num, horizon + 1, 3)) + jnp.where(expert, 1.0, -1.0)
     noise = jax.random.uniform(action_key, (num, horizon, 2), minval=-1.0)
-    return Segment(obs, jnp.where(expert, 0.5 + 0.1 * noise, noise), jnp.zeros((num, horizon), bool))
+    action = jnp.where(expert, 0.5 + 0.1 * noise, noise)
+    return Segment(obs, action, jnp.sum(action, axis=-1), jnp.zeros((num, horizon + 1), bool))
 
 
 @pytest.fixture

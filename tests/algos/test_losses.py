@@ -13,14 +13,14 @@ from cdred.nn.two_hot import TwoHot
 
 KEY = jax.random.key(0)
 N, H, Z, A = 6, 3, 16, 2
+SIZES = {"latent_dim": Z, "simnorm_dim": 8, "encoder_widths": (8,), "widths": (8,), "num_critics": 3}
 # Logits on bins 10, 13 and 4 of 21 over [-10, 10] decode to these.
 PEAKS, VALUES = jnp.array([10, 13, 4]), np.array([0.0, np.expm1(3.0), -np.expm1(6.0)])
 
 
 @pytest.fixture(scope="module")
 def model():
-    sizes = {"latent_dim": Z, "simnorm_dim": 8, "encoder_widths": (8,), "widths": (8,), "num_critics": 3}
-    model = WorldModel.create(3, A, **sizes, dropout=0.0, two_hot=TwoHot(21), key=KEY)
+    model = WorldModel.create(3, A, **SIZES, dropout=0.0, two_hot=TwoHot(21), key=KEY)
     return eqx.tree_at(lambda m: m.critics.members.head.bias, model, 100 * jax.nn.one_hot(PEAKS, 21))
 
 
@@ -45,24 +45,35 @@ def test_the_dynamics_loss_moves_the_prediction_and_not_the_encoding(latents):
     np.testing.assert_allclose(predicted[:, 1], -2 * 0.5 / (N * Z), rtol=1e-5)
 
 
-def test_a_termination_stops_the_bootstrap_and_nothing_else_does(model, latents):
-    terminated = jnp.zeros((N, H), bool).at[2, 1].set(True)
+def test_next_values_are_the_least_of_a_pair_of_critics(model, latents):
     for key in jax.random.split(KEY, 3):
-        values = losses.next_values(model, model.critics, latents, terminated, key)
-        assert values[2, 1] == 0
-        alive = np.asarray(values)[~np.asarray(terminated)]
-        np.testing.assert_allclose(alive, alive[0], rtol=1e-4, atol=1e-5)
+        values = losses.next_values(model, model.critics, latents, key)
+        np.testing.assert_allclose(values, jnp.full((N, H), values[0, 0]), rtol=1e-4, atol=1e-5)
         # The least of a pair is never the greatest of the three.
-        assert np.isclose(alive[0], [VALUES[0], VALUES[2]], rtol=1e-4, atol=1e-5).any()
+        assert np.isclose(values[0, 0], [VALUES[0], VALUES[2]], rtol=1e-4, atol=1e-5).any()
 
 
 def test_next_values_are_the_target_critics(model, latents):
-    terminated = jnp.zeros((N, H), bool)
     target = eqx.tree_at(
         lambda c: c.members.head.bias, model.critics, 100 * jax.nn.one_hot(jnp.array([12, 12, 12]), 21)
     )
-    values = losses.next_values(model, target, latents, terminated, KEY)
+    values = losses.next_values(model, target, latents, KEY)
     np.testing.assert_allclose(values, np.expm1(2.0), rtol=1e-4)
+
+
+def test_the_termination_loss_is_the_cross_entropy_of_its_logit(latents):
+    mortal = WorldModel.create(3, A, **SIZES, dropout=0.0, two_hot=TwoHot(21), terminates=True, key=KEY)
+    sure = eqx.tree_at(
+        lambda m: (m.termination.head.weight, m.termination.head.bias), mortal, (jnp.zeros((8, 1)), jnp.full(1, 2.0))
+    )
+    over = jnp.zeros((N, H), bool).at[:, 2].set(True)
+    right, wrong = np.log1p(np.exp(-2.0)), np.log1p(np.exp(2.0))
+    loss = losses.termination_loss(sure, latents, jnp.zeros((N, H, A)), over, 0.5)
+    assert float(loss) == pytest.approx(wrong + 0.5 * wrong + 0.25 * right, rel=1e-5)
+
+
+def test_a_world_without_end_has_no_termination_loss(model, latents):
+    assert losses.termination_loss(model, latents, jnp.zeros((N, H, A)), jnp.zeros((N, H), bool), 0.5) == 0
 
 
 def test_uniform_critics_lose_the_log_of_the_bins(model, latents):

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from cdred.data.replay import Replay, Transition, from_trajectories, replay_bytes, rows_needed
-from cdred.types import EnvSpec, Trajectory
+from cdred.data.replay import Replay, Transition, from_trajectories, replay_bytes
+from cdred.types import EnvSpec, Segment, Trajectory
 
-SPEC = EnvSpec("probe/fake", (3,), 2, 100)
-LANES, CAPACITY, BLOCK = 2, 12, 4
+SPEC = EnvSpec("probe/fake", (3,), 2, 100, terminates=True)
+LANES, CAPACITY, BLOCK, TAIL = 2, 16, 4, 3
 
 add = jax.jit(Replay.add)
 index = jax.jit(Replay.index, static_argnums=1)
@@ -29,8 +29,12 @@ def done_action(lane, episode, time):
     return np.array([lane + 0.5, 100 * episode + time], np.float32)
 
 
+def reward(lane, episode, time):
+    return np.float32(1 + lane + episode / 10 + time / 100)
+
+
 class Lane:
-    """What one environment lives through, in the order in which it is written: (episode, time, terminated)."""
+    """What one environment lives through, in the order in which it is written: (episode, time, absorbing)."""
 
     def __init__(self, number, episodes):
         self.number, self.episodes = number, episodes
@@ -41,9 +45,9 @@ class Lane:
         length, terminates = self.episodes[self.episode % len(self.episodes)]
         here = self.episode, self.time
         ended = self.time + 1 == length
-        self.rows[-1] = (*here, ended and terminates)
-        self.rows.append((self.episode, self.time + 1, False))
+        self.rows.append((self.episode, self.time + 1, ended and terminates))
         if ended:
+            self.rows += [(self.episode, self.time + 2 + i, True) for i in range(TAIL)] if terminates else []
             self.episode, self.time = self.episode + 1, 0
             self.rows.append((self.episode, 0, False))
         else:
@@ -51,32 +55,31 @@ class Lane:
         return (
             observation(self.number, *here),
             done_action(self.number, *here),
+            reward(self.number, *here),
             observation(self.number, here[0], here[1] + 1),
             ended and terminates,
             ended,
         )
 
     def segments(self, horizon):
-        """(lane, episode, time) -> flags, of every segment still stored: the row of a running episode counts."""
+        """(lane, episode, time) -> absorbing flags, of every segment stored: the row of a running episode counts."""
         kept = self.rows[-CAPACITY:]
         if self.time == 0:
             kept = kept[:-1]
         windows = (kept[i : i + horizon + 1] for i in range(len(kept) - horizon))
         return {
-            (self.number, *window[0][:2]): [row[2] for row in window[:-1]]
+            (self.number, *window[0][:2]): [row[2] for row in window]
             for window in windows
             if window[0][0] == window[-1][0]
         }
 
 
 def live(lanes, blocks):
-    replay = Replay.init(SPEC, len(lanes), CAPACITY)
+    replay = Replay.init(SPEC, len(lanes), CAPACITY, TAIL)
     for _ in range(blocks):
         steps = [[lane.step() for lane in lanes] for _ in range(BLOCK)]
-        obs, action, next_obs, terminated, done = (
-            np.array(x) for x in zip(*(zip(*s, strict=True) for s in steps), strict=True)
-        )
-        replay = add(replay, Transition(*map(jnp.asarray, (obs, action, next_obs, terminated, done))))
+        fields = (np.array(x) for x in zip(*(zip(*s, strict=True) for s in steps), strict=True))
+        replay = add(replay, Transition(*map(jnp.asarray, fields)))
     return replay
 
 
@@ -94,29 +97,52 @@ def test_segments_are_exactly_the_stored_pieces_of_real_episodes(streams, blocks
     assert set(np.diff(counts, prepend=0)) <= {0, 1}
     if not expected:
         return
+    # Where a segment starts is told by its reward: unlike an observation, it is kept in absorbing rows too, as 0.
     batch = jax.tree.map(np.asarray, sample(replay, jnp.asarray(counts), jax.random.key(0), 512, horizon))
-    starts = [tuple(int(x) for x in obs) for obs in batch.obs[:, 0]]
-    assert set(starts) == set(expected)
-    for start, obs, action, terminated in zip(starts, *batch, strict=True):
-        lane, episode, time = start
-        np.testing.assert_array_equal(obs, [observation(lane, episode, time + h) for h in range(horizon + 1)])
-        np.testing.assert_array_equal(action, [done_action(lane, episode, time + h) for h in range(horizon)])
-        assert terminated.tolist() == expected[start]
+    alive = ~batch.absorbing[:, 0]
+    starts = [tuple(int(x) for x in obs) for obs in batch.obs[alive, 0]]
+    assert set(starts) == {start for start, flags in expected.items() if not flags[0]}
+    assert batch.absorbing[~alive].all()
+    assert (~alive).any() == any(flags[0] for flags in expected.values())
+    for start, *row in zip(starts, *(x[alive] for x in batch), strict=True):
+        check_segment(start, Segment(*row), expected[start], horizon)
 
 
-def test_the_true_final_observation_is_kept_until_its_row_is_needed():
-    replay = live([Lane(0, [(4, True), (50, False)])], 1)
+def check_segment(start, segment, flags, horizon):
+    lane, episode, time = start
+    assert segment.absorbing.tolist() == flags
+    lived = [h for h in range(horizon) if not flags[h]]
+    seen = [h for h in range(horizon + 1) if not flags[h]]
+    np.testing.assert_array_equal(segment.obs[seen], [observation(lane, episode, time + h) for h in seen])
+    np.testing.assert_array_equal(segment.action[lived], [done_action(lane, episode, time + h) for h in lived])
+    expected = [0.0 if flags[h] else reward(lane, episode, time + h) for h in range(horizon)]
+    np.testing.assert_array_equal(segment.reward, np.array(expected, np.float32))
+
+
+def test_the_true_final_observation_of_a_truncated_episode_is_kept():
+    replay = live([Lane(0, [(4, False), (50, False)])], 1)
     batch = sample(replay, index(replay, 3), jax.random.key(0), 64, 3)
-    last = batch.obs[:, -1, 2] == 4
-    assert last.any()
-    np.testing.assert_array_equal(
-        batch.terminated[last], jnp.tile(jnp.array([False, False, True]), (int(last.sum()), 1))
-    )
-    assert not batch.terminated[~last].any()
+    assert (batch.obs[:, -1, 2] == 4).any()
+    assert not batch.absorbing.any()
+
+
+def test_an_ended_world_is_left_by_no_action_and_gives_nothing():
+    replay = live([Lane(0, [(4, True), (50, False)])], 1)
+    batch = sample(replay, index(replay, TAIL), jax.random.key(0), 256, TAIL)
+    flags = {tuple(row.tolist()) for row in np.asarray(batch.absorbing)}
+    assert flags == {(False,) * k + (True,) * (4 - k) for k in range(5)}
+    idle = np.asarray(batch.action)[np.asarray(batch.absorbing[:, :-1])]
+    assert not np.asarray(batch.reward)[np.asarray(batch.absorbing[:, :-1])].any()
+    assert stats.kstest(idle.ravel(), stats.uniform(-1, 2).cdf).pvalue > 1e-3
+
+
+def test_a_world_that_cannot_end_has_no_absorbing_rows():
+    replay = Replay.init(EnvSpec("probe/fake", (3,), 2, 100), 1, CAPACITY, TAIL)
+    assert replay.tail == 0
 
 
 def test_every_segment_is_drawn_equally_often():
-    lanes = [Lane(0, [(7, False), (3, True)]), Lane(1, [(4, True)])]
+    lanes = [Lane(0, [(7, False), (3, False)]), Lane(1, [(4, False)])]
     replay = live(lanes, 8)
     segments = [start for lane in lanes for start in lane.segments(1)]
     batch = sample(replay, index(replay, 1), jax.random.key(0), 20_000, 1)
@@ -126,7 +152,7 @@ def test_every_segment_is_drawn_equally_often():
 
 
 def test_an_empty_store_has_no_segments():
-    assert int(Replay.init(SPEC, LANES, CAPACITY).num_segments(1)) == 0
+    assert int(Replay.init(SPEC, LANES, CAPACITY, TAIL).num_segments(1)) == 0
 
 
 def test_a_segment_is_not_longer_than_what_was_lived():
@@ -140,7 +166,7 @@ def trajectories():
         return Trajectory(
             obs=np.array([observation(0, episode, t) for t in range(steps + 1)]),
             action=np.array([done_action(0, episode, t) for t in range(steps)]),
-            reward=np.zeros(steps, np.float32),
+            reward=np.array([reward(0, episode, t) for t in range(steps)]),
             terminated=terminated,
             truncated=not terminated,
         )
@@ -149,23 +175,31 @@ def trajectories():
 
 
 def test_a_store_of_trajectories_is_what_adding_them_gives(trajectories):
-    added = Replay.init(SPEC, 1, rows_needed(trajectories) + 1)
+    loaded = from_trajectories(trajectories, SPEC, TAIL)
+    added = Replay.init(SPEC, 1, loaded.time.shape[1], TAIL)
     for one in trajectories:
         last = np.arange(len(one)) == len(one) - 1
-        block = (one.obs[:-1], one.action, one.obs[1:], last & one.terminated, last)
+        block = (one.obs[:-1], one.action, one.reward, one.obs[1:], last & one.terminated, last)
         added = added.add(Transition(*(jnp.asarray(x)[:, None] for x in block)))
-    loaded = from_trajectories(trajectories, SPEC)
     for name, value in vars(loaded).items():
         np.testing.assert_array_equal(value, getattr(added, name), err_msg=name)
-        assert value.dtype == getattr(added, name).dtype
-    assert int(loaded.num_segments(3)) == 3 + 0 + 5
-    assert int(loaded.num_segments(1)) == 5 + 2 + 7
+    assert jax.tree.map(lambda x: x.dtype, loaded) == jax.tree.map(lambda x: x.dtype, added)
+    assert int(loaded.num_segments(3)) == (5 + 1) + 0 + 5
+    assert int(loaded.num_segments(1)) == (5 + 3) + 2 + 7
+
+
+def test_moments_are_those_of_the_observations_that_were_seen(trajectories):
+    mean, variance = from_trajectories(trajectories, SPEC, TAIL).obs_moments()
+    # The final observation of an ended world is not learned from.
+    seen = np.concatenate([one.obs[: len(one) + (not one.terminated)] for one in trajectories])
+    np.testing.assert_allclose(mean, seen.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(variance, seen.var(0), rtol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(3,), (8, 8, 9)])
 def test_memory_is_told_to_the_byte(shape):
     spec = EnvSpec("probe/fake", shape, 2, 100)
-    actual = sum(leaf.nbytes for leaf in jax.tree.leaves(Replay.init(spec, 2, 50)))
+    actual = sum(leaf.nbytes for leaf in jax.tree.leaves(Replay.init(spec, 2, 50, 3)))
     assert replay_bytes(spec, 2, 50) == actual > 2 * 50 * 4 * np.prod(shape)
 
 
@@ -173,7 +207,9 @@ def test_seeds_at_once_are_seeds_one_by_one():
     alone = [live([Lane(0, [(length, True)])], 5) for length in (3, 9)]
     keys = jax.random.split(jax.random.key(0), 2)
     together = jax.tree.map(lambda *x: jnp.stack(x), *alone)
-    block = Transition(jnp.ones((4, 1, 3)), jnp.ones((4, 1, 2)), jnp.ones((4, 1, 3)), *jnp.zeros((2, 4, 1), bool))
+    block = Transition(
+        jnp.ones((4, 1, 3)), jnp.ones((4, 1, 2)), jnp.ones((4, 1)), jnp.ones((4, 1, 3)), *jnp.zeros((2, 4, 1), bool)
+    )
     together = jax.vmap(partial(Replay.add, block=block))(together)
     drawn = jax.vmap(lambda r, k: r.sample(r.index(3), k, 16, 3))(together, keys)
     for i, one in enumerate(alone):

@@ -32,7 +32,7 @@ def expert(spec):
     generator = np.random.default_rng(0)
     obs = generator.normal(size=(21, 3)).astype(np.float32)
     action = generator.uniform(-1, 1, (20, 2)).astype(np.float32)
-    return from_trajectories([Trajectory(obs, action, np.zeros(20, np.float32), False, True)], spec)
+    return from_trajectories([Trajectory(obs, action, np.zeros(20, np.float32), False, True)], spec, 3)
 
 
 def lived(spec, seeds):
@@ -41,8 +41,8 @@ def lived(spec, seeds):
     def one(seed):
         obs = jax.random.normal(jax.random.key(seed), (STEPS + 1, ENVS, 3))
         action = jax.random.uniform(jax.random.key(seed), (STEPS, ENVS, 2))
-        no = jnp.zeros((STEPS, ENVS), bool)
-        return Replay.init(spec, ENVS, 20).add(Transition(obs[:-1], action, obs[1:], no, no))
+        reward, no = jnp.zeros((STEPS, ENVS)), jnp.zeros((STEPS, ENVS), bool)
+        return Replay.init(spec, ENVS, 20, 3).add(Transition(obs[:-1], action, reward, obs[1:], no, no))
 
     return jax.tree.map(lambda *x: jnp.stack(x), *map(one, seeds))
 
@@ -95,3 +95,21 @@ def test_keys_differ_by_seed_and_purpose_and_not_by_company():
     assert len(keys) == 12
     data = [jax.random.key_data(seed_keys(seeds, ACT)) for seeds in ((0, 5), (5,))]
     np.testing.assert_array_equal(data[0][1], data[1][0])
+
+
+def test_observations_are_standardised_by_both_stores_alike(programs, spec, expert):
+    learner = programs.standardise(programs.init(seed_keys(SEEDS, INIT)), lived(spec, SEEDS), expert)
+    for i, seed in enumerate(SEEDS):
+        own = np.asarray(jax.random.normal(jax.random.key(seed), (STEPS + 1, ENVS, 3))).reshape(-1, 3)
+        theirs = np.asarray(expert.obs[0, :21])
+        mean = (own.mean(0) + theirs.mean(0)) / 2
+        square = ((own**2).mean(0) + (theirs**2).mean(0)) / 2
+        np.testing.assert_allclose(learner.model.standardise.mean[i], mean, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(learner.model.standardise.std[i], np.sqrt(square - mean**2), rtol=1e-4)
+
+
+def test_without_demonstrations_only_what_was_lived_counts(programs, spec):
+    learner = programs.standardise(programs.init(seed_keys(SEEDS, INIT)), lived(spec, SEEDS), None)
+    own = np.asarray(jax.random.normal(jax.random.key(SEEDS[1]), (STEPS + 1, ENVS, 3))).reshape(-1, 3)
+    np.testing.assert_allclose(learner.model.standardise.mean[1], own.mean(0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(learner.model.standardise.std[1], own.std(0), rtol=1e-4)

@@ -14,9 +14,9 @@ State = TypeVar("State")
 
 
 class Batch(NamedTuple):
-    """What one update learns from: B segments of the demonstrations, B of what the agent lived through."""
+    """What one update learns from: B segments of the demonstrations (if the method learns from any), B of its own."""
 
-    expert: Segment
+    expert: Segment | None
     own: Segment
 
 
@@ -24,7 +24,12 @@ class Algorithm(eqx.Module, Generic[State]):
     """A method: pure functions over a state that it alone understands.
 
     Everything is for one seed (and `act` for one environment): the loop vmaps. Implementations are final.
+
+    Attributes:
+        imitates: whether it learns from demonstrations; `Batch.expert` is None otherwise.
     """
+
+    imitates: eqx.AbstractClassVar[bool]
 
     @abstractmethod
     def init(self, key: Key[Array, ""]) -> State:
@@ -33,6 +38,10 @@ class Algorithm(eqx.Module, Generic[State]):
     @abstractmethod
     def init_plan(self) -> PlanState:
         """What acting remembers at an episode's first decision."""
+
+    @abstractmethod
+    def standardise(self, state: State, mean: Float[Array, " obs"], std: Float[Array, " obs"]) -> State:
+        """The learner told, once and before its first update, how its observations are distributed."""
 
     @abstractmethod
     def update(self, state: State, batch: Batch, key: Key[Array, ""]) -> tuple[State, Metrics]:

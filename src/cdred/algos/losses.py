@@ -6,6 +6,7 @@ N is the number of segments, H their length. Each loss is sum_t lambda^t of a me
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Bool, Float, Key
 
 from cdred.models.world_model import WorldModel
@@ -26,18 +27,31 @@ def next_values(
     model: WorldModel,
     target_critics: Ensemble,
     encoded: Float[Array, "N H Z"],
-    terminated: Bool[Array, "N H"],
     key: Key[Array, ""],
 ) -> Float[Array, "N H"]:
-    """min_{2 of 5} Qbar(h(s_{t+1}), a'), a' ~ pi: 0 beyond a termination, bootstrapped beyond a truncation."""
+    """min_{2 of 5} Qbar(h(s_{t+1}), a'), a' ~ pi: beyond a truncation, and beyond an end, as anywhere."""
     pair_key, action_key = jax.random.split(key)
     pair = target_critics.subset(two_of(len(target_critics), pair_key))
-    keys = jax.random.split(action_key, terminated.shape)
+    keys = jax.random.split(action_key, encoded.shape[:2])
 
     def value(z, k):
         return jnp.min(model.values(pair, z, model.pi(z).sample(k)[0]))
 
-    return jnp.where(terminated, 0.0, jax.vmap(jax.vmap(value))(encoded, keys))
+    return jax.vmap(jax.vmap(value))(encoded, keys)
+
+
+def termination_loss(
+    model: WorldModel,
+    latents: Float[Array, "N H Z"],
+    action: Float[Array, "N H A"],
+    over: Bool[Array, "N H"],
+    rate: float,
+) -> Float[Array, ""]:
+    """sum_t lambda^t of the binary cross-entropy of "(z_t, a_t) ends the world"; 0 where it cannot end."""
+    if model.termination is None:
+        return jnp.zeros(())
+    logits = jax.vmap(jax.vmap(model.termination))(jnp.concatenate([latents, action], axis=-1))[..., 0]
+    return discounted_over_time(optax.sigmoid_binary_cross_entropy(logits, over.astype(jnp.float32)), rate)
 
 
 def critic_loss(

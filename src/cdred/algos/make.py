@@ -5,9 +5,12 @@ from math import prod
 
 import optax
 
-from cdred.algos.cdred import CDRED, Trainable
+from cdred.algos.cdred import CDRED
+from cdred.algos.tdmpc2 import TDMPC2
+from cdred.algos.world_model_agent import Trainable, WorldModelAgent
 from cdred.config import ModelConfig, OptimConfig, RewardConfig, RunConfig, discount
 from cdred.models.rewards.coupled_rnd import CoupledRND
+from cdred.models.rewards.supervised import SupervisedReward
 from cdred.models.world_model import WorldModel
 from cdred.nn.two_hot import TwoHot
 from cdred.planning.mppi import MPPI
@@ -17,32 +20,37 @@ from cdred.types import EnvSpec
 MANY_ACTIONS, EXTRA_ITERATIONS = 20, 2
 
 
-def make_algorithm(config: RunConfig, spec: EnvSpec) -> CDRED:
+def make_algorithm(config: RunConfig, spec: EnvSpec) -> WorldModelAgent:
     """The method that `config` asks for, sized for the task."""
-    optim = config.optim
-    return CDRED(
-        make_model=partial(_world_model, config.model, prod(spec.obs_shape), spec.action_dim),
-        make_reward=partial(_coupled_rnd, config.reward, config.model.latent_dim + spec.action_dim),
-        planner=_mppi(config, spec.action_dim),
-        model_optimiser=_model_optimiser(optim),
-        policy_optimiser=optax.chain(optax.clip_by_global_norm(optim.grad_clip), optax.adam(optim.learning_rate)),
-        plan_actions=config.planner == "mppi",
-        action_dim=spec.action_dim,
-        discount=discount(spec.episode_length),
-        discount_time=optim.discount_time,
-        dynamics_coef=optim.dynamics_coef,
-        critic_coef=optim.critic_coef,
-        reward_coef=optim.reward_coef,
-        entropy_coef=optim.entropy_coef,
-        tau=optim.tau,
-        warmup_updates=config.reward.warmup_updates,
-    )
+    optim, input_dim = config.optim, config.model.latent_dim + spec.action_dim
+    settings = {
+        "make_model": partial(_world_model, config.model, spec),
+        "planner": _mppi(config, spec.action_dim),
+        "model_optimiser": _model_optimiser(optim),
+        "policy_optimiser": _policy_optimiser(optim),
+        "plan_actions": config.planner == "mppi",
+        "standardised": config.model.standardise,
+        "action_dim": spec.action_dim,
+        "discount": discount(spec.episode_length),
+        "discount_time": optim.discount_time,
+        "dynamics_coef": optim.dynamics_coef,
+        "critic_coef": optim.critic_coef,
+        "reward_coef": optim.reward_coef,
+        "termination_coef": optim.termination_coef,
+        "entropy_coef": optim.entropy_coef,
+        "tau": optim.tau,
+    }
+    if config.algo == "tdmpc2":
+        make_reward = partial(_supervised, config.model, input_dim)
+        return TDMPC2(**settings, make_reward=make_reward, warmup_updates=0)
+    make_reward = partial(_coupled_rnd, config.reward, input_dim)
+    return CDRED(**settings, make_reward=make_reward, warmup_updates=config.reward.warmup_updates)
 
 
-def _world_model(config: ModelConfig, obs_dim: int, action_dim: int, *, key) -> WorldModel:
+def _world_model(config: ModelConfig, spec: EnvSpec, *, key) -> WorldModel:
     return WorldModel.create(
-        obs_dim,
-        action_dim,
+        prod(spec.obs_shape),
+        spec.action_dim,
         latent_dim=config.latent_dim,
         simnorm_dim=config.simnorm_dim,
         encoder_widths=config.encoder_widths,
@@ -50,8 +58,13 @@ def _world_model(config: ModelConfig, obs_dim: int, action_dim: int, *, key) -> 
         num_critics=config.num_critics,
         dropout=config.dropout,
         two_hot=TwoHot(config.num_bins),
+        terminates=spec.terminates,
         key=key,
     )
+
+
+def _supervised(config: ModelConfig, input_dim: int, *, key) -> SupervisedReward:
+    return SupervisedReward.create(input_dim, widths=config.widths, two_hot=TwoHot(config.num_bins), key=key)
 
 
 def _coupled_rnd(config: RewardConfig, input_dim: int, *, key) -> CoupledRND:
@@ -88,8 +101,16 @@ def _mppi(config: RunConfig, action_dim: int) -> MPPI:
 
 def _model_optimiser(optim: OptimConfig) -> optax.GradientTransformation:
     """Adam under a clipped gradient, the encoder at a fraction of the step size."""
+    encoder_only = Trainable(encoder=True, dynamics=False, critics=False, termination=False, reward=False)
     return optax.chain(
         optax.clip_by_global_norm(optim.grad_clip),
         optax.adam(optim.learning_rate),
-        optax.masked(optax.scale(optim.encoder_scale), Trainable(True, False, False, False)),
+        optax.masked(optax.scale(optim.encoder_scale), encoder_only),
+    )
+
+
+def _policy_optimiser(optim: OptimConfig) -> optax.GradientTransformation:
+    """Adam under a clipped gradient; its eps keeps the prior's tiny gradients from becoming full steps."""
+    return optax.chain(
+        optax.clip_by_global_norm(optim.grad_clip), optax.adam(optim.learning_rate, eps=optim.policy_eps)
     )

@@ -10,6 +10,7 @@ from cdred.errors import UserError
 VERBS = {
     "train": ("cdred.cli.train", "train an agent from demonstrations; the same command again resumes"),
     "eval": ("cdred.cli.evaluate", "evaluate a run's agents on fresh episodes"),
+    "expert": ("cdred.cli.expert", "make an expert with the true reward, and demonstrations with the expert"),
     "demos": ("cdred.cli.demos", "collect demonstrations, or look into them"),
     "report": ("cdred.cli.report", "draw a run's report; a table of several runs"),
 }

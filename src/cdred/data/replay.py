@@ -4,6 +4,9 @@ A store is a set of lanes, one per environment; a lane is a ring of rows. Row i 
 there and its place in the episode; an episode of T decisions takes T + 1 rows, the last for its final observation.
 So each observation is kept once, and a segment is valid exactly if its rows count upwards without a gap.
 
+Where the world can end, the final row of an episode that it ended is absorbing, and `tail` more such rows follow: as
+many as a segment needs to begin there.
+
 All functions are pure and written for one seed; `jax.vmap` gives the seed axis.
 """
 
@@ -25,6 +28,7 @@ class Transition(NamedTuple):
     Attributes:
         obs: where the action was taken.
         action: what was done.
+        reward: what the environment gave for it.
         next_obs: what came of it: the true final observation where the episode ended.
         terminated: whether the world ended.
         done: whether the episode ended, for whatever reason.
@@ -32,6 +36,7 @@ class Transition(NamedTuple):
 
     obs: Float[Array | np.ndarray, "..."]
     action: Float[Array | np.ndarray, "... A"]
+    reward: Float[Array | np.ndarray, "..."]
     next_obs: Float[Array | np.ndarray, "..."]
     terminated: Bool[Array | np.ndarray, "..."]
     done: Bool[Array | np.ndarray, "..."]
@@ -40,25 +45,29 @@ class Transition(NamedTuple):
 class Replay(eqx.Module):
     """Rows of E lanes of capacity L.
 
-    `obs [E, L, *obs]`, `action [E, L, A]`, `terminated [E, L]`, `time [E, L]`, `head [E]`.
+    `obs [E, L, *obs]`, `action [E, L, A]`, `reward [E, L]`, `absorbing [E, L]`, `time [E, L]`, `head [E]`.
     `time` is a row's place in its episode, -1 if the row holds nothing; `head` is where a lane writes next.
     """
 
     obs: Float32[Array, "..."]
     action: Float32[Array, "... A"]
-    terminated: Bool[Array, "..."]
+    reward: Float32[Array, "..."]
+    absorbing: Bool[Array, "..."]
     time: Int[Array, "..."]
     head: Int[Array, "..."]
+    tail: int = eqx.field(static=True)
 
     @classmethod
-    def init(cls, spec: EnvSpec, lanes: int, capacity: int) -> Self:
-        """An empty store of `lanes` x `capacity` rows."""
+    def init(cls, spec: EnvSpec, lanes: int, capacity: int, horizon: int) -> Self:
+        """An empty store of `lanes` x `capacity` rows, for segments of up to `horizon` transitions."""
         return cls(
             obs=jnp.zeros((lanes, capacity, *spec.obs_shape), jnp.float32),
             action=jnp.zeros((lanes, capacity, spec.action_dim), jnp.float32),
-            terminated=jnp.zeros((lanes, capacity), bool),
+            reward=jnp.zeros((lanes, capacity), jnp.float32),
+            absorbing=jnp.zeros((lanes, capacity), bool),
             time=jnp.full((lanes, capacity), -1, jnp.int32),
             head=jnp.zeros(lanes, jnp.int32),
+            tail=horizon if spec.terminates else 0,
         )
 
     def add(self, block: Transition) -> "Replay":
@@ -76,42 +85,57 @@ class Replay(eqx.Module):
     def sample(self, index: Int[Array, " rows"], key: Key[Array, ""], batch: int, horizon: int) -> Segment:
         """`batch` segments of `horizon` transitions, drawn uniformly with replacement from all valid starts.
 
-        With no valid start at all the result is meaningless: ask `num_segments` first.
+        Actions in an absorbing state, where they do nothing, are drawn uniformly from [-1, 1], the expert's as the
+        agent's: neither can be told by them. With no valid start at all the result is meaningless: ask `num_segments`
+        first.
         """
-        ranks = jax.random.randint(key, (batch,), 0, jnp.maximum(index[-1], 1))
+        start_key, action_key = jax.random.split(key)
+        ranks = jax.random.randint(start_key, (batch,), 0, jnp.maximum(index[-1], 1))
         lane, start = jnp.divmod(jnp.searchsorted(index, ranks, side="right"), self.time.shape[1])
         rows = (start[:, None] + jnp.arange(horizon + 1)[None]) % self.time.shape[1]
-        lane = lane[:, None]
-        return Segment(self.obs[lane, rows], self.action[lane, rows[:, :-1]], self.terminated[lane, rows[:, :-1]])
+        lane, before = lane[:, None], rows[:, :-1]
+        action, absorbing = self.action[lane, before], self.absorbing[lane, rows]
+        if self.tail:
+            idle = jax.random.uniform(action_key, action.shape, minval=-1.0)
+            action = jnp.where(absorbing[:, :-1, None], idle, action)
+        return Segment(self.obs[lane, rows], action, self.reward[lane, before], absorbing)
 
     def num_segments(self, horizon: int) -> Int[Array, ""]:
         """How many segments of `horizon` transitions there are."""
         return self.index(horizon)[-1]
 
+    def obs_moments(self) -> tuple[Float[Array, " obs"], Float[Array, " obs"]]:
+        """Mean and variance of every component of the stored observations, flattened."""
+        rows = ((self.time >= 0) & ~self.absorbing).reshape(-1, 1)
+        obs = self.obs.reshape(rows.shape[0], -1)
+        num = jnp.maximum(jnp.sum(rows), 1).astype(jnp.float32)
+        mean = jnp.sum(jnp.where(rows, obs, 0.0), axis=0) / num
+        return mean, jnp.sum(jnp.where(rows, (obs - mean[None]) ** 2, 0.0), axis=0) / num
 
-def from_trajectories(trajectories: Sequence[Trajectory], spec: EnvSpec) -> Replay:
+
+def from_trajectories(trajectories: Sequence[Trajectory], spec: EnvSpec, horizon: int) -> Replay:
     """A full store of given episodes in one lane: the expert's."""
-    replay = jax.tree.map(lambda x: np.array(x), Replay.init(spec, 1, rows_needed(trajectories) + 1))
+    rows = sum(len(one) + 1 + horizon * (spec.terminates and one.terminated) for one in trajectories)
+    # As if it had been lived through: one row more, where the next episode would begin.
+    empty = Replay.init(spec, 1, rows + 1, horizon)
+    replay = jax.tree.map(lambda x: np.array(x), empty)
     row = 0
     for trajectory in trajectories:
         steps = len(trajectory)
+        end = row + steps + 1 + empty.tail * trajectory.terminated
         replay.obs[0, row : row + steps + 1] = trajectory.obs
         replay.action[0, row : row + steps] = trajectory.action
-        replay.terminated[0, row + steps - 1] = trajectory.terminated
-        replay.time[0, row : row + steps + 1] = np.arange(steps + 1)
-        row += steps + 1
+        replay.reward[0, row : row + steps] = trajectory.reward
+        replay.absorbing[0, row + steps : end] = trajectory.terminated
+        replay.time[0, row:end] = np.arange(end - row)
+        row = end
     replay.head[0] = row
     return jax.tree.map(jnp.asarray, replay)
 
 
-def rows_needed(trajectories: Sequence[Trajectory]) -> int:
-    """Rows that episodes take: one more each than decisions."""
-    return sum(len(trajectory) + 1 for trajectory in trajectories)
-
-
 def replay_bytes(spec: EnvSpec, lanes: int, capacity: int) -> int:
     """Bytes of device memory that `Replay.init` will take."""
-    shapes = jax.eval_shape(lambda: Replay.init(spec, lanes, capacity))
+    shapes = jax.eval_shape(lambda: Replay.init(spec, lanes, capacity, 0))
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
 
 
@@ -119,21 +143,34 @@ def _write(lane: Replay, transition: Transition) -> Replay:
     """One decision into one lane (all arrays without the lane axis).
 
     The next observation is always written one row on: the next decision overwrites it with the same content, unless
-    the episode ended, in which case it stays as the final row and the head moves past it.
+    the episode ended, in which case it stays as the final row and the head moves past it and the absorbing rows.
     """
     capacity = lane.time.shape[0]
     here, after = lane.head, (lane.head + 1) % capacity
     time = jnp.maximum(lane.time[here], 0)  # -1 where an episode begins, else what the last decision left
-    head = (here + 1 + transition.done.astype(jnp.int32)) % capacity
+    ended = transition.terminated & (lane.tail > 0)
+    head = (after + jnp.where(transition.done, 1 + jnp.where(ended, lane.tail, 0), 0)) % capacity
     times = lane.time.at[here].set(time).at[after].set(time + 1)
+    absorbing = lane.absorbing.at[here].set(False).at[after].set(ended)
+    rewards = lane.reward.at[here].set(transition.reward)
+    if lane.tail:
+        beyond = (after + 1 + jnp.arange(lane.tail)) % capacity
+        times = times.at[beyond].set(jnp.where(ended, time + 2 + jnp.arange(lane.tail), times[beyond]))
+        absorbing = absorbing.at[beyond].set(ended | absorbing[beyond])
+        rewards = rewards.at[beyond].set(jnp.where(ended, 0.0, rewards[beyond])).at[after].set(0.0)
     # After an episode's end the head's row is the oldest, and must not be taken for a running episode's.
     times = jnp.where(transition.done, times.at[head].set(-1), times)
-    return Replay(
-        obs=lane.obs.at[here].set(transition.obs).at[after].set(transition.next_obs),
-        action=lane.action.at[here].set(transition.action),
-        terminated=lane.terminated.at[here].set(transition.terminated),
-        time=times,
-        head=head,
+    return eqx.tree_at(
+        lambda r: (r.obs, r.action, r.reward, r.absorbing, r.time, r.head),
+        lane,
+        (
+            lane.obs.at[here].set(transition.obs).at[after].set(transition.next_obs),
+            lane.action.at[here].set(transition.action),
+            rewards,
+            absorbing,
+            times,
+            head,
+        ),
     )
 
 

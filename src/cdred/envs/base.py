@@ -70,7 +70,10 @@ def checked(spec: EnvSpec, step: Step) -> Step:
 
     Raises:
         FloatingPointError: its observation or reward is not finite.
+        RuntimeError: it ends a world that by its spec cannot end.
     """
+    if step.terminated and not spec.terminates:
+        raise RuntimeError(f"{spec.task}: the simulator terminated an episode, though its spec says terminates=False")
     if not (np.isfinite(step.obs).all() and math.isfinite(step.reward)):
         what = f"reward {step.reward}" if np.isfinite(step.obs).all() else "an observation that is not finite"
         raise FloatingPointError(f"{spec.task}: the simulator returned {what}")

@@ -34,7 +34,7 @@ class Gym:
         self._render_size = render_size
         self._decisions = 0
         length, has_success = episode_length(task, self._env), self._reports_success()
-        self.spec = EnvSpec(task, (obs_size,), self._low.size, length, has_success=has_success)
+        self.spec = EnvSpec(task, (obs_size,), self._low.size, length, has_success=has_success, terminates=True)
 
     def _reports_success(self) -> bool:
         self._env.reset(seed=0)

@@ -71,7 +71,7 @@ class Dying:
 
     def __init__(self, render_size: int | None = None):
         del render_size
-        self.spec = EnvSpec("probe/dying", (1,), 1, EPISODE_LENGTH)
+        self.spec = EnvSpec("probe/dying", (1,), 1, EPISODE_LENGTH, terminates=True)
         self._position = 0.0
         self._decisions = 0
 

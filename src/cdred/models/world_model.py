@@ -1,13 +1,14 @@
-"""The decoder-free latent world model of TD-MPC2 (arXiv 2310.16828), without its reward head."""
+"""The decoder-free latent world model of TD-MPC2 (arXiv 2310.16828); what scores (z, a) is not part of it."""
 
 from typing import Self
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Key
 
 from cdred.nn.layers import MLP, Ensemble
+from cdred.nn.standardise import Standardise
 from cdred.nn.tanh_gaussian import TanhGaussian
 from cdred.nn.two_hot import TwoHot
 
@@ -16,13 +17,20 @@ class WorldModel(eqx.Module):
     """Encoder h, latent dynamics d, critic ensemble Q and policy prior pi (docs/method.md section 1).
 
     Every method takes one example: a latent `z [Z]`, an action `a [A]`, an observation `obs [*obs]`.
+
+    Where the world can end, `termination` tells from (z, a) whether it does, as a logit; what follows is `absorbing`,
+    a latent that no encoder yields and no action leaves.
     """
 
+    standardise: Standardise
     encoder: MLP
     dynamics: MLP
     critics: Ensemble
     policy: MLP
+    termination: MLP | None
     two_hot: TwoHot
+    latent_dim: int = eqx.field(static=True)
+    simnorm_dim: int = eqx.field(static=True)
 
     @classmethod
     def create(
@@ -37,11 +45,14 @@ class WorldModel(eqx.Module):
         num_critics: int,
         dropout: float,
         two_hot: TwoHot,
+        terminates: bool = False,
         key: Key[Array, ""],
     ) -> Self:
         """Fresh networks; the critics' heads start at zero, so every value starts at 0."""
         ke, kd, kq, kp = jax.random.split(key, 4)
+        kt = jax.random.fold_in(key, 4)
         return cls(
+            standardise=Standardise.identity(obs_dim),
             encoder=MLP(obs_dim, encoder_widths, latent_dim, key=ke, simnorm_group=simnorm_dim),
             dynamics=MLP(latent_dim + action_dim, widths, latent_dim, key=kd, simnorm_group=simnorm_dim),
             critics=Ensemble(
@@ -52,12 +63,20 @@ class WorldModel(eqx.Module):
                 key=kq,
             ),
             policy=MLP(latent_dim, widths, 2 * action_dim, key=kp),
+            termination=MLP(latent_dim + action_dim, widths, 1, key=kt) if terminates else None,
             two_hot=two_hot,
+            latent_dim=latent_dim,
+            simnorm_dim=simnorm_dim,
         )
+
+    @property
+    def absorbing(self) -> Float[Array, " Z"]:
+        """The latent of an ended world: a corner of every simplex."""
+        return jnp.tile(jax.nn.one_hot(0, self.simnorm_dim), self.latent_dim // self.simnorm_dim)
 
     def encode(self, obs: Float[Array, "*obs"]) -> Float[Array, " Z"]:
         """h(obs)."""
-        return self.encoder(obs.reshape(-1))
+        return self.encoder(self.standardise(obs.reshape(-1)))
 
     def next(self, z: Float[Array, " Z"], action: Float[Array, " A"]) -> Float[Array, " Z"]:
         """d(z, a)."""
@@ -67,12 +86,21 @@ class WorldModel(eqx.Module):
         """pi(. | z)."""
         return TanhGaussian.from_features(self.policy(z))
 
-    def rollout(self, z: Float[Array, " Z"], actions: Float[Array, "H A"]) -> Float[Array, "H+1 Z"]:
-        """Latents z_0 .. z_H of an action sequence, z_0 = z."""
+    def rollout(
+        self, z: Float[Array, " Z"], actions: Float[Array, "H A"], absorbing: Bool[Array, " H"]
+    ) -> Float[Array, "H+1 Z"]:
+        """Latents z_0 .. z_H of what was lived through, z_0 = z; `absorbing` tells which of z_1 .. z_H are."""
         latents = [z]
-        for action in actions:
-            latents.append(self.next(latents[-1], action))
+        for action, over in zip(actions, absorbing, strict=True):
+            latents.append(jnp.where(over, self.absorbing, self.next(latents[-1], action)))
         return jnp.stack(latents)
+
+    def imagine(self, z: Float[Array, " Z"], action: Float[Array, " A"]) -> Float[Array, " Z"]:
+        """What the model expects of (z, a): d(z, a), or the absorbing latent if it thinks that the world ends."""
+        following = self.next(z, action)
+        if self.termination is None:
+            return following
+        return jnp.where(self.termination(jnp.concatenate([z, action]))[0] > 0.0, self.absorbing, following)
 
     def values(self, critics: Ensemble, z: Float[Array, " Z"], action: Float[Array, " A"]) -> Float[Array, " N"]:
         """Decoded values of any ensemble of critics (the online ones, a target copy, a subset) at (z, a)."""

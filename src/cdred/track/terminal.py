@@ -8,7 +8,7 @@ from rich.live import Live
 from rich.text import Text
 
 from cdred.track.live import QUIET, render
-from cdred.track.progress import Form, Progress, duration, finite, mean, number, ratio
+from cdred.track.progress import MISSING, Form, Progress, duration, finite, mean, number, ratio
 from cdred.track.sinks import Metrics
 
 REDRAW_SECONDS = 0.25
@@ -91,13 +91,14 @@ def train_line(progress: Progress) -> str:
     """One log interval as a short line; figures are means over the seeds."""
     success = [f"success {_averaged(progress, 'success_any', ratio)}"] if progress.has_success else []
     value = {key: number(progress.scalar("train", key)) for key in TRAIN_KEYS}
+    expert = "" if value["reward_expert"] == MISSING else f"expert {value['reward_expert']} "
     return "  ".join(
         [
             f"{ratio(progress.fraction):>5}",
             f"{progress.step:>{len(str(progress.total))}} decisions",
             *success,
             f"return {_averaged(progress, 'episode_return', number)}",
-            f"reward expert {value['reward_expert']} own {value['reward_own']}",
+            f"reward {expert}own {value['reward_own']}",
             f"loss dyn {value['dynamics_loss']} critic {value['critic_loss']} reward {value['reward_loss']}",
             f"grad {value['grad_norm']}",
             f"{value['decisions_per_second']}/s",

@@ -44,7 +44,7 @@ def collect(
         step = grid.step(action)
         ended = step.terminated | step.truncated
         decisions += grid.shape[1]
-        rows.append(Transition(obs, action, step.obs, step.terminated, ended))
+        rows.append(Transition(obs, action, step.reward, step.obs, step.terminated, ended))
         sums = sums.plus(step.reward, step.success)
         if ended.any():
             on_episode(decisions, sums.means(ended))

@@ -1,15 +1,15 @@
-"""Expert and agent in the same episodes, side by side."""
+"""Expert and agent in the same episodes, side by side; or the agent alone."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
 
 from cdred.envs.base import Env
+from cdred.envs.grid import episode_seed
 from cdred.envs.registry import make
 from cdred.errors import UserError
-from cdred.track.video import side_by_side, stack, write_video
+from cdred.track.video import Frames, side_by_side, stack, write_video
 from cdred.train.agent import Agent
 from cdred.types import DemoDataset
 
@@ -18,23 +18,32 @@ SIZE, EPISODES, FRAMES_PER_SECOND = 240, 2, 20
 EVERY = 2
 
 
-def film(agent: Agent, demos: DemoDataset, path: Path) -> Path:
+def film(agent: Agent, demos: DemoDataset | None, path: Path) -> Path:
     """Write a film of the first demonstrated episodes: the expert's actions again, and the agent from the same start.
+
+    Without demonstrations the agent is seen alone, in episodes from which demonstrations would be made.
 
     Raises:
         UserError: no episode is known by its seed, or this task or machine has no picture.
     """
+    env = make(agent.spec.task, render_size=SIZE)
+    try:
+        clips = _alone(env, agent) if demos is None else _beside(env, agent, demos)
+    finally:
+        env.close()
+    return write_video(path, stack(clips), FRAMES_PER_SECOND)
+
+
+def _alone(env: Env, agent: Agent) -> list[Frames]:
+    return [_episode(env, episode_seed(0, "demos", 0, index), agent.reset().act) for index in range(EPISODES)]
+
+
+def _beside(env: Env, agent: Agent, demos: DemoDataset) -> list[Frames]:
     known = [(one.seed, one.action) for one in demos if one.seed is not None][:EPISODES]
     if not known:
         raise UserError("the demonstrations do not say from which episode seeds they started.")
-    env = make(agent.spec.task, render_size=SIZE)
-    try:
-        pairs = [
-            (_episode(env, seed, _again(actions)), _episode(env, seed, agent.reset().act)) for seed, actions in known
-        ]
-    finally:
-        env.close()
-    return write_video(path, stack([side_by_side(*pair) for pair in pairs]), FRAMES_PER_SECOND)
+    pairs = [(_episode(env, seed, _again(actions)), _episode(env, seed, agent.reset().act)) for seed, actions in known]
+    return [side_by_side(*pair) for pair in pairs]
 
 
 def _again(actions: np.ndarray) -> Callable:
@@ -42,7 +51,7 @@ def _again(actions: np.ndarray) -> Callable:
     return lambda _obs: next(remaining)
 
 
-def _episode(env: Env, seed: int, act: Callable) -> UInt8[np.ndarray, "T H W 3"]:
+def _episode(env: Env, seed: int, act: Callable) -> Frames:
     obs, frames, ended, decision = env.reset(seed), [env.render()], False, 0
     while not ended:
         step = env.step(act(obs))

@@ -42,7 +42,7 @@ class Run:
     programs: Programs
     grid: EnvGrid
     eval_grid: EnvGrid
-    expert: Replay
+    expert: Replay | None
     tracker: Tracker
     say: Say
     checkpoints: Path
@@ -54,15 +54,20 @@ class Run:
         )
 
 
-def open_run(config: RunConfig, demos: DemoDataset, folder: Path, tracker: Tracker, say: Say) -> Run:
+def open_run(config: RunConfig, demos: DemoDataset | None, folder: Path, tracker: Tracker, say: Say) -> Run:
     """Make simulators, programs and the expert's store."""
     grid = EnvGrid(config.task, config.seeds, config.envs, "train")
     eval_grid = EnvGrid(config.task, config.seeds, config.envs, "eval")
     programs = make_programs(config, grid.spec)
-    expert = from_trajectories(demos.trajectories, grid.spec)
-    if not int(expert.num_segments(config.mppi.horizon)):
-        raise UserError(f"no demonstration is as long as the horizon of {config.mppi.horizon} decisions.")
+    expert = None if demos is None else _expert_store(demos, grid.spec, config.mppi.horizon)
     return Run(config, programs, grid, eval_grid, expert, tracker, say, folder / "checkpoints")
+
+
+def _expert_store(demos: DemoDataset, spec: EnvSpec, horizon: int) -> Replay:
+    expert = from_trajectories(demos.trajectories, spec, horizon)
+    if not int(expert.num_segments(horizon)):
+        raise UserError(f"no demonstration is as long as the horizon of {horizon} decisions.")
+    return expert
 
 
 def make_programs(config: RunConfig, spec: EnvSpec) -> Programs:
@@ -130,10 +135,13 @@ def start_or_resume(run: Run) -> tuple[TrainState, float]:
 
 def _capacity(run: Run) -> int:
     """Rows per lane: as many as asked for, but no more than the run can fill."""
-    config = run.config
+    config, spec = run.config, run.grid.spec
     steps = -(-total_decisions(config) // config.envs)
-    # At worst every episode is one decision long and takes two rows; a fixed length takes one more per episode.
-    episodes = -(-steps // run.grid.spec.episode_length) + 1
+    if spec.terminates:
+        # Every episode takes one row more than decisions, and as many absorbing ones as a segment is long. A run of
+        # episodes shorter than that on average forgets the oldest of them.
+        return min(config.replay_capacity, 2 * steps + config.mppi.horizon + 2)
+    episodes = -(-steps // spec.episode_length) + 1
     return min(config.replay_capacity, steps + episodes + 1)
 
 
@@ -163,6 +171,7 @@ def _learn(run: Run, state: TrainState, updates: int) -> tuple[TrainState, int]:
     if updates == 0:
         run.say("compiling, then learning from the random episodes")
         _require_segments(run, state)
+        state = state.replace(learner=run.programs.standardise(state.learner, state.replay, run.expert))
     while updates < int(state.decisions):
         learner, metrics = run.programs.learn(
             state.learner, state.replay, run.expert, run.learn_keys, np.int32(updates)

@@ -3,6 +3,7 @@
 Randomness is a function of a seed's key and a counter, so a run is resumed by knowing how far it got.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import equinox as eqx
@@ -13,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from cdred.algos.base import Algorithm, Batch
 from cdred.data.replay import Replay
 from cdred.planning.mppi import PlanState
+from cdred.types import Segment
 
 # Purposes for which a seed's key is split once, so that no two of them share randomness.
 INIT, ACT, LEARN, EVALUATE = range(4)
@@ -38,6 +40,7 @@ class Programs:
         self.init = jax.jit(jax.vmap(algorithm.init))
         self.act = jax.jit(self._act, donate_argnames="plan")
         self.learn = jax.jit(self._learn, donate_argnames="learner")
+        self.standardise = jax.jit(self._standardise, donate_argnames="learner")
         self.store = jax.jit(jax.vmap(Replay.add), donate_argnums=0)
 
     def init_plan(self, num_seeds: int, num_envs: int) -> PlanState:
@@ -69,23 +72,20 @@ class Programs:
         return jax.vmap(one_seed)(learner, plan, obs, fresh, keys)
 
     def _learn(
-        self, learner, replay: Replay, expert: Replay, keys: Key[Array, " S"], counter: Int[Array, ""]
+        self, learner, replay: Replay, expert: Replay | None, keys: Key[Array, " S"], counter: Int[Array, ""]
     ) -> tuple[eqx.Module, dict[str, Float[Array, " S"]]]:
-        """`updates` gradient steps per seed. The expert's store has no seed axis: all seeds share it.
+        """`updates` gradient steps per seed. The expert's store, if any, has no seed axis: all seeds share it.
 
         Metrics are means over the updates, but for `grad_norm_max`.
         """
-        expert_index = expert.index(self.horizon)
+        sample_expert = _sampler(expert, self.batch_size, self.horizon)
 
         def one_seed(learner, replay, key):
-            own_index = replay.index(self.horizon)
+            sample_own = _sampler(replay, self.batch_size, self.horizon)
 
             def step(learner, key):
                 expert_key, own_key, update_key = jax.random.split(key, 3)
-                batch = Batch(
-                    expert=expert.sample(expert_index, expert_key, self.batch_size, self.horizon),
-                    own=replay.sample(own_index, own_key, self.batch_size, self.horizon),
-                )
+                batch = Batch(sample_expert(expert_key), sample_own(own_key))
                 return self.algorithm.update(learner, batch, update_key)
 
             keys = jax.random.split(jax.random.fold_in(key, counter), self.updates)
@@ -94,3 +94,22 @@ class Programs:
             return learner, summary | {"grad_norm_max": jnp.max(metrics["grad_norm"])}
 
         return jax.vmap(one_seed)(learner, replay, keys)
+
+    def _standardise(self, learner, replay: Replay, expert: Replay | None):
+        """The learners told how the observations in their stores are distributed, both stores counting the same."""
+
+        def one_seed(learner, replay):
+            means, variances = zip(*(s.obs_moments() for s in (replay, expert) if s is not None), strict=True)
+            mean = sum(means) / len(means)
+            variance = sum(v + (m - mean) ** 2 for m, v in zip(means, variances, strict=True)) / len(means)
+            return self.algorithm.standardise(learner, mean, jnp.sqrt(variance))
+
+        return jax.vmap(one_seed)(learner, replay)
+
+
+def _sampler(replay: Replay | None, batch_size: int, horizon: int) -> Callable[[Key[Array, ""]], Segment | None]:
+    """Draws batches from a store that stays as it is; nothing from no store."""
+    if replay is None:
+        return lambda _key: None
+    index = replay.index(horizon)
+    return lambda key: replay.sample(index, key, batch_size, horizon)

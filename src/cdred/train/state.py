@@ -84,7 +84,7 @@ class TrainState(eqx.Module):
 
 def _on_device(programs: Programs, grid: EnvGrid, capacity: int) -> dict[str, Any]:
     num_seeds, num_envs = grid.shape
-    empty = Replay.init(grid.spec, num_envs, capacity)
+    empty = Replay.init(grid.spec, num_envs, capacity, programs.horizon)
     return {
         "learner": programs.init(seed_keys(grid.seeds, INIT)),
         "replay": jax.tree.map(lambda x: jnp.repeat(x[None], num_seeds, axis=0), empty),

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
+from cdred.models.rewards.base import RewardModel
 from cdred.nn.layers import MLP, Ensemble
 
 Coupling = Literal["identity", "exp"]
@@ -39,7 +40,7 @@ def visit_rate(prediction: Float[Array, " e"], moments: TargetMoments, floor: fl
     return (prediction**2 - moments.mean**2) / (moments.variance + floor)
 
 
-class CoupledRND(eqx.Module):
+class CoupledRND(RewardModel):
     """Targets f_1..f_K (never trained, yet part of the agent), predictors (f_phi, f_psi), and the reward from them.
 
     All methods take one input x = (z, a), concatenated.
@@ -101,8 +102,11 @@ class CoupledRND(eqx.Module):
             variance_floor=variance_floor,
         )
 
+    @property
+    def trainable(self) -> Ensemble:
+        return self.predictors
+
     def __call__(self, x: Float[Array, " in"]) -> Float[Array, ""]:
-        """R(z, a), from scratch."""
         return self.reward(self.predictors(x), target_moments(self.targets(x)))
 
     def reward(self, predictions: Float[Array, "2 e"], moments: TargetMoments) -> Float[Array, ""]:

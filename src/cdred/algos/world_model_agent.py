@@ -1,0 +1,263 @@
+"""Learning and planning on a TD-MPC2 world model (arXiv 2310.16828), whatever scores (z, a).
+
+A method is a subclass that says what its reward model learns, and from which data: `cdred.py`, `tdmpc2.py`.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+
+from cdred.algos import losses
+from cdred.algos.base import Algorithm, Batch, Metrics
+from cdred.models.rewards.base import RewardModel
+from cdred.models.world_model import WorldModel
+from cdred.nn.layers import Ensemble
+from cdred.nn.standardise import Standardise
+from cdred.planning.mppi import MPPI, PlanState
+from cdred.types import Segment
+
+
+class Trainable(NamedTuple):
+    """What the model's loss is differentiated by, everything but the prior; or one value for each."""
+
+    encoder: PyTree
+    dynamics: PyTree
+    critics: PyTree
+    termination: PyTree
+    reward: PyTree
+
+
+class LearnerState(eqx.Module):
+    """The whole agent and what its learning remembers.
+
+    What a reward model never trains is in `reward` too: CDRED's means nothing without its targets (trap 1).
+    """
+
+    model: WorldModel
+    reward: RewardModel
+    target_critics: Ensemble
+    q_scale: Float[Array, ""]
+    model_opt: optax.OptState
+    policy_opt: optax.OptState
+    updates: Int[Array, ""]
+
+    @property
+    def trainable(self) -> Trainable:
+        model = self.model
+        return Trainable(model.encoder, model.dynamics, model.critics, model.termination, self.reward.trainable)
+
+    def replace_trainable(self, new: Trainable) -> "LearnerState":
+        """The state with the trained parts exchanged."""
+        return eqx.tree_at(lambda s: tuple(s.trainable), self, tuple(new), is_leaf=lambda x: x is None)
+
+
+class Scores(NamedTuple):
+    """What a reward model makes of a batch: its loss, and the reward that critics learn from, per transition."""
+
+    loss: Float[Array, "N H"]
+    reward: Float[Array, "N H"]
+
+
+class WorldModelAgent(Algorithm[LearnerState]):
+    """World model, critics, prior and planner. The fields are settings; `init` makes networks.
+
+    Attributes:
+        make_model, make_reward: build fresh networks from a key.
+        planner: MPPI's settings; its horizon is also a segment's length.
+        plan_actions: plan with MPPI, or act from the prior alone.
+        standardised: bring observations to one scale.
+        action_dim: components of an action.
+        discount: gamma.
+    """
+
+    make_model: Callable[..., WorldModel] = eqx.field(static=True)
+    make_reward: Callable[..., RewardModel] = eqx.field(static=True)
+    planner: MPPI
+    model_optimiser: optax.GradientTransformation = eqx.field(static=True)
+    policy_optimiser: optax.GradientTransformation = eqx.field(static=True)
+    plan_actions: bool = eqx.field(static=True)
+    standardised: bool = eqx.field(static=True)
+    action_dim: int = eqx.field(static=True)
+    discount: float = eqx.field(static=True)
+    discount_time: float = eqx.field(static=True)
+    dynamics_coef: float = eqx.field(static=True)
+    critic_coef: float = eqx.field(static=True)
+    reward_coef: float = eqx.field(static=True)
+    termination_coef: float = eqx.field(static=True)
+    entropy_coef: float = eqx.field(static=True)
+    tau: float = eqx.field(static=True)
+    warmup_updates: int = eqx.field(static=True)
+
+    @abstractmethod
+    def score(
+        self, reward: RewardModel, latents: Float[Array, "N T Z"], segments: Segment, key: Key[Array, ""]
+    ) -> Scores:
+        """What the reward model learns from segments, the expert's first, and says of them.
+
+        The rewards must come without gradient; whether the loss shapes the latents is the method's choice.
+        """
+
+    def init(self, key: Key[Array, ""]) -> LearnerState:
+        model_key, reward_key = jax.random.split(key)
+        model, reward = self.make_model(key=model_key), self.make_reward(key=reward_key)
+        state = LearnerState(
+            model=model,
+            reward=reward,
+            # A copy, so that donated buffers are never given away twice.
+            target_critics=jax.tree.map(jnp.copy, model.critics),
+            q_scale=jnp.ones(()),
+            model_opt=(),
+            policy_opt=self.policy_optimiser.init(eqx.filter(model.policy, eqx.is_array)),
+            updates=jnp.zeros((), jnp.int32),
+        )
+        return eqx.tree_at(lambda s: s.model_opt, state, self.model_optimiser.init(state.trainable))
+
+    def init_plan(self) -> PlanState:
+        return PlanState.create(self.planner.horizon, self.action_dim)
+
+    def standardise(self, state: LearnerState, mean, std) -> LearnerState:
+        if not self.standardised:
+            return state
+        return eqx.tree_at(lambda s: s.model.standardise, state, Standardise.fitted(mean, std))
+
+    def update(self, state: LearnerState, batch: Batch, key: Key[Array, ""]) -> tuple[LearnerState, Metrics]:
+        model_key, policy_key = jax.random.split(key)
+        state, latents, metrics = self._update_model(state, batch, model_key)
+        state, policy_metrics = self._update_policy(state, latents, policy_key)
+        state = eqx.tree_at(
+            lambda s: (s.target_critics, s.updates),
+            state,
+            (losses.ema(state.target_critics, state.model.critics, self.tau), state.updates + 1),
+        )
+        return state, metrics | policy_metrics
+
+    def _update_model(self, state, batch, key):
+        grads, (latents, metrics) = jax.grad(self.model_loss, has_aux=True)(state.trainable, state, batch, key)
+        updates, opt = self.model_optimiser.update(grads, state.model_opt, state.trainable)
+        state = state.replace_trainable(optax.apply_updates(state.trainable, updates))
+        return (
+            eqx.tree_at(lambda s: s.model_opt, state, opt),
+            latents,
+            metrics | {"grad_norm": optax.tree.norm(grads)},
+        )
+
+    def _update_policy(self, state, latents, key):
+        loss_and_grad = jax.value_and_grad(losses.policy_loss, has_aux=True)
+        args = (state.model, latents, state.q_scale, self.entropy_coef, self.discount_time, key)
+        (loss, (values, log_prob)), grads = loss_and_grad(state.model.policy, *args)
+        grads = jax.tree.map(lambda g: g * self._learning(state), grads)
+        updates, opt = self.policy_optimiser.update(grads, state.policy_opt)
+        q_scale = losses.ema(state.q_scale, losses.q_range(values[:, :1]), self.tau)
+        new = (optax.apply_updates(state.model.policy, updates), opt, q_scale)
+        metrics = {
+            "policy_loss": loss,
+            "policy_value": jnp.mean(values),
+            "policy_entropy": -log_prob,
+            "policy_grad_norm": optax.tree.norm(grads),
+            "q_scale": q_scale,
+        }
+        return eqx.tree_at(lambda s: (s.model.policy, s.policy_opt, s.q_scale), state, new), metrics
+
+    def model_loss(
+        self, trainable: Trainable, state: LearnerState, batch: Batch, key: Key[Array, ""]
+    ) -> tuple[Float[Array, ""], tuple[Float[Array, "N T Z"], Metrics]]:
+        """L of docs/method.md section 3 (without L_pi); also the rolled-out latents, cut off, and the metrics."""
+        score_key, value_key, dropout_key = jax.random.split(key, 3)
+        both = _joined(batch)
+        over, action, rate = both.absorbing[:, 1:], both.action, self.discount_time
+        encoded = _encode(state.model, both)
+        state = state.replace_trainable(trainable)
+        latents = jax.vmap(_rolled_out, in_axes=(None, 0))(state.model, both)
+        before = latents[:, :-1]
+        scores = self.score(state.reward, latents, both, score_key)
+        value = losses.next_values(state.model, state.target_critics, encoded, value_key)
+        target = jax.lax.stop_gradient(scores.reward + self.discount * value)
+        terms = {
+            "dynamics_loss": losses.dynamics_loss(latents[:, 1:], encoded, rate),
+            "critic_loss": losses.critic_loss(state.model, before, action, target, rate, dropout_key),
+            "reward_loss": losses.discounted_over_time(scores.loss, rate),
+            "termination_loss": losses.termination_loss(state.model, before, action, over, rate),
+        }
+        loss = (
+            self.dynamics_coef * terms["dynamics_loss"]
+            + self._learning(state) * self.critic_coef * terms["critic_loss"]
+            + self.reward_coef * terms["reward_loss"]
+            + self.termination_coef * terms["termination_loss"]
+        )
+        stores = ("reward_expert", "reward_own") if self.imitates else ("reward_own",)
+        rewards = jnp.split(scores.reward, len(stores))
+        metrics = terms | {
+            "loss": loss,
+            **{name: jnp.mean(one) for name, one in zip(stores, rewards, strict=True)},
+            "target_value": jnp.mean(target),
+            "target_value_absmax": jnp.max(jnp.abs(target)),
+        }
+        return loss, (jax.lax.stop_gradient(latents), metrics)
+
+    def _learning(self, state: LearnerState) -> Float[Array, ""]:
+        """0 while the predictors warm up, then 1."""
+        return (state.updates >= self.warmup_updates).astype(jnp.float32)
+
+    def act(
+        self,
+        state: LearnerState,
+        plan: PlanState,
+        obs: Float[Array, "..."],
+        key: Key[Array, ""],
+        explore: Bool[Array, ""],
+    ) -> tuple[Float[Array, " A"], PlanState]:
+        z = state.model.encode(obs)
+        pi_key, plan_key = jax.random.split(key)
+        if not self.plan_actions:
+            policy = state.model.pi(z)
+            return jnp.where(explore, policy.sample(pi_key)[0], policy.mode), plan
+        proposals = self._propose(state.model, z, pi_key)
+        return self.planner.plan(z, plan, proposals, lambda z, a: self.imagined_return(state, z, a), plan_key, explore)
+
+    def _propose(self, model: WorldModel, z: Float[Array, " Z"], key: Key[Array, ""]) -> Float[Array, "P H A"]:
+        """Action sequences of the policy prior from z."""
+
+        def one(key):
+            actions, latent = [], z
+            for k in jax.random.split(key, self.planner.horizon):
+                actions.append(model.pi(latent).sample(k)[0])
+                latent = model.imagine(latent, actions[-1])
+            return jnp.stack(actions)
+
+        return jax.vmap(one)(jax.random.split(key, self.planner.num_pi_trajs))
+
+    def imagined_return(
+        self, state: LearnerState, z: Float[Array, " Z"], actions: Float[Array, "H A"]
+    ) -> Float[Array, ""]:
+        """sum_{h<H} gamma^h R(z_h, a_h) + gamma^H mean_q Q(z_H, pi(z_H))."""
+        total, latent = jnp.zeros(()), z
+        for h, action in enumerate(actions):
+            total += self.discount**h * state.reward(jnp.concatenate([latent, action]))
+            latent = state.model.imagine(latent, action)
+        final = jnp.mean(state.model.values(state.model.critics, latent, state.model.pi(latent).mode))
+        return total + self.discount**self.planner.horizon * final
+
+
+def _joined(batch: Batch) -> Segment:
+    """The segments of all stores, the expert's first."""
+    if batch.expert is None:
+        return batch.own
+    return jax.tree.map(lambda e, o: jnp.concatenate([e, o]), batch.expert, batch.own)
+
+
+def _encode(model: WorldModel, segments: Segment) -> Float[Array, "N H Z"]:
+    """h(s_1) .. h(s_H) of all segments, the absorbing latent where the world has ended."""
+    latents = jax.vmap(jax.vmap(model.encode))(segments.obs[:, 1:])
+    return jnp.where(segments.absorbing[:, 1:, None], model.absorbing, latents)
+
+
+def _rolled_out(model: WorldModel, segment: Segment) -> Float[Array, "T Z"]:
+    """z_0 = h(s_0) and what the dynamics make of the actions."""
+    first = jnp.where(segment.absorbing[0], model.absorbing, model.encode(segment.obs[0]))
+    return model.rollout(first, segment.action, segment.absorbing[1:])

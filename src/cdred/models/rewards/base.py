@@ -1,0 +1,19 @@
+"""What scores (z, a): the one object in which the world-model methods differ."""
+
+from abc import abstractmethod
+
+import equinox as eqx
+from jaxtyping import Array, Float, PyTree
+
+
+class RewardModel(eqx.Module):
+    """A reward R(z, a), and which part of it a gradient may change."""
+
+    @property
+    @abstractmethod
+    def trainable(self) -> PyTree:
+        """The networks that learn; whatever else the model holds stays as it was made."""
+
+    @abstractmethod
+    def __call__(self, x: Float[Array, " in"]) -> Float[Array, ""]:
+        """R of one x = (z, a), concatenated."""

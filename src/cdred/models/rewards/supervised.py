@@ -1,0 +1,32 @@
+"""The environment's own reward, regressed as TD-MPC2 does (arXiv 2310.16828): two-hot over symlog values."""
+
+from typing import Self
+
+from jaxtyping import Array, Float, Key
+
+from cdred.models.rewards.base import RewardModel
+from cdred.nn.layers import MLP
+from cdred.nn.two_hot import TwoHot
+
+
+class SupervisedReward(RewardModel):
+    """A network from x = (z, a) to a distribution over rewards; it starts at reward 0 everywhere."""
+
+    head: MLP
+    two_hot: TwoHot
+
+    @classmethod
+    def create(cls, input_dim: int, *, widths: tuple[int, ...], two_hot: TwoHot, key: Key[Array, ""]) -> Self:
+        """A fresh network."""
+        return cls(MLP(input_dim, widths, two_hot.num_bins, key=key, zero_head=True), two_hot)
+
+    @property
+    def trainable(self) -> MLP:
+        return self.head
+
+    def __call__(self, x: Float[Array, " in"]) -> Float[Array, ""]:
+        return self.two_hot.decode(self.head(x))
+
+    def loss(self, x: Float[Array, " in"], reward: Float[Array, ""]) -> Float[Array, ""]:
+        """CE(head(x), twohot(reward))."""
+        return self.two_hot.cross_entropy(self.head(x), reward)
