@@ -55,7 +55,7 @@ def test_stacked_arrays_with_everything(stacked, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"action": None}, r"no 'action' in it \(there are: obs\)"),
+        ({"obs": None}, r"no 'obs' in it \(there are: action\)"),
         ({"obs": np.zeros((3, 6, 3))}, r"expected \[N, T, ...\] with one N for all"),
         ({"obs": np.zeros(5)}, r"expected \[N, T, ...\]"),
         ({"action": np.full((2, 5, 2), "left")}, "'action' holds <U4, expected numbers"),
