@@ -99,7 +99,7 @@ def test_only_a_data_group_with_demonstrations_is_robomimic(tmp_path):
 
 def test_what_is_wrong_is_named(tmp_path):
     path = write(tmp_path / "d.hdf5")
-    with pytest.raises(UserError, match="no observation 'eff_pos' in it .*eef_pos"):
+    with pytest.raises(UserError, match=r"no observation 'eff_pos' in it .*eef_pos"):
         read_robomimic(path, ["eff_pos"])
     with h5py.File(path, "a") as file:
         del file["data/demo_10/obs"]

@@ -1,5 +1,6 @@
 """What the readers of Arrow and Parquet files share."""
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 from cdred.data.arrays import optional_module
 from cdred.errors import UserError
 
-BATCH_ROWS = 8192
+BATCH_ROWS = 2048
 
 
 @contextmanager
@@ -61,7 +62,7 @@ def fill(path: Path, places: Sequence[slice], targets: Sequence[dict[str, np.nda
 
     Args:
         path: the file.
-        places: pieces of its rows, in their order.
+        places: pieces of its rows, in their order and none in another.
         targets: for each piece, the arrays to fill, `[rows, ...]`, by column; the same columns for all.
 
     Raises:
@@ -69,14 +70,26 @@ def fill(path: Path, places: Sequence[slice], targets: Sequence[dict[str, np.nda
     """
     if not places or not targets[0]:
         return
+    starts, stops = [place.start for place in places], [place.stop for place in places]
     with parquet(path) as file:
         _check_columns(file, targets[0], path)
-        done = 0
-        for batch in file.iter_batches(BATCH_ROWS, columns=list(targets[0])):
+        for done, batch in _batches(file, list(targets[0])):
+            touched = range(bisect_right(stops, done), bisect_left(starts, done + batch.num_rows))
             for name in targets[0]:
                 values = numbers(batch.column(name), f"{path}: '{name}'")
-                for place, arrays in zip(places, targets, strict=True):
-                    _copy(values, done, place, arrays[name], f"{path}: '{name}'")
+                for index in touched:
+                    _copy(values, done, places[index], targets[index][name], f"{path}: '{name}'")
+
+
+def _batches(file: Any, columns: list[str]) -> Iterator[tuple[int, Any]]:
+    """Pieces of the columns, each with the number of rows before it.
+
+    Row group by row group, because Arrow keeps every group that one iterator has passed.
+    """
+    done = 0
+    for group in range(file.num_row_groups):
+        for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=columns, use_threads=False):
+            yield done, batch
             done += batch.num_rows
 
 

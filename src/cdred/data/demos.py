@@ -7,6 +7,7 @@ from cdred.data.arrays import OnProgress
 from cdred.data.formats import FormatName, format_of, saver
 from cdred.data.rescale import rescaled
 from cdred.data.validate import validated
+from cdred.errors import UserError
 from cdred.types import DemoDataset, EnvSpec
 
 
@@ -54,6 +55,24 @@ def read_demos(
     """
     path = Path(source).expanduser()
     return format_of(path).read(path, obs_keys, on_progress)
+
+
+def inspect_demos(
+    source: str | Path, obs_keys: Sequence[str] | None = None, on_progress: OnProgress | None = None
+) -> tuple[DemoDataset, str | None]:
+    """What is at `source` with actions in whatever bounds, and why `open_demos` refuses it; None if it does not.
+
+    Raises:
+        UserError: as `read_demos`, or something is broken about it.
+    """
+    dataset = validated(
+        read_demos(source, obs_keys, on_progress), str(source), mixed_horizons=True, need_actions=False, bounded=False
+    )
+    try:
+        validated(dataset, str(source), need_actions=True)
+    except UserError as error:
+        return dataset, str(error)
+    return dataset, None
 
 
 def save_demos(

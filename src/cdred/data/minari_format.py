@@ -68,7 +68,7 @@ def read_minari(
             choices.append(account(one.parts, keys))
             trajectories.append(_trajectory(one, keys))
     ours = metadata.get("cdred", {})
-    provenance = ours.get("provenance") or _foreign(metadata) | (choices[0] if choices else {})
+    provenance = ours["provenance"] if "provenance" in ours else _foreign(metadata) | (choices[0] if choices else {})
     return DemoDataset(ours.get("task", ""), tuple(trajectories), provenance)
 
 
