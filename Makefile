@@ -14,7 +14,7 @@ setup: $(READY)  ## make .venv with everything that training and tests need
 $(READY): pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[metaworld,dmc,mujoco,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[metaworld,dmc,mujoco,formats,dev]'
 	@touch $@
 
 train: $(READY)  ## the main job: learn a Meta-World task from 10 demonstrations

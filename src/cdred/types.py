@@ -43,7 +43,7 @@ class Trajectory:
 
     Attributes:
         obs: observations, the last one being the true final one.
-        action: actions in [-1, 1].
+        action: actions in [-1, 1]; with no component (A = 0) where only observations were recorded.
         reward: the environment's reward; evaluated, and learned from by TD-MPC2 alone, never by an imitation method.
         terminated: whether the world ended the episode.
         truncated: whether a time limit ended it.
@@ -90,6 +90,11 @@ class DemoDataset(Sequence[Trajectory]):
 
     def __getitem__(self, index):
         return self.trajectories[index]
+
+    @property
+    def has_actions(self) -> bool:
+        """Whether it says what was done, not only what was seen."""
+        return all(one.action.shape[1:] != (0,) for one in self.trajectories)
 
     def take(self, num: int) -> "DemoDataset":
         """The first `num` trajectories."""

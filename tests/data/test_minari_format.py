@@ -120,15 +120,15 @@ def put(key, value):
 
 
 def split(file):
-    delete("observations")(file)
-    file["episode_1/observations/part"] = np.zeros((5, 3))
+    delete("actions")(file)
+    file["episode_1/actions/part"] = np.zeros((4, 2))
 
 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
         (delete("rewards"), "no 'rewards' in it"),
-        (split, "'observations' is in several parts"),
+        (split, "'actions' is in several parts"),
         (put("actions", np.array([b"left"] * 4)), "'actions' holds .*, expected numbers"),
         (put("terminations", np.ones(4, bool)), "'terminations' must be one flag an action"),
         (put("truncations", np.zeros(9, bool)), "'truncations' must be one flag an action"),
@@ -146,8 +146,8 @@ def test_damaged_files_are_refused(saved):
     (saved / "data" / "main_data.hdf5").write_bytes(b"broken")
     with pytest.raises(UserError, match="cannot be read as HDF5"):
         read_minari(saved)
-    metadata.write_text(json.dumps(json.loads(metadata.read_text()) | {"data_format": "arrow"}))
-    with pytest.raises(UserError, match="'arrow'; only 'hdf5'"):
+    metadata.write_text(json.dumps(json.loads(metadata.read_text()) | {"data_format": "zarr"}))
+    with pytest.raises(UserError, match="'zarr'; known are hdf5, arrow and parquet"):
         read_minari(saved)
     metadata.write_text("{")
     with pytest.raises(UserError, match="not JSON"):

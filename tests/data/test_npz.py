@@ -1,4 +1,6 @@
+import io
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -35,6 +37,40 @@ def test_stacked_arrays_with_defaults(stacked, tmp_path):
     assert dataset[0].episode_return == 0
 
 
+@pytest.mark.parametrize("dtype", [">f8", "<f2", "i4", "u1", "?"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_numbers_of_every_kind_are_read_whole(tmp_path, monkeypatch, dtype, order):
+    monkeypatch.setattr("cdred.data.npy.CHUNK_BYTES", 16)
+    obs = np.asarray(np.arange(36).reshape(2, 6, 3) % 7, dtype, order=order)
+    np.savez(tmp_path / "d.npz", obs=obs, action=np.zeros((2, 5, 1)))
+    dataset = read_npz(tmp_path / "d.npz")
+    np.testing.assert_array_equal(np.stack([one.obs for one in dataset]), obs.astype(np.float32))
+    assert dataset[0].obs.dtype == np.float32
+
+
+def test_observations_alone(stacked, tmp_path):
+    np.savez(tmp_path / "d.npz", obs=stacked["obs"])
+    dataset = read_npz(tmp_path / "d.npz")
+    assert dataset[0].action.shape == (5, 0)
+    assert not dataset.has_actions
+
+
+def test_an_array_that_is_cut_short_is_refused(tmp_path):
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (2, 6, 3)})
+    with zipfile.ZipFile(tmp_path / "d.npz", "w") as archive:
+        archive.writestr("obs.npy", header.getvalue() + bytes(100))
+    with pytest.raises(UserError, match=r"obs.npy is cut short: it says to hold 36 numbers"):
+        read_npz(tmp_path / "d.npz")
+
+
+def test_there_is_one_observation_array_to_name(stacked, tmp_path):
+    np.savez(tmp_path / "d.npz", **stacked)
+    assert len(read_npz(tmp_path / "d.npz", ["obs"])) == 2
+    with pytest.raises(UserError, match="no observation 'state'"):
+        read_npz(tmp_path / "d.npz", ["state"])
+
+
 def test_stacked_arrays_with_everything(stacked, tmp_path):
     more = {
         "reward": np.arange(10.0).reshape(2, 5),
@@ -55,7 +91,7 @@ def test_stacked_arrays_with_everything(stacked, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"action": None}, r"no 'action' in it \(there are: obs\)"),
+        ({"obs": None}, r"no 'obs' in it \(there are: action\)"),
         ({"obs": np.zeros((3, 6, 3))}, r"expected \[N, T, ...\] with one N for all"),
         ({"obs": np.zeros(5)}, r"expected \[N, T, ...\]"),
         ({"action": np.full((2, 5, 2), "left")}, "'action' holds <U4, expected numbers"),

@@ -33,6 +33,7 @@ BROKEN = {
     "nan reward": ({"reward": np.array([0, 0, np.nan, 0, 0, 0])}, r"reward\[2\] is not finite"),
     "bounds": ({"action": np.full((6, 2), -1.01)}, r"1.01 in magnitude, expected \[-1, 1\]"),
     "obs shape": ({"obs": np.zeros((7, 4))}, r"obs has shape \(4,\), expected \(3,\)"),
+    "discrete": ({"action": np.zeros(6, np.float32)}, r"one action has shape \(\), expected a vector; discrete"),
     "action shape": ({"action": np.zeros((6, 1))}, r"action has shape \(1,\), expected \(2,\)"),
 }
 
@@ -49,6 +50,34 @@ def test_without_a_spec_shapes_must_agree_with_the_first(make_trajectory):
     first, other = make_trajectory(), make_trajectory(obs=np.zeros((7, 4), np.float32))
     with pytest.raises(UserError, match="as in the first episode"):
         validated(DemoDataset("", (first, other)), "here")
+
+
+def test_observations_alone_pass_unless_actions_are_needed(make_trajectory, spec):
+    seen = one_of(make_trajectory(action=np.zeros((6, 0), np.float32)))
+    assert len(validated(seen, "here", spec)) == 1
+    with pytest.raises(UserError, match=r"^here: it holds observations only, no actions"):
+        validated(seen, "here", spec, need_actions=True)
+
+
+def test_an_episode_without_actions_among_others_is_refused(make_trajectory):
+    mixed = DemoDataset("", (make_trajectory(), make_trajectory(action=np.zeros((6, 0), np.float32))))
+    assert not mixed.has_actions
+    with pytest.raises(UserError, match=r"episode 1: one action has shape \(0,\), expected \(2,\)"):
+        validated(mixed, "here")
+
+
+def test_bounds_may_be_left_to_later(make_trajectory):
+    wide = one_of(make_trajectory(action=np.full((6, 2), 3.0, np.float32)))
+    assert validated(wide, "here", bounded=False)[0].action.max() == 3
+    declared = replace(one_of(make_trajectory()), provenance={"action_bounds": {"low": [-2.0], "high": [2.0]}})
+    assert len(validated(declared, "here", bounded=False)) == 1
+    with pytest.raises(UserError, match=r"^here: it declares actions between other bounds"):
+        validated(declared, "here")
+
+
+def test_what_is_within_bounds_is_not_copied(make_trajectory):
+    one = make_trajectory()
+    assert validated(one_of(one), "here")[0].action is one.action
 
 
 def test_no_trajectory_is_refused(spec):

@@ -1,16 +1,18 @@
-"""`cdred demos collect` and `cdred demos info`."""
+"""`cdred demos collect`, `cdred demos convert` and `cdred demos info`."""
 
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import tyro
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from cdred.types import DemoDataset
+from cdred.data.formats import FormatName
 
 
 @dataclass(frozen=True)
@@ -28,19 +30,44 @@ class Collect:
 
 
 @dataclass(frozen=True)
+class Convert:
+    """Rewrite demonstrations of any known format (Minari, LeRobot, robomimic, ManiSkill, D4RL, npz) for training."""
+
+    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SRC")]
+    """The folder or file to read; its format is seen from what is in it."""
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DST")]
+    """Where to; must not exist."""
+    task: str | None = None
+    """The task that they are of, as `cdred train` names it, such as metaworld/window-open; None keeps what is there."""
+    obs_keys: tuple[str, ...] | None = None
+    """Where observations are in several parts: those to join, in this order. None for what is usual in the format,
+    which is all vectors sorted by name, in LeRobot the state and the environment's state, and never pictures."""
+    format: FormatName | None = None
+    """What to write; None for npz where the name ends in .npz, and minari elsewhere."""
+    rescale_actions: bool = False
+    """Bring actions to [-1, 1]: from the bounds that the file declares, else from the smallest and the largest in it
+    (then the environment must use the same bounds). Which they were is kept in the provenance."""
+
+
+@dataclass(frozen=True)
 class Info:
-    """Say what a demonstration file holds, after checking it."""
+    """Say what a demonstration file holds, and whether it is fit to learn from."""
 
     path: Annotated[Path, tyro.conf.Positional]
-    """A Minari dataset folder or an .npz file."""
+    """A folder or file in any format that `cdred demos convert` reads."""
+    obs_keys: tuple[str, ...] | None = None
+    """As in `cdred demos convert`."""
+    plot: Path | None = None
+    """Draw histograms of the action's components into this PNG; must not exist."""
+    json: bool = False
+    """Print JSON instead of a table."""
 
 
 def main(arguments: list[str]) -> None:
     """Do what the sub-verb says."""
-    options = tyro.extras.subcommand_cli_from_dict(
-        {"collect": Collect, "info": Info}, args=arguments, prog="cdred demos"
-    )
-    collect(options) if isinstance(options, Collect) else info(options.path)
+    verbs = {"collect": Collect, "convert": Convert, "info": Info}
+    options = tyro.extras.subcommand_cli_from_dict(verbs, args=arguments, prog="cdred demos")
+    {Collect: collect, Convert: convert, Info: info}[type(options)](options)
 
 
 def collect(options: Collect) -> None:
@@ -59,33 +86,53 @@ def collect(options: Collect) -> None:
             ),
         )
     save_demos(dataset, options.out)
-    info(options.out)
+    info(Info(options.out))
 
 
-def info(path: Path) -> None:
-    """Print what the demonstrations at `path` are."""
-    from cdred.data.demos import open_demos
+def convert(options: Convert) -> None:
+    """Read, rename, save, describe what was saved."""
+    from cdred.data.atomic import refuse_taken
+    from cdred.data.demos import open_demos, save_demos
 
-    dataset = open_demos(path, mixed_horizons=True)
-    table = Table(show_header=False, box=None, title=str(path), title_justify="left")
-    for name, value in describe(dataset).items():
-        table.add_row(name, value)
-    Console().print(table)
+    refuse_taken(options.out)
+    with _progress(f"reading {options.source}") as told:
+        dataset = open_demos(
+            options.source,
+            mixed_horizons=True,
+            obs_keys=options.obs_keys,
+            rescale_actions=options.rescale_actions,
+            need_actions=False,
+            on_progress=told,
+        )
+    dataset = dataset if options.task is None else replace(dataset, task=options.task)
+    with _progress(f"writing {options.out}") as told:
+        save_demos(dataset, options.out, options.format, on_progress=told)
+    info(Info(options.out))
 
 
-def describe(dataset: DemoDataset) -> dict[str, str]:
-    """The facts about a dataset, ready to read."""
-    lengths = [len(one) for one in dataset]
-    returns = np.array([one.episode_return for one in dataset])
-    actions = np.concatenate([one.action for one in dataset])
-    facts = {
-        "task": dataset.task,
-        "episodes": f"{len(dataset)}, {min(lengths)} to {max(lengths)} decisions",
-        "observation": str(dataset[0].obs.shape[1:]),
-        "action": f"{actions.shape[1:]}, from {actions.min():.2f} to {actions.max():.2f}",
-        "return": f"{returns.mean():,.1f} on average, {returns.min():,.1f} to {returns.max():,.1f}",
-    }
-    if dataset[0].success is not None:
-        any_time, at_end = (np.mean([getattr(one, name) for one in dataset]) for name in ("success_any", "success_end"))
-        facts["success"] = f"{any_time:.0%} at any time, {at_end:.0%} at the end"
-    return facts | {key: str(value) for key, value in dataset.provenance.items()}
+def info(options: Info) -> None:
+    """Print what the demonstrations are; draw them if asked to."""
+    from cdred.data.demos import inspect_demos
+    from cdred.data.describe import draw_actions, facts, lines
+
+    with _progress(f"reading {options.path}") as told:
+        dataset, unfit = inspect_demos(options.path, options.obs_keys, told)
+    found = facts(dataset)
+    if options.json:
+        print(json.dumps(found | {"unfit": unfit}, indent=1))
+    else:
+        table = Table(show_header=False, box=None, title=str(options.path), title_justify="left")
+        for name, value in (lines(found) | {"fit to learn from": f"no: {unfit}" if unfit else "yes"}).items():
+            table.add_row(name, value)
+        Console().print(table)
+    if options.plot:
+        draw_actions(dataset, options.plot, options.path.name)
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar that vanishes when the work is done, apart from what is printed."""
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        bar = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(bar, completed=done, total=total)

@@ -11,7 +11,7 @@ VERBS = {
     "train": ("cdred.cli.train", "train an agent from demonstrations; the same command again resumes"),
     "eval": ("cdred.cli.evaluate", "evaluate a run's agents on fresh episodes"),
     "expert": ("cdred.cli.expert", "make an expert with the true reward, and demonstrations with the expert"),
-    "demos": ("cdred.cli.demos", "collect demonstrations, or look into them"),
+    "demos": ("cdred.cli.demos", "collect demonstrations, convert them from other formats, look into them"),
     "report": ("cdred.cli.report", "draw a run's report; a table of several runs"),
 }
 USAGE = "usage: cdred VERB ...\n\n{verbs}\n\n`cdred VERB --help` tells more."

@@ -1,26 +1,31 @@
-"""The native format: a Minari 0.5 dataset folder, `<folder>/data/{main_data.hdf5, metadata.json}`.
+"""The native format: a Minari 0.5 dataset folder, `<folder>/data/metadata.json` beside the episodes.
 
-The `minari` package opens it: by `MinariDataset(folder / "data")`, or by name with `MINARI_DATASETS_PATH` set to the
-folder's parent. Beyond what Minari prescribes it holds the episode's `seed`, `infos/success` [T+1] (its first entry
-belongs to the reset, as Minari has it, and is false) and, in the metadata, `cdred`: the task and the provenance.
+Written in HDF5, `<folder>/data/main_data.hdf5`; read also in Arrow and Parquet (`cdred.data.minari_hdf5` and
+`minari_arrow` say how each keeps its episodes). The `minari` package opens what is written here: by
+`MinariDataset(folder / "data")`, or by name with `MINARI_DATASETS_PATH` set to the folder's parent. Beyond what Minari
+prescribes it holds the episode's `seed`, `infos/success` [T+1] (its first entry belongs to the reset, as Minari has it,
+and is false) and, in the metadata, `cdred`: the task and the provenance.
 
-Written by `minari` itself; read with h5py, because Minari may construct an environment named in a file to learn its
+Written by `minari` itself; read without it, because Minari may construct an environment named in a file to learn its
 spaces, and a demonstration file should not decide what code runs.
 """
 
 import json
-import os
 import re
-import shutil
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
-from cdred.data.arrays import as_bool, as_float32, required
+from cdred.data.arrays import OnProgress, last_flag, no_actions, tracked
+from cdred.data.atomic import new_folder
+from cdred.data.hdf5 import opened
+from cdred.data.minari_arrow import arrow_episodes
+from cdred.data.minari_hdf5 import Stored, hdf5_episodes
+from cdred.data.parts import account, joined, selected
+from cdred.data.rescale import DECLARED
 from cdred.errors import UserError
 from cdred.types import DemoDataset, Trajectory
 
@@ -32,109 +37,120 @@ def data_folder(path: Path) -> Path | None:
     return next((folder for folder in (path / "data", path) if (folder / METADATA_FILE).is_file()), None)
 
 
-def read_minari(path: Path) -> DemoDataset:
+def is_minari(path: Path) -> bool:
+    """Whether `path` is a folder with Minari's metadata in it."""
+    return path.is_dir() and data_folder(path) is not None
+
+
+def read_minari(
+    path: Path, obs_keys: Sequence[str] | None = None, on_progress: OnProgress | None = None
+) -> DemoDataset:
     """The trajectories in the dataset folder `path`, not yet validated.
 
+    Args:
+        path: the dataset's folder.
+        obs_keys: parts of a Dict observation to join, in that order, `a/b` for part b of part a; None for all vectors,
+            sorted by name, which is how Gymnasium flattens a Dict of boxes.
+        on_progress: told after each episode.
+
     Raises:
-        UserError: not a Minari dataset in HDF5, damaged files, missing keys, or observations in several parts.
+        UserError: not a Minari dataset, damaged files, missing keys, no such part of the observations.
     """
     folder = data_folder(path)
     if folder is None:
         raise UserError(f"{path} is not a Minari dataset: no data/{METADATA_FILE} in it.")
     metadata = _metadata(folder / METADATA_FILE)
-    file_path = folder / DATA_FILE
-    try:
-        with h5py.File(file_path, "r") as file:
-            trajectories = tuple(_trajectory(group, f"{file_path}, {name}") for name, group in _episodes(file))
-    except OSError as error:
-        raise UserError(f"{file_path} cannot be read as HDF5: {error}") from error
+    with _episodes(folder, metadata) as episodes:
+        stored = (episode() for episode in tracked(episodes, on_progress))
+        choices, trajectories = [], []
+        for one in stored:
+            keys = selected(one.parts, obs_keys, one.where)
+            choices.append(account(one.parts, keys))
+            trajectories.append(_trajectory(one, keys))
     ours = metadata.get("cdred", {})
-    return DemoDataset(ours.get("task", ""), trajectories, ours.get("provenance") or _foreign(metadata))
+    provenance = ours["provenance"] if "provenance" in ours else _foreign(metadata) | (choices[0] if choices else {})
+    return DemoDataset(ours.get("task", ""), tuple(trajectories), provenance)
 
 
 def _metadata(path: Path) -> dict[str, Any]:
     try:
-        metadata = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}") from error
+
+
+@contextmanager
+def _episodes(folder: Path, metadata: dict[str, Any]) -> Iterator[list[Any]]:
     kind = metadata.get("data_format", "hdf5")
-    if kind != "hdf5":
-        raise UserError(f"{path}: data_format is '{kind}'; only 'hdf5' can be read: save the dataset again as hdf5.")
-    return metadata
+    if kind in ("arrow", "parquet"):
+        yield arrow_episodes(folder, kind, metadata.get("observation_space", "{}"))
+    elif kind == "hdf5":
+        with opened(folder / DATA_FILE) as file:
+            yield hdf5_episodes(file, str(folder / DATA_FILE))
+    else:
+        raise UserError(f"{folder / METADATA_FILE}: data_format is '{kind}'; known are hdf5, arrow and parquet.")
 
 
 def _foreign(metadata: dict[str, Any]) -> dict[str, object]:
     keys = ("dataset_id", "minari_version", "author", "algorithm_name", "code_permalink", "description", "requirements")
-    return {key: metadata[key] for key in keys if key in metadata}
+    bounds = _action_bounds(metadata.get("action_space"))
+    return {**{key: metadata[key] for key in keys if key in metadata}, **({DECLARED: bounds} if bounds else {})}
 
 
-def _episodes(file: h5py.File) -> list[tuple[str, h5py.Group]]:
-    named = [(name, group) for name, group in file.items() if re.fullmatch(r"episode_\d+", name)]
-    return sorted(named, key=lambda pair: int(pair[0].removeprefix("episode_")))
-
-
-def _trajectory(group: h5py.Group, where: str) -> Trajectory:
-    action = as_float32(_leaf(group, "actions", where), "actions", where)
-    terminated, truncated = (_last(group, key, len(action), where) for key in ("terminations", "truncations"))
-    seed = group.attrs.get("seed")
-    return Trajectory(
-        obs=as_float32(_leaf(group, "observations", where), "observations", where),
-        action=action,
-        reward=as_float32(_leaf(group, "rewards", where), "rewards", where),
-        terminated=terminated,
-        truncated=truncated,
-        success=_success(group, len(action), where),
-        seed=None if seed is None else int(seed),
-    )
-
-
-def _leaf(group: Mapping[str, Any], key: str, where: str) -> np.ndarray:
-    found = required(group, key, where)
-    if not isinstance(found, h5py.Dataset):
-        raise UserError(f"{where}: '{key}' is in several parts; only one array can be used: flatten it first.")
-    return found[()]
-
-
-def _last(group: h5py.Group, key: str, steps: int, where: str) -> bool:
-    flags = as_bool(_leaf(group, key, where), key, where)
-    if flags.shape != (steps,) or flags[:-1].any():
-        raise UserError(f"{where}: '{key}' must be one flag an action ({steps}), set at the last one at most.")
-    return bool(flags[-1:].any())
-
-
-def _success(group: h5py.Group, steps: int, where: str) -> np.ndarray | None:
-    infos = group.get("infos")
-    if not isinstance(infos, h5py.Group) or "success" not in infos:
+def _action_bounds(space: object) -> dict[str, list[float]] | None:
+    """The bounds of a Box action space; None where it is unbounded, [-1, 1] already, or something else."""
+    try:
+        box = json.loads(space) if isinstance(space, str) else {}
+        low, high = (np.array(box[key], np.float64).ravel() for key in ("low", "high"))
+    except (ValueError, KeyError, TypeError):
         return None
-    flags = as_bool(_leaf(infos, "success", where), "infos/success", where)
+    if not np.isfinite([low, high]).all() or ((low == -1).all() and (high == 1).all()):
+        return None
+    return {"low": low.tolist(), "high": high.tolist()}
+
+
+def _trajectory(one: Stored, keys: Sequence[str]) -> Trajectory:
+    obs = joined(one.parts, keys, one.read, one.where)
+    rewards = _needed(one, "rewards")
+    action = one.column("actions")
+    action = no_actions(len(rewards)) if action is None else action
+    flags = (last_flag(_needed(one, key) != 0, key, len(action), one.where) for key in ("terminations", "truncations"))
+    terminated, truncated = flags
+    success = one.column("infos/success")
+    return Trajectory(obs, action, rewards, terminated, truncated, _per_decision(success, len(action)), one.seed)
+
+
+def _needed(one: Stored, key: str) -> np.ndarray:
+    found = one.column(key)
+    if found is None:
+        raise UserError(f"{one.where}: no '{key}' in it.")
+    return found
+
+
+def _per_decision(success: np.ndarray | None, steps: int) -> np.ndarray | None:
+    if success is None:
+        return None
+    flags = success.reshape(-1) != 0
     return flags[1:] if len(flags) == steps + 1 else flags
 
 
-def save_minari(dataset: DemoDataset, path: str | Path) -> None:
+def save_minari(dataset: DemoDataset, path: str | Path, on_progress: OnProgress | None = None) -> None:
     """Write `dataset` to a new folder `path`, in one piece or not at all.
 
     Raises:
         UserError: `path` exists and is not an empty folder.
     """
     path = Path(path)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UserError(f"{path} exists already: remove it, or save elsewhere.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    try:
-        temporary.chmod(0o755)
-        (temporary / "data").mkdir()
-        _write(dataset, temporary / "data", _dataset_id(path.name))
-        os.replace(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with new_folder(path) as folder:
+        (folder / "data").mkdir()
+        _write(dataset, folder / "data", _dataset_id(path.name), on_progress)
 
 
 def _dataset_id(name: str) -> str:
     return re.sub(r"[^-\w]", "_", name)
 
 
-def _write(dataset: DemoDataset, folder: Path, dataset_id: str) -> None:
+def _write(dataset: DemoDataset, folder: Path, dataset_id: str, on_progress: OnProgress | None) -> None:
     import minari
     from gymnasium.spaces import Box
     from minari.dataset.minari_storage import MinariStorage
@@ -147,7 +163,7 @@ def _write(dataset: DemoDataset, folder: Path, dataset_id: str) -> None:
     )
     ours = {"task": dataset.task, "provenance": dataset.provenance}
     storage.update_metadata({"dataset_id": dataset_id, "minari_version": minari.__version__, "cdred": ours})
-    storage.update_episodes([_buffer(index, one) for index, one in enumerate(dataset)])
+    storage.update_episodes(_buffer(index, one) for index, one in tracked(list(enumerate(dataset)), on_progress))
 
 
 def _buffer(index: int, one: Trajectory) -> Any:

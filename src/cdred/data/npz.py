@@ -3,7 +3,7 @@
 Keys, for N episodes (`T` decisions each; `*obs` is the shape of one observation):
 
     obs         [N, T+1, *obs]   observations, the final one included
-    action      [N, T, A]        in [-1, 1]
+    action      [N, T, A]        in [-1, 1]; missing where only observations were recorded
     reward      [N, T]           optional; zeros where missing
     success     [N, T]           optional; goal reached, per decision
     terminated  [N]              optional, default false: the world ended the episode
@@ -17,42 +17,60 @@ concatenated instead of stacked: `obs [sum(T_i + 1), *obs]`, the others `[sum(T_
 writes.
 """
 
-import contextlib
 import json
-import os
-import tempfile
 import zipfile
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from cdred.data.arrays import as_bool, as_float32, required
+from cdred.data.arrays import OnProgress, as_bool, as_float32, no_actions, required, tracked
+from cdred.data.atomic import new_file
+from cdred.data.npy import read_member
+from cdred.data.parts import selected
 from cdred.errors import UserError
 from cdred.types import DemoDataset, Trajectory
 
 PER_DECISION = ("action", "reward", "success")
+NUMBERS = ("obs", "action", "reward")
+OTHERS = ("success", "lengths", "terminated", "truncated", "seed", "task", "provenance")
 
 
-def read_npz(path: Path) -> DemoDataset:
+def is_npz(path: Path) -> bool:
+    """Whether `path` is a zip archive, or a file that is called `.npz`."""
+    return path.is_file() and (path.suffix == ".npz" or zipfile.is_zipfile(path))
+
+
+def read_npz(path: Path, obs_keys: Sequence[str] | None = None, on_progress: OnProgress | None = None) -> DemoDataset:
     """The trajectories in `path`, not yet validated.
+
+    Args:
+        path: the file.
+        obs_keys: may only be `obs`, the one array there is.
+        on_progress: told after each episode.
 
     Raises:
         UserError: not an npz file, pickled content, a missing key, or arrays that do not fit each other.
     """
     arrays = _load(path)
     where = str(path)
-    for key in ("obs", "action"):
-        required(arrays, key, where)
+    selected({"obs": arrays["obs"]}, obs_keys, where)
     episodes = _split(arrays, where) if "lengths" in arrays else _stacked(arrays, where)
-    trajectories = tuple(_trajectory(arrays, index, episode, where) for index, episode in enumerate(episodes))
+    numbered = tracked(list(enumerate(episodes)), on_progress)
+    trajectories = tuple(_trajectory(arrays, index, episode, where) for index, episode in numbered)
     return DemoDataset(_text(arrays, "task"), trajectories, _provenance(arrays, where))
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:
+    """The arrays that this format knows of; others stay in the file."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
-    except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        with zipfile.ZipFile(path) as archive:
+            names = {name.removesuffix(".npy") for name in archive.namelist()}
+            required(dict.fromkeys(names), "obs", str(path))
+            known = (key for key in (*NUMBERS, *OTHERS) if key in names)
+            return {key: read_member(archive, key, as_float32=key in NUMBERS) for key in known}
+    except (ValueError, OSError, EOFError, KeyError, zlib.error, zipfile.BadZipFile) as error:
         raise UserError(
             f"{path} cannot be read as npz without pickle ({error}): "
             "save plain numeric arrays with np.savez, none of dtype object."
@@ -85,7 +103,8 @@ def _split(arrays: dict[str, np.ndarray], where: str) -> list[dict[str, np.ndarr
 
 def _trajectory(arrays: dict[str, np.ndarray], index: int, episode: dict[str, np.ndarray], where: str) -> Trajectory:
     where = f"{where}, episode {index}"
-    action = as_float32(episode["action"], "action", where)
+    steps = len(episode["obs"]) - 1
+    action = as_float32(episode["action"], "action", where) if "action" in episode else no_actions(steps)
     reward = episode.get("reward", np.zeros(len(action)))
     terminated = bool(_of_episode(arrays, "terminated", index, False, where))
     seed = int(_of_episode(arrays, "seed", index, -1, where))
@@ -121,24 +140,18 @@ def _provenance(arrays: dict[str, np.ndarray], where: str) -> dict[str, object]:
         raise UserError(f"{where}: 'provenance' is not JSON ({error}).") from error
 
 
-def save_npz(dataset: DemoDataset, path: str | Path) -> None:
+def save_npz(dataset: DemoDataset, path: str | Path, on_progress: OnProgress | None = None) -> None:
     """Write `dataset` to a new file `path`, in one piece or not at all.
 
     Raises:
         UserError: there is a file already, or only some episodes say whether they reached the goal.
     """
     path = Path(path)
-    if path.exists():
-        raise UserError(f"{path} exists already: remove it, or save elsewhere.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez_compressed(file, **_concatenated(dataset, path))  # pyright: ignore[reportArgumentType]
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+    arrays = _concatenated(dataset, path)
+    with new_file(path) as file:
+        np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
+    if on_progress:
+        on_progress(len(dataset), len(dataset))
 
 
 def _concatenated(dataset: DemoDataset, path: Path) -> dict[str, np.ndarray]:
@@ -147,7 +160,7 @@ def _concatenated(dataset: DemoDataset, path: Path) -> dict[str, np.ndarray]:
         raise UserError(f"{path}: {len(known)} of {len(dataset)} episodes have 'success'; give it for all or none.")
     return {
         "obs": np.concatenate([one.obs for one in dataset]),
-        "action": np.concatenate([one.action for one in dataset]),
+        **({"action": np.concatenate([one.action for one in dataset])} if dataset.has_actions else {}),
         "reward": np.concatenate([one.reward for one in dataset]),
         **({"success": np.concatenate(known)} if known else {}),
         "lengths": np.array([len(one) for one in dataset]),
