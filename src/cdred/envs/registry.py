@@ -12,11 +12,16 @@ import numpy as np
 from jaxtyping import Float32
 
 from cdred.envs.base import Env
+from cdred.envs.remote.client import Host
 from cdred.errors import UserError
 
 
 class Suite(NamedTuple):
-    """Where a suite's adapter lives and which extra of the package brings what it needs (None: nothing more)."""
+    """Where a suite's adapter lives and which extra of the package brings what it needs (None: nothing more).
+
+    An adapter has `make(name, render_size)` and `names()`. It may have `scripted_expert(name)`, and `host()` where the
+    suite lives in an interpreter of its own.
+    """
 
     module: str
     extra: str | None = None
@@ -67,6 +72,17 @@ def names(suite: str) -> list[str]:
         UserError: no such suite, or a package is missing.
     """
     return [f"{suite}/{name}" for name in _adapter(suite).names()]
+
+
+def host(task: str) -> Host | None:
+    """The interpreter of its own that a task's suite lives in; None for a suite that lives in this one.
+
+    Raises:
+        UserError: as `make`, or that interpreter is not set up (with how to do it).
+    """
+    suite, _ = _split(task)
+    find = getattr(_adapter(suite), "host", None)
+    return find() if find else None
 
 
 def scripted_expert(task: str) -> ExpertMaker:
