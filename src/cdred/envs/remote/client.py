@@ -138,8 +138,8 @@ def _exceptions() -> Mapping[str, Callable[[str], Exception]]:
 class RemoteEnv:
     """An `Env` that lives in a `Worker`, which may serve others as well.
 
-    It is there for use, and has a `spec`, when it has `settled`. `begin` and `finish` are the two halves of a call:
-    between them the process works and this one need not wait.
+    It is there for use, and has a `spec` and the `versions` of its packages, when it has `settled`. `begin` and
+    `finish` are the two halves of a call: between them the process works and this one need not wait.
 
     Args:
         worker: where.
@@ -153,16 +153,28 @@ class RemoteEnv:
     def __init__(
         self, worker: Worker, index: int, task: str, name: str, render_size: int | None, *, owner: bool = False
     ):
-        self._worker, self._index, self._task, self._owner = worker, index, task, owner
+        self._worker, self._index, self._owner = worker, index, owner
+        self._task, self._name = task, name
         worker.send({"do": "make", "env": index, "name": name, "render_size": render_size})
+
+    @classmethod
+    def alone(cls, host: Host, task: str, name: str, render_size: int | None) -> Self:
+        """The environment `name` of a suite, in a process of its own that ends with `close`."""
+        worker = Worker(host)
+        try:
+            return cls(worker, 0, task, name, render_size, owner=True).settled()
+        except BaseException:
+            worker.close()
+            raise
 
     def settled(self) -> Self:
         """This, after waiting until the simulator is made; raises what its making raised."""
         try:
-            spec = self._worker.receive()[0]["spec"]
+            head, _ = self._worker.receive()
         except ImportError as error:
             where, mend = self._worker.host.python, self._worker.host.mend
             raise UserError(f"{self._task} needs a package that {where} cannot import ({error}): {mend}") from error
+        spec, self.versions = head["spec"], head["versions"]
         self.spec = EnvSpec(**(spec | {"task": self._task, "obs_shape": tuple(spec["obs_shape"])}))
         return self
 
@@ -188,6 +200,15 @@ class RemoteEnv:
     def render(self) -> UInt8[np.ndarray, "H W 3"]:
         self.begin("render")
         return self.finish()
+
+    def plan(self, seed: int) -> Float32[np.ndarray, "T A"]:
+        """The suite's own plan for the episode of `seed`: its actions; none where it found no way.
+
+        Raises:
+            UserError: the suite has no planner for this task.
+        """
+        self._worker.send({"do": "plan", "name": self._name, "seed": seed})
+        return self._worker.receive()[1][0]
 
     def close(self) -> None:
         if self._owner:

@@ -4,7 +4,8 @@
 
 Run by its path, in any interpreter (3.9 or later) that has NumPy and the suite. `FD` is an inherited socket; `SUITE` a
 module with `make(name, render_size=...)`, whose environments look like `cdred.envs.base.Env` (any object with the
-fields of `EnvSpec` is a spec, any tuple like `Step` a step). When the socket closes, the process ends: it cannot
+fields of `EnvSpec` is a spec, any tuple like `Step` a step). It may have `versions()`, a mapping of packages, and
+`plan(name, seed)`, the actions of an expert's episode. When the socket closes, the process ends: it cannot
 outlive the one that it works for.
 
 A message is the length of a header (4 bytes, little-endian), the header as JSON, and the bytes of the arrays whose
@@ -60,9 +61,10 @@ def serve(connection, suite):
 
 
 def make(suite, envs, head, _arrays):
-    """The environment's spec."""
-    env = envs[head["env"]] = importlib.import_module(suite).make(head["name"], render_size=head["render_size"])
-    return {"spec": dict(vars(env.spec))}, []
+    """The environment's spec, and the versions that the suite tells."""
+    module = importlib.import_module(suite)
+    env = envs[head["env"]] = module.make(head["name"], render_size=head["render_size"])
+    return {"spec": dict(vars(env.spec)), "versions": getattr(module, "versions", dict)()}, []
 
 
 def reset(_suite, envs, head, _arrays):
