@@ -44,6 +44,7 @@ type: $(READY)  ## types
 bench: $(READY)  ## simulators' speed beside EnvPool's, and that of one update and one plan
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/python benchmarks/grid.py
+	$(BIN)/python benchmarks/workers.py
 	$(BIN)/python benchmarks/programs.py
 
 clean:  ## remove .venv and caches

@@ -56,8 +56,8 @@ class Run:
 
 def open_run(config: RunConfig, demos: DemoDataset, folder: Path, tracker: Tracker, say: Say) -> Run:
     """Make simulators, programs and the expert's store."""
-    grid = EnvGrid(config.task, config.seeds, config.envs, "train")
-    eval_grid = EnvGrid(config.task, config.seeds, config.envs, "eval")
+    grid = EnvGrid(config.task, config.seeds, config.envs, "train", workers=config.workers)
+    eval_grid = EnvGrid(config.task, config.seeds, config.envs, "eval", workers=config.workers)
     programs = make_programs(config, grid.spec)
     expert = from_trajectories(demos.trajectories, grid.spec)
     if not int(expert.num_segments(config.mppi.horizon)):
