@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from cdred.envs.remote import server
-from cdred.envs.remote.client import Host, RemoteEnv, Worker, interpreter
+from cdred.envs.remote.client import RemoteEnv, Worker
+from cdred.envs.remote.host import Host, interpreter
 from cdred.envs.remote.server import pack, unpack
 from cdred.errors import UserError
 from cdred.types import EnvSpec
@@ -146,7 +147,7 @@ def script(*lines):
 def test_nobody_is_left_behind_when_the_parent_is_killed():
     parent = script(
         "import time, test_remote as t",
-        "from cdred.envs.remote.client import our_host",
+        "from cdred.envs.remote.host import our_host",
         "workers = t.Worker(t.FAKE), t.Worker(our_host())",
         "print(*[worker.pid for worker in workers], flush=True)",
         "time.sleep(60)",

@@ -10,7 +10,7 @@ import pytest
 
 from cdred.envs import registry, workers
 from cdred.envs.grid import EnvGrid
-from cdred.envs.remote.client import Host
+from cdred.envs.remote.host import Host
 from cdred.envs.workers import crew
 from cdred.errors import UserError
 

@@ -7,7 +7,8 @@ than the suite's own limits where its planners need longer; the lengths are in `
 import numpy as np
 from jaxtyping import Float32
 
-from cdred.envs.remote.client import Host, RemoteEnv, interpreter
+from cdred.envs.remote.client import RemoteEnv
+from cdred.envs.remote.host import Host, interpreter
 from cdred.envs.remote.maniskill import CONTROL_MODE, TASKS
 
 VARIABLE, FOLDER = "CDRED_MANISKILL_PYTHON", ".venv-maniskill"

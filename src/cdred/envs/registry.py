@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from cdred.envs.base import Env
-from cdred.envs.remote.client import Host
+from cdred.envs.remote.host import Host
 from cdred.errors import UserError
 
 

@@ -10,7 +10,8 @@ from jaxtyping import UInt8
 
 from cdred.envs.base import Env
 from cdred.envs.registry import host, make
-from cdred.envs.remote.client import RemoteEnv, Worker, our_host
+from cdred.envs.remote.client import RemoteEnv, Worker
+from cdred.envs.remote.host import our_host
 from cdred.types import EnvSpec
 
 WorkersName = Literal["sync", "thread", "process"]

@@ -1,49 +1,25 @@
 """The near end of the door: environments of another process, used like our own."""
 
 import builtins
-import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing import Pipe
-from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 from jaxtyping import Float32, UInt8
 
 from cdred.envs.base import Step, checked
 from cdred.envs.remote import server
+from cdred.envs.remote.host import Host, environment
 from cdred.errors import UserError
 from cdred.types import EnvSpec
 
 # Time for a worker to finish its step and free what it holds before it is killed.
 GRACE_SECONDS = 10.0
 LOG_LINES = 12
-PROJECT = Path(__file__).parents[4]
-
-
-class Host(NamedTuple):
-    """Where environments live.
-
-    Attributes:
-        python: the interpreter's path.
-        suite: module that the interpreter imports (`cdred.envs...` or one of its own), see `server`.
-        path: its module search path in addition to its own.
-        mend: what to do where the interpreter lacks a package.
-    """
-
-    python: str
-    suite: str
-    path: tuple[str, ...] = ()
-    mend: str = ""
-
-
-def our_host() -> Host:
-    """This very interpreter, serving every suite that it has."""
-    return Host(sys.executable, "cdred.envs.registry", tuple(entry for entry in sys.path if entry))
 
 
 class Worker:
@@ -64,7 +40,7 @@ class Worker:
                 stdout=self._log,
                 stderr=self._log,
                 pass_fds=[theirs.fileno()],
-                env=_environment(host),
+                env=environment(host),
             )
         finally:
             theirs.close()
@@ -113,11 +89,6 @@ class Worker:
     def pid(self) -> int:
         """The process."""
         return self._process.pid
-
-
-def _environment(host: Host) -> dict[str, str]:
-    own = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
-    return own | ({"PYTHONPATH": os.pathsep.join(host.path)} if host.path else {})
 
 
 def _rebuilt(error: str, message: str, traceback: str) -> Exception:
@@ -213,19 +184,3 @@ class RemoteEnv:
     def close(self) -> None:
         if self._owner:
             self._worker.close()
-
-
-def interpreter(variable: str, folder: str, mend: str) -> str:
-    """The path of a suite's own interpreter: `$variable`, or `folder`/bin/python here or in this project's folder.
-
-    Raises:
-        UserError: there is none; `mend` says how to get it.
-    """
-    told = os.environ.get(variable)
-    roots = (Path.cwd(), PROJECT)
-    found = [Path(told)] if told else [root / folder / "bin" / "python" for root in roots]
-    for path in found:
-        if path.is_file():
-            return str(path)
-    where = f"{variable} names {told}, which is not there" if told else f"there is no {folder} here or in {PROJECT}"
-    raise UserError(f"{where}: {mend}")
