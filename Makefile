@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-slow lint type bench clean
+.PHONY: help setup maniskill train test test-slow lint type bench clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -16,6 +16,13 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[metaworld,dmc,mujoco,formats,dev]'
 	@touch $@
+
+# Torch first, by itself: whatever else asks for it may bring gigabytes of CUDA. The planners crash with NumPy 2.
+maniskill:  ## make .venv-maniskill, the interpreter of the maniskill tasks (2 GB)
+	$(PYTHON) -m venv .venv-maniskill
+	.venv-maniskill/bin/python -m pip install --quiet --upgrade pip
+	.venv-maniskill/bin/python -m pip install --quiet torch==2.13.0
+	.venv-maniskill/bin/python -m pip install --quiet mani_skill==3.0.1 numpy==1.26.4
 
 train: $(READY)  ## the main job: learn a Meta-World task from 10 demonstrations
 	$(BIN)/cdred train metaworld/window-open --demos 10 --seeds 0
@@ -37,6 +44,7 @@ type: $(READY)  ## types
 bench: $(READY)  ## simulators' speed beside EnvPool's, and that of one update and one plan
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/python benchmarks/grid.py
+	$(BIN)/python benchmarks/workers.py
 	$(BIN)/python benchmarks/programs.py
 
 clean:  ## remove .venv and caches

@@ -2,10 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Bool, Float, Float32
+from jaxtyping import Bool, Float, Float32
+
+if TYPE_CHECKING:
+    # At run time it would import JAX, which processes that only step simulators do without.
+    from jaxtyping import Array
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,7 @@ class Segment(NamedTuple):
     `obs [H+1, *obs]` (meaningless where absorbing), `action [H, A]`, `reward [H]`, `absorbing [H+1]`.
     """
 
-    obs: Float[Array, "..."]
-    action: Float[Array, "... A"]
-    reward: Float[Array, "..."]
-    absorbing: Bool[Array, "..."]
+    obs: "Float[Array, '...']"
+    action: "Float[Array, '... A']"
+    reward: "Float[Array, '...']"
+    absorbing: "Bool[Array, '...']"

@@ -8,6 +8,17 @@ suite = pytest.importorskip("dm_control.suite")
 
 # Point-mass "hard" and "reacher" write to the model when an episode starts.
 TASKS = ("ball_in_cup-catch", "point_mass-hard", "reacher-hard")
+# Observation and action sizes of the paper's tasks.
+PAPERS = {
+    "hopper-hop": (15, 4),
+    "walker-run": (24, 6),
+    "cheetah-run": (17, 6),
+    "reacher-hard": (6, 2),
+    "quadruped-run": (78, 12),
+    "humanoid-walk": (67, 21),
+    "dog-stand": (223, 38),
+}
+ALL = [name.removeprefix("dmc/") for name in names("dmc")]
 
 
 def upstream(task, seed, actions):
@@ -22,6 +33,34 @@ def upstream(task, seed, actions):
         observations.append(flat(frames[-1]))
         rewards.append(sum(frame.reward for frame in frames))
     return np.array(observations, np.float32), rewards
+
+
+@pytest.mark.parametrize("task", PAPERS)
+def test_the_papers_tasks_step_and_come_back(task):
+    env = make(f"dmc/{task}")
+    obs_size, action_size = PAPERS[task]
+    assert (env.spec.obs_shape, env.spec.action_dim) == ((obs_size,), action_size)
+    actions = np.random.default_rng(0).uniform(-1, 1, (10, action_size)).astype(np.float32)
+    lives = [[env.reset(seed), *(env.step(action).obs for action in actions)] for seed in (5, 6, 5)]
+    np.testing.assert_array_equal(lives[0], lives[2])
+    assert not np.array_equal(lives[0], lives[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ALL)
+def test_every_task_is_upstreams_after_other_episodes_and_has_a_picture(task):
+    env = make(f"dmc/{task}", render_size=32)
+    actions = np.random.default_rng(0).uniform(-1, 1, (20, env.spec.action_dim)).astype(np.float32)
+    for seed in (1, 2):
+        env.reset(seed)
+        env.step(actions[seed])
+    first = env.reset(77)
+    steps = [env.step(action) for action in actions]
+    observations, rewards = upstream(task, 77, actions)
+    np.testing.assert_array_equal([first, *(step.obs for step in steps)], observations)
+    assert [step.reward for step in steps] == rewards
+    picture(env)
+    env.close()
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -62,9 +101,15 @@ def test_the_suite_is_listed_without_lqr():
     assert not [name for name in listed if name.startswith("dmc/lqr")]
 
 
-def test_render_gives_a_square_picture():
-    env = make("dmc/reacher-hard", render_size=32)
+@pytest.mark.parametrize("task", ["reacher-hard", "walker-run", "quadruped-run"])
+def test_render_gives_a_square_picture(task):
+    env = make(f"dmc/{task}", render_size=32)
     env.reset(0)
+    picture(env)
+
+
+def picture(env):
+    """Asks for a frame of 32 x 32 pixels that shows something."""
     try:
         frame = env.render()
     except UserError as error:

@@ -44,6 +44,13 @@ def finished(tmp_path_factory):
     return out
 
 
+@pytest.mark.parametrize("workers", ["thread", "process"])
+def test_a_run_is_the_same_whoever_steps_its_environments(finished, tmp_path, workers):
+    cdred.train(config(tmp_path / "run", workers=workers), quiet=True)
+    assert_same_arrays(arrays(finished), arrays(tmp_path / "run"))
+    assert curves(finished) == curves(tmp_path / "run")
+
+
 class Killed(Exception):
     pass
 

@@ -17,10 +17,10 @@ from cdred.data.formats import FormatName
 
 @dataclass(frozen=True)
 class Collect:
-    """Record successful episodes of a task's scripted expert into a new Minari dataset folder (or .npz file)."""
+    """Record successful episodes of a task's scripted expert or planner: a Minari dataset folder, or an .npz file."""
 
     task: Annotated[str, tyro.conf.Positional]
-    """metaworld/<task>"""
+    """metaworld/<task>, maniskill/<task>"""
     out: Path
     """Where to; must not exist."""
     num: int = 10

@@ -11,7 +11,7 @@ from typing import NamedTuple, Self
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
-from cdred.envs.registry import make
+from cdred.envs.workers import WorkersName, crew
 from cdred.errors import UserError
 
 # Two bits of every episode seed name its stream, so streams cannot share an episode.
@@ -49,6 +49,7 @@ class EnvGrid:
         num_envs: environments a run (E).
         stream: `train`, `eval`, `demos` or `random`: no two of them share an episode.
         render_size: as in `registry.make`.
+        workers: who steps the environments, as in `workers.crew`; it makes no difference to what they do.
 
     Raises:
         UserError: unknown task, missing package, or seeds that are negative or none.
@@ -62,6 +63,7 @@ class EnvGrid:
         stream: str = "train",
         *,
         render_size: int | None = None,
+        workers: WorkersName = "sync",
     ):
         if not seeds or min(seeds) < 0:
             raise UserError(f"seeds must be one or more integers >= 0, got {list(seeds)}.")
@@ -70,8 +72,9 @@ class EnvGrid:
         self.seeds, self.stream = tuple(int(seed) for seed in seeds), stream
         self.shape = (len(seeds), num_envs)
         self._cells = tuple(np.ndindex(self.shape))
-        self._envs = {cell: make(task, render_size=render_size) for cell in self._cells}
-        self.spec = self._envs[0, 0].spec
+        labels = [f"{task}, seed {self.seeds[s]}, environment {e}" for s, e in self._cells]
+        self._crew = crew(task, labels, workers, render_size)
+        self.spec = self._crew.spec
         self._obs = np.zeros((*self.shape, *self.spec.obs_shape), np.float32)
         self._episode = np.full(self.shape, -1)
         self._length = np.zeros(self.shape, np.int64)
@@ -81,15 +84,16 @@ class EnvGrid:
     def reset(self, mask: Bool[np.ndarray, "S E"] | None = None) -> Float32[np.ndarray, "S E *obs"]:
         """Start the next episode where `mask` holds (None: everywhere); the current observations of all."""
         mask = np.ones(self.shape, bool) if mask is None else mask
-        for cell in self._cells:
-            if mask[cell]:
-                self._begin(cell, int(self._episode[cell]) + 1)
+        self._begin({i: int(self._episode[cell]) + 1 for i, cell in enumerate(self._cells) if mask[cell]})
         return self._obs.copy()
 
-    def _begin(self, cell: tuple[int, int], episode: int) -> None:
-        self._episode[cell] = episode
-        self._length[cell], self._done[cell] = 0, False
-        self._obs[cell] = self._envs[cell].reset(self.episode_seed(*cell))
+    def _begin(self, episodes: dict[int, int]) -> None:
+        for i, episode in episodes.items():
+            cell = self._cells[i]
+            self._episode[cell], self._length[cell], self._done[cell] = episode, 0, False
+        seeds = {i: self.episode_seed(*self._cells[i]) for i in episodes}
+        for i, obs in self._crew.call("reset", seeds).items():
+            self._obs[self._cells[i]] = obs
 
     def step(self, action: Float32[np.ndarray, "S E A"]) -> GridStep:
         """One decision everywhere.
@@ -104,18 +108,18 @@ class EnvGrid:
         expected = (*self.shape, self.spec.action_dim)
         if action.shape != expected or not np.isfinite(action).all():
             raise ValueError(f"expected finite actions of shape {expected}, got {action.shape}: {action}")
-        result = GridStep(self._obs, np.zeros(self.shape, np.float32), *np.zeros((3, *self.shape), bool))
-        for cell in self._cells:
-            self._advance(cell, action[cell], result)
-        return result._replace(obs=self._obs.copy())
+        return self._advance({i: action[cell] for i, cell in enumerate(self._cells)})
 
-    def _advance(self, cell: tuple[int, int], action: Float32[np.ndarray, " A"], into: GridStep) -> None:
-        step = self._envs[cell].step(action)
-        for array, value in zip(into, step, strict=True):
-            array[cell] = value
-        self._actions[cell][self._length[cell]] = action
-        self._length[cell] += 1
-        self._done[cell] = step.terminated or step.truncated
+    def _advance(self, actions: dict[int, Float32[np.ndarray, " A"]]) -> GridStep:
+        result = GridStep(self._obs, np.zeros(self.shape, np.float32), *np.zeros((3, *self.shape), bool))
+        for i, step in self._crew.call("step", actions).items():
+            cell = self._cells[i]
+            for array, value in zip(result, step, strict=True):
+                array[cell] = value
+            self._actions[cell][self._length[cell]] = actions[i]
+            self._length[cell] += 1
+            self._done[cell] = step.terminated or step.truncated
+        return result._replace(obs=self._obs.copy())
 
     def episode_seed(self, s: int, e: int) -> int:
         """Seed with which `Env.reset` reproduces the current episode of environment (s, e)."""
@@ -123,7 +127,7 @@ class EnvGrid:
 
     def render(self, s: int, e: int) -> UInt8[np.ndarray, "H W 3"]:
         """The current frame of environment (s, e); raises UserError where there is no rendering."""
-        return self._envs[s, e].render()
+        return self._crew.render(self._cells.index((s, e)))
 
     def snapshot(self) -> dict[str, np.ndarray]:
         """All that `restore` needs, as arrays: a few numbers a cell, and the running episodes' actions."""
@@ -147,25 +151,20 @@ class EnvGrid:
         theirs = {key: value.shape for key, value in snapshot.items()}
         if mine != theirs or tuple(snapshot["seeds"]) != self.seeds:
             raise ValueError(f"the snapshot is of another grid: {theirs}, this one is {mine} with seeds {self.seeds}")
+        self._relive(snapshot["episode"], snapshot["length"], snapshot["actions"])
         for cell in self._cells:
-            self._relive(cell, snapshot)
+            if not np.array_equal(self._obs[cell], snapshot["obs"][cell]):
+                raise RuntimeError(f"{self.spec.task}: living through an episode again gave other observations")
 
-    def _relive(self, cell: tuple[int, int], snapshot: dict[str, np.ndarray]) -> None:
-        episode = int(snapshot["episode"][cell])
-        if episode < 0:
-            self._episode[cell], self._length[cell], self._done[cell], self._obs[cell] = -1, 0, True, 0.0
-            return
-        self._begin(cell, episode)
-        scratch = GridStep(self._obs, np.zeros(self.shape, np.float32), *np.zeros((3, *self.shape), bool))
-        for action in snapshot["actions"][cell][: snapshot["length"][cell]]:
-            self._advance(cell, action, scratch)
-        if not np.array_equal(self._obs[cell], snapshot["obs"][cell]):
-            raise RuntimeError(f"{self.spec.task}: living through an episode again gave other observations")
+    def _relive(self, episode: np.ndarray, length: np.ndarray, actions: np.ndarray) -> None:
+        self._episode[:], self._length[:], self._done[:], self._obs[:] = -1, 0, True, 0.0
+        self._begin({i: int(episode[cell]) for i, cell in enumerate(self._cells) if episode[cell] >= 0})
+        for t in range(int(length.max())):
+            self._advance({i: actions[cell][t] for i, cell in enumerate(self._cells) if t < length[cell]})
 
     def close(self) -> None:
         """Close every environment."""
-        for env in self._envs.values():
-            env.close()
+        self._crew.close()
 
     def __enter__(self) -> Self:
         return self

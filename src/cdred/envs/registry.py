@@ -1,4 +1,4 @@
-"""From a task's name to an environment: `metaworld/drawer-close`, `dmc/cheetah-run`, `gym/Pendulum-v1`, `probe/point`.
+"""From a task's name to an environment: `metaworld/drawer-close`, `dmc/cheetah-run`, `maniskill/PickCube`.
 
 A suite is imported when the first of its tasks is made, so each works without the packages of the others.
 """
@@ -6,17 +6,22 @@ A suite is imported when the first of its tasks is made, so each works without t
 import difflib
 import importlib
 from types import ModuleType
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from jaxtyping import Float32
 
 from cdred.envs.base import Env
+from cdred.envs.remote.host import Host
 from cdred.errors import UserError
 
 
 class Suite(NamedTuple):
-    """Where a suite's adapter lives and which extra of the package brings what it needs (None: nothing more)."""
+    """Where a suite's adapter lives and which extra of the package brings what it needs (None: nothing more).
+
+    An adapter has `make(name, render_size)` and `names()`. It may have `scripted_expert(name)` or
+    `planned_expert(name)`, and `host()` where the suite lives in an interpreter of its own.
+    """
 
     module: str
     extra: str | None = None
@@ -26,6 +31,7 @@ SUITES = {
     "metaworld": Suite("cdred.envs.metaworld", "metaworld"),
     "dmc": Suite("cdred.envs.dmc", "dmc"),
     "gym": Suite("cdred.envs.gym"),
+    "maniskill": Suite("cdred.envs.maniskill"),
     "probe": Suite("cdred.envs.probes"),
 }
 
@@ -43,6 +49,16 @@ class ExpertMaker(Protocol):
 
     def __call__(self, *, hold: bool = False) -> Expert:
         """An expert that, with `hold`, stands still after its first success."""
+        ...
+
+
+class PlannerMaker(Protocol):
+    """Makes the expert of one episode, who knows all of it beforehand."""
+
+    about: str
+
+    def __call__(self, env: Any, seed: int, hold: bool = False) -> Expert:
+        """The expert of the episode of `seed`, planned where `env` lives; `hold` as for scripted ones."""
         ...
 
 
@@ -69,6 +85,17 @@ def names(suite: str) -> list[str]:
     return [f"{suite}/{name}" for name in _adapter(suite).names()]
 
 
+def host(task: str) -> Host | None:
+    """The interpreter of its own that a task's suite lives in; None for a suite that lives in this one.
+
+    Raises:
+        UserError: as `make`, or that interpreter is not set up (with how to do it).
+    """
+    suite, _ = _split(task)
+    find = getattr(_adapter(suite), "host", None)
+    return find() if find else None
+
+
 def scripted_expert(task: str) -> ExpertMaker:
     """The suite's own expert for a task: `scripted_expert(task)(hold=True)(obs, success)` is an action.
 
@@ -81,6 +108,13 @@ def scripted_expert(task: str) -> ExpertMaker:
     if maker is None:
         raise UserError(f"{task} has no scripted expert: give demonstrations with --demos PATH.")
     return maker
+
+
+def planned_expert(task: str) -> PlannerMaker | None:
+    """The suite's own planner for a task, if any: `planned_expert(task)(env, seed)(obs, success)` is an action."""
+    suite, name = _split(task)
+    find = getattr(_adapter(suite), "planned_expert", None)
+    return find(name) if find else None
 
 
 def _split(task: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Demonstrations by the suites' scripted experts, and the levels an agent is measured between.
+"""Demonstrations by the suites' scripted experts and planners, and the levels an agent is measured between.
 
 Episodes come from streams of their own: no demonstration is an episode that an agent trains or is evaluated on.
 """
@@ -18,7 +18,7 @@ from jaxtyping import Float32
 from cdred.data.demos import open_demos, save_demos
 from cdred.envs.base import Env
 from cdred.envs.grid import episode_seed
-from cdred.envs.registry import ExpertMaker, make, scripted_expert
+from cdred.envs.registry import make, planned_expert, scripted_expert
 from cdred.errors import UserError
 from cdred.types import DemoDataset, Trajectory
 
@@ -30,6 +30,8 @@ VERSIONED = ("metaworld", "mujoco", "numpy")
 RECIPE = 1
 
 Act = Callable[[Float32[np.ndarray, "*obs"], bool], Float32[np.ndarray, " A"]]
+# Of an environment, the seed of an episode, and whether to hold still after its first success.
+ExpertOf = Callable[[Env, int, bool], Act]
 
 
 class Level(NamedTuple):
@@ -69,7 +71,7 @@ def collect_scripted(
     max_attempts: int | None = None,
     on_episode: Callable[[int, int], None] | None = None,
 ) -> DemoDataset:
-    """`num` successful episodes of the task's scripted expert; the first n of them are what `num=n` collects.
+    """`num` successful episodes of the task's scripted expert or planner; the first n are what `num=n` collects.
 
     Where a pilot of eight episodes ends in success at least twice, only episodes that end in success are kept,
     elsewhere those with a success at any time; provenance says which. Its expert statistics are over all attempts.
@@ -87,27 +89,36 @@ def collect_scripted(
     """
     if num < 1:
         raise UserError(f"at least one demonstration is needed, got {num}.")
-    expert, env = scripted_expert(task), make(task)
+    (about, expert), env = _expert(task), make(task)
     try:
         pilots = {choice: _pilot(env, expert, seed, choice) for choice in ((False, True) if hold is None else (hold,))}
         hold = max(pilots, key=lambda choice: pilots[choice].success_end)
         at_end = pilots[hold].success_end * PILOT_EPISODES >= 2
         limit = max_attempts or 10 * num + 50
-        kept, attempts = _collect(env, lambda: expert(hold=hold), num, seed, at_end, limit, on_episode)
+        kept, attempts = _collect(env, lambda one: expert(env, one, hold), num, seed, at_end, limit, on_episode)
     finally:
         env.close()
-    provenance = _provenance(env, seed, hold, at_end, attempts)
+    provenance = _provenance(env, about, seed, hold, at_end, attempts)
     return DemoDataset(task, tuple(kept), provenance)
 
 
-def _pilot(env: Env, expert: ExpertMaker, seed: int, hold: bool) -> Level:
+def _expert(task: str) -> tuple[str, ExpertOf]:
+    """What the task's expert is, and its maker; raises UserError where there is none."""
+    planned = planned_expert(task)
+    if planned is not None:
+        return planned.about, planned
+    scripted = scripted_expert(task)
+    return "scripted", lambda _env, _seed, hold: scripted(hold=hold)
+
+
+def _pilot(env: Env, expert: ExpertOf, seed: int, hold: bool) -> Level:
     seeds = [episode_seed(seed, "demos", PILOT, index) for index in range(PILOT_EPISODES)]
-    return level([rollout(env, one, expert(hold=hold)) for one in seeds])
+    return level([rollout(env, one, expert(env, one, hold)) for one in seeds])
 
 
 def _collect(
     env: Env,
-    new_expert: Callable[[], Act],
+    expert: Callable[[int], Act],
     num: int,
     seed: int,
     at_end: bool,
@@ -118,10 +129,11 @@ def _collect(
     while len(kept) < num:
         if len(attempts) == limit:
             raise UserError(
-                f"the scripted expert of {env.spec.task} succeeded in {len(kept)} of {limit} episodes, {num} successes "
+                f"the expert of {env.spec.task} succeeded in {len(kept)} of {limit} episodes, {num} successes "
                 "were asked for: ask for fewer demonstrations, or give your own with --demos PATH."
             )
-        one = rollout(env, episode_seed(seed, "demos", COLLECTION, len(attempts)), new_expert())
+        number = episode_seed(seed, "demos", COLLECTION, len(attempts))
+        one = rollout(env, number, expert(number))
         attempts.append(one)
         if one.success_end if at_end else one.success_any:
             kept.append(one)
@@ -130,16 +142,18 @@ def _collect(
     return kept, attempts
 
 
-def _provenance(env: Env, seed: int, hold: bool, at_end: bool, attempts: list[Trajectory]) -> dict[str, object]:
+def _provenance(
+    env: Env, about: str, seed: int, hold: bool, at_end: bool, attempts: list[Trajectory]
+) -> dict[str, object]:
     return {
-        "expert": "scripted, holding still after the first success" if hold else "scripted",
+        "expert": f"{about}, holding still after the first success" if hold else about,
         "hold": hold,
         "kept": "success at the end" if at_end else "success at any time",
         "attempts": len(attempts),
         "expert_level": level(attempts)._asdict(),
         "action_repeat": env.spec.action_repeat,
         "seed": seed,
-        "versions": _versions(),
+        "versions": _versions() | getattr(env, "versions", {}),
     }
 
 
@@ -201,7 +215,7 @@ def cached_demos(
     Raises:
         UserError: as `collect_scripted`.
     """
-    scripted_expert(task)
+    _expert(task)
     folder = (Path(cache_dir) if cache_dir else default_cache_dir()) / task / _recipe_key()
     found = _smallest_holding(folder, num)
     if found is None:

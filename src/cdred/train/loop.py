@@ -56,8 +56,8 @@ class Run:
 
 def open_run(config: RunConfig, demos: DemoDataset | None, folder: Path, tracker: Tracker, say: Say) -> Run:
     """Make simulators, programs and the expert's store."""
-    grid = EnvGrid(config.task, config.seeds, config.envs, "train")
-    eval_grid = EnvGrid(config.task, config.seeds, config.envs, "eval")
+    grid = EnvGrid(config.task, config.seeds, config.envs, "train", workers=config.workers)
+    eval_grid = EnvGrid(config.task, config.seeds, config.envs, "eval", workers=config.workers)
     programs = make_programs(config, grid.spec)
     expert = None if demos is None else _expert_store(demos, grid.spec, config.mppi.horizon)
     return Run(config, programs, grid, eval_grid, expert, tracker, say, folder / "checkpoints")
