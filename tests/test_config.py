@@ -15,7 +15,8 @@ PRESETS = ["cpu", "paper", "debug"]
     ("episode_length", "gamma"), [(10, 0.95), (100, 0.95), (200, 0.975), (500, 0.99), (1000, 0.995), (5000, 0.995)]
 )
 def test_the_discount_follows_the_episodes_length(episode_length, gamma):
-    assert discount(episode_length) == pytest.approx(gamma)
+    assert discount(episode_length, 0.95) == pytest.approx(gamma)
+    assert discount(episode_length, 0.98) == pytest.approx(max(gamma, 0.98))
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -186,7 +186,7 @@ def demonstrations(config: RunConfig, spec: EnvSpec, say: Say) -> DemoDataset | 
     if config.algo not in IMITATORS:
         return None
     if not config.demos.isdigit():
-        return open_demos(config.demos, spec)
+        return open_demos(config.demos, spec, mixed_horizons=config.variable_horizon)
     demos = cached_demos(config.task, int(config.demos))
     say(f"demonstrations: {len(demos)} of {config.task}, {demos.provenance.get('expert', 'unknown expert')}")
     return demos

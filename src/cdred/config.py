@@ -113,6 +113,8 @@ class OptimConfig:
     """Adam's eps for the policy prior."""
     entropy_coef: float = 1e-4
     """beta: weight of the prior's entropy."""
+    least_discount: float = 0.98
+    """Lower bound of gamma, which is 1 - 5 / T for episodes of T decisions (paper: 0.95)."""
     discount_time: float = 0.5
     """lambda: weight of a loss one transition further into a segment."""
     tau: float = 0.05
@@ -129,6 +131,8 @@ class RunConfig:
     """The method: cdred, or tdmpc2, which learns from the environment's own reward and needs no demonstrations."""
     demos: str = "10"
     """A number of scripted demonstrations to collect (and cache), or the path of a demonstration file."""
+    variable_horizon: bool = False
+    """Accept demonstrations that were truncated at different lengths."""
     decisions: int = 5000
     """Decisions of the agent, per seed, over all its environments; rounded up to whole learn calls."""
     seeds: tuple[int, ...] = (0,)
@@ -180,7 +184,7 @@ def preset(name: PresetName) -> RunConfig:
             model=ModelConfig(512, 8, (256,), (512, 512), standardise=False, dropout=0.01),
             reward=RewardConfig(target_widths=(512, 512), predictor_widths=(1024, 1024, 1024)),
             mppi=PlannerConfig(num_samples=512, num_pi_trajs=24, num_elites=64, iterations=6, min_std=0.05),
-            optim=OptimConfig(batch_size=256, encoder_scale=0.3, tau=0.01),
+            optim=OptimConfig(batch_size=256, encoder_scale=0.3, least_discount=0.95, tau=0.01),
         )
     if name == "debug":
         return replace(
@@ -232,10 +236,10 @@ def check(config: RunConfig) -> None:
             raise UserError(f"{demand}.")
 
 
-def discount(episode_length: int) -> float:
-    """gamma = clip((T/5 - 1)/(T/5), 0.95, 0.995) for episodes of T decisions (arXiv 2310.16828)."""
+def discount(episode_length: int, least: float) -> float:
+    """gamma = clip((T/5 - 1)/(T/5), least, 0.995) for episodes of T decisions (arXiv 2310.16828: least = 0.95)."""
     fifth = episode_length / 5
-    return min(max((fifth - 1) / fifth, 0.95), 0.995)
+    return min(max((fifth - 1) / fifth, least), 0.995)
 
 
 def to_yaml(config: RunConfig) -> str:

@@ -15,23 +15,23 @@ from cdred.models.rewards.coupled_rnd import CoupledRND
 from cdred.types import EnvSpec, Segment
 
 KEY = jax.random.key(7)
-WARMUP, UPDATES, GAMMA = 100, 250, 0.95
+WARMUP, UPDATES, GAMMA = 100, 250, 0.98
 
 # From `update(state, batch, KEY)` below, past the warm-up; print `metrics` there to renew them, and say in the commit
 # why they changed. They pin losses, reward, target and gradient at once.
 GOLDEN = {
-    "loss": 2.595814,
-    "dynamics_loss": 0.05629759,
-    "critic_loss": 5.661612,
-    "reward_loss": 9.037008,
+    "loss": 2.5954978,
+    "dynamics_loss": 0.056297589,
+    "critic_loss": 5.6584506,
+    "reward_loss": 9.0370083,
     "reward_expert": -1.1823931,
     "reward_own": -2.5832314,
-    "target_value": -0.7173284,
-    "target_value_absmax": 3.8720906,
-    "grad_norm": 5.0996623,
-    "policy_grad_norm": 16.281456,
-    "policy_value": -0.21038118,
-    "q_scale": 1.1259195,
+    "target_value": -0.68052357,
+    "target_value_absmax": 3.8138552,
+    "grad_norm": 5.0983405,
+    "policy_grad_norm": 16.286198,
+    "policy_value": -0.21006081,
+    "q_scale": 1.1259336,
 }
 
 
@@ -290,7 +290,7 @@ def test_seeds_at_once_are_seeds_one_by_one(algorithm, make_batch, programs, upd
         assert_close(here.trainable, alone.trainable, rtol=1e-3, atol=1e-4)
 
 
-def test_the_imagined_return_is_discounted_rewards_and_a_final_value(algorithm, state):
+def test_the_imagined_return_is_discounted_rewards_and_a_final_value(config, algorithm, state):
     z = state.model.encode(jnp.array([0.5, -0.2, 1.0]))
     actions = jax.random.uniform(KEY, (3, 2), minval=-1.0)
     expected, latent = 0.0, z
@@ -300,7 +300,7 @@ def test_the_imagined_return_is_discounted_rewards_and_a_final_value(algorithm, 
     values = state.model.values(state.model.critics, latent, state.model.pi(latent).mode)
     expected += GAMMA**3 * float(values.mean())
     assert abs(float(values.mean())) > 1e-3
-    assert algorithm.discount == discount(100) == GAMMA
+    assert algorithm.discount == discount(100, config.optim.least_discount) == GAMMA
     assert float(algorithm.imagined_return(state, z, actions)) == pytest.approx(expected, rel=1e-4)
 
 

@@ -31,7 +31,7 @@ def make_algorithm(config: RunConfig, spec: EnvSpec) -> WorldModelAgent:
         "plan_actions": config.planner == "mppi",
         "standardised": config.model.standardise,
         "action_dim": spec.action_dim,
-        "discount": discount(spec.episode_length),
+        "discount": discount(spec.episode_length, optim.least_discount),
         "discount_time": optim.discount_time,
         "dynamics_coef": optim.dynamics_coef,
         "critic_coef": optim.critic_coef,

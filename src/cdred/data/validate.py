@@ -133,5 +133,6 @@ def _check_horizons(dataset: DemoDataset, source: str) -> None:
     if len(lengths) > 1:
         raise UserError(
             f"{source}: its episodes that did not terminate are {min(lengths)} to {max(lengths)} decisions long; the "
-            "length would tell good from bad. Keep one length, or allow it (mixed_horizons=True) if it is meant."
+            "length would tell good from bad. Keep one length, or accept it if it is meant (--variable-horizon, in "
+            "Python mixed_horizons=True)."
         )

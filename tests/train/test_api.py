@@ -1,0 +1,41 @@
+"""What `cdred.api` does before anything learns."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import cdred
+from cdred import api
+from cdred.errors import UserError
+from cdred.types import DemoDataset, EnvSpec, Trajectory
+
+SPEC = EnvSpec("probe/point", (4,), 2, 20, has_success=True)
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """Two truncated demonstrations of different lengths, and the settings of a run that is given them."""
+
+    def episode(steps):
+        return Trajectory(
+            obs=np.zeros((steps + 1, 4), np.float32),
+            action=np.zeros((steps, 2), np.float32),
+            reward=np.zeros(steps, np.float32),
+            terminated=False,
+            truncated=True,
+        )
+
+    cdred.save_demos(DemoDataset("probe/point", (episode(10), episode(12))), tmp_path / "mixed")
+    return replace(cdred.preset("debug"), task="probe/point", demos=str(tmp_path / "mixed"))
+
+
+def test_mixed_horizons_need_an_option(mixed):
+    with pytest.raises(UserError, match=r"10 to 12 decisions long.*--variable-horizon"):
+        api.demonstrations(mixed, SPEC, print)
+    accepted = api.demonstrations(replace(mixed, variable_horizon=True), SPEC, print)
+    assert [len(one) for one in accepted] == [10, 12]
+
+
+def test_a_method_that_does_not_imitate_reads_no_demonstrations(mixed):
+    assert api.demonstrations(replace(mixed, algo="tdmpc2", demos="no such file"), SPEC, print) is None
