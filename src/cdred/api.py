@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +27,7 @@ from cdred.train.agent import Agent, one_seed
 from cdred.train.demonstrate import Level, cached_demos, expert_level, random_level
 from cdred.train.evaluate import Evaluation, evaluate, evaluation_keys
 from cdred.train.film import film
+from cdred.train.interrupt import Stop, alone_in
 from cdred.train.loop import Outcome, make_programs, open_run, total_decisions, train_loop
 from cdred.train.origin import origin
 from cdred.train.programs import EVALUATE, INIT, seed_keys
@@ -51,6 +53,7 @@ def train(config: RunConfig | None = None, *, quiet: bool = False, **changes: An
 
     Raises:
         UserError: whatever about task, demonstrations, settings or folder cannot be used.
+        Interrupted: Ctrl-C or SIGTERM came; the state is saved. A second one ends the process as always.
     """
     config = config or preset(changes.get("preset", "cpu"))
     config = replace(config, **changes)
@@ -61,14 +64,13 @@ def train(config: RunConfig | None = None, *, quiet: bool = False, **changes: An
         return finished
     use_compilation_cache()
     parts = (_title(config), total_decisions(config), config.seeds, spec.has_success)
-    terminal = _Silent() if quiet else Terminal(*parts)
-    try:
-        return _train(config, folder, spec, terminal)
-    finally:
-        terminal.close()
+    with alone_in(folder), Stop().listening() as stop, closing(_Silent() if quiet else Terminal(*parts)) as terminal:
+        return _train(config, folder, spec, terminal, stop)
 
 
-def _train(config: RunConfig, folder: Path, spec: EnvSpec, terminal: "Terminal | _Silent") -> dict[str, Any]:
+def _train(
+    config: RunConfig, folder: Path, spec: EnvSpec, terminal: "Terminal | _Silent", stop: Stop
+) -> dict[str, Any]:
     made_with = origin()  # now, not at the end: the source tree may move on meanwhile
     demos = demonstrations(config, spec, terminal.message)
     levels = _levels(demos and expert_level(demos), random_level(config.task, RANDOM_EPISODES))
@@ -78,7 +80,8 @@ def _train(config: RunConfig, folder: Path, spec: EnvSpec, terminal: "Terminal |
     try:
         # The file of a resumed run has them already.
         (terminal if resumed else tracker).log(0, levels, "levels")
-        outcome = train_loop(open_run(config, demos, folder, tracker, terminal.message))
+        run = open_run(config, demos, folder, tracker, terminal.message)
+        outcome = train_loop(replace(run, stop=stop))
     finally:
         lines.close()
     result = _result(config, made_with, demos, outcome, levels)

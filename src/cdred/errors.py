@@ -6,3 +6,11 @@ class UserError(Exception):
 
     The command line prints it without a traceback and exits with code 2.
     """
+
+
+class Interrupted(Exception):
+    """A run was told to stop, and has saved itself. `code` is what a shell expects of a process that a signal ended."""
+
+    def __init__(self, message: str, code: int):
+        super().__init__(message)
+        self.code = code

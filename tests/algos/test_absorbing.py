@@ -41,7 +41,8 @@ def trained(algorithm, expert, own, updates):
 
 
 def build(config, **changes):
-    return make_algorithm(replace(config, optim=replace(config.optim, learning_rate=3e-3), **changes), MORTAL)
+    optim = replace(config.optim, learning_rate=3e-3, least_discount=0.95)
+    return make_algorithm(replace(config, optim=optim, **changes), MORTAL)
 
 
 def absorbing_reward(state):

@@ -4,7 +4,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from cdred.errors import UserError
+from cdred.errors import Interrupted, UserError
 
 # Verb: the module whose `main(arguments)` serves it, and what `cdred --help` says of it.
 VERBS = {
@@ -18,7 +18,7 @@ USAGE = "usage: cdred VERB ...\n\n{verbs}\n\n`cdred VERB --help` tells more."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 when it finished, 2 for what the user can mend, 130 when interrupted."""
+    """Run one command; 0 when it finished, 2 for what the user can mend, 130 or 143 when told to stop."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):
         print(_usage())
@@ -31,6 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"cdred: {error}", file=sys.stderr)
         return 2
+    except Interrupted as stopped:
+        print(f"cdred: {stopped}", file=sys.stderr)
+        return stopped.code
     except KeyboardInterrupt:
         print("cdred: interrupted; the same command goes on from the last checkpoint.", file=sys.stderr)
         return 130

@@ -13,11 +13,12 @@ from cdred.algos.make import make_algorithm
 from cdred.config import RunConfig
 from cdred.data.replay import Replay, from_trajectories, replay_bytes
 from cdred.envs.grid import EnvGrid
-from cdred.errors import UserError
+from cdred.errors import Interrupted, UserError
 from cdred.track.sinks import Tracker
 from cdred.train import checkpoint
 from cdred.train.collect import collect
 from cdred.train.evaluate import Evaluation, evaluate, evaluation_keys
+from cdred.train.interrupt import Stop
 from cdred.train.programs import ACT, EVALUATE, LEARN, Programs, seed_keys
 from cdred.train.state import TrainState
 from cdred.types import DemoDataset, EnvSpec
@@ -46,6 +47,7 @@ class Run:
     tracker: Tracker
     say: Say
     checkpoints: Path
+    stop: Stop = field(default_factory=Stop)
     pending: list = field(default_factory=list)
 
     def __post_init__(self):
@@ -84,6 +86,9 @@ def train_loop(run: Run) -> Outcome:
     """Train to the end from wherever the run's folder says it is, then evaluate.
 
     The state is saved after the last decision and before the last evaluation, so nothing learned can be lost to it.
+
+    Raises:
+        Interrupted: it was told to stop, and has saved the state.
     """
     config, clock = run.config, Clock()
     with run.grid, run.eval_grid:
@@ -100,8 +105,11 @@ def train_loop(run: Run) -> Outcome:
                 run.tracker.log(now, _drain(run) | clock.rates(now, total) | {"updates": updates}, "train")
             if crossed(before, now, config.eval_every) and now < total:
                 state = _evaluate(run, state, config.eval_episodes)[0]
-            if crossed(before, now, config.checkpoint_every) or now >= total:
+            if crossed(before, now, config.checkpoint_every) or now >= total or run.stop:
                 _save(run, state, clock)
+            if run.stop.signal:
+                where = f"stopped at decision {now:,} of {total:,}, saved in {run.checkpoints.parent}"
+                raise Interrupted(f"{where}; the same command goes on.", 128 + run.stop.signal)
         evaluation = _evaluate(run, state, config.final_episodes)[1]
     return Outcome(evaluation, int(state.decisions), updates, clock.seconds())
 

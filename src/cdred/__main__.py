@@ -1,0 +1,7 @@
+"""`python -m cdred` is the `cdred` command."""
+
+import sys
+
+from cdred.cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,108 @@
+"""Told to stop, a run saves itself and can go on as if nothing had been; and nobody else may touch its folder."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+import cdred
+from cdred.errors import Interrupted, UserError
+from cdred.train import checkpoint
+from cdred.train.interrupt import SIGNALS, Stop, alone_in
+
+PATIENCE = 300
+
+
+def config(out, **changes):
+    base = replace(cdred.preset("debug"), task="probe/point", demos="3", video=False, out=str(out))
+    return replace(base, **changes)
+
+
+def arrays(run):
+    return load_file(checkpoint.latest(run / "checkpoints") / checkpoint.ARRAYS)
+
+
+def test_a_signal_is_taken_down_and_the_handlers_are_given_back():
+    before = [signal.getsignal(number) for number in SIGNALS]
+    with Stop().listening() as stop:
+        assert not stop
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop
+        assert stop.signal == signal.SIGTERM
+        with pytest.raises(KeyboardInterrupt):
+            # The second one is not taken down.
+            signal.raise_signal(signal.SIGINT)
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, monkeypatch):
+    from cdred.train import loop
+
+    cdred.train(config(tmp_path / "whole"), quiet=True)
+    whole = loop._collect
+
+    def interrupted(run, state):
+        # While the decisions from 140 on are collected: away from every multiple of `checkpoint_every`.
+        if int(state.decisions) == 140:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return whole(run, state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_collect", interrupted)
+        with pytest.raises(Interrupted, match=r"stopped at decision 160 of 200.*goes on"):
+            cdred.train(config(tmp_path / "run"), quiet=True)
+    assert checkpoint.latest(tmp_path / "run" / "checkpoints").name == "000000160"
+    assert not (tmp_path / "run" / "result.json").exists()
+    cdred.train(config(tmp_path / "run"), quiet=True)
+    one, other = arrays(tmp_path / "whole"), arrays(tmp_path / "run")
+    assert one.keys() == other.keys()
+    assert [name for name in one if not np.array_equal(one[name], other[name], equal_nan=True)] == []
+
+
+def test_sigterm_ends_the_command_with_its_code_and_one_line(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "cdred",
+        "train",
+        "probe/point",
+        "--preset",
+        "debug",
+        "--decisions",
+        "1000000",
+    ]
+    command += ["--video", "False", "--eval-every", "10000000", "--out", str(tmp_path / "run")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + PATIENCE
+        while '"train"' not in _read(tmp_path / "run" / "metrics.jsonl") and process.poll() is None:
+            assert time.monotonic() < deadline, "no metrics yet"
+            time.sleep(0.2)
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 128 + signal.SIGTERM, said
+    assert said.count("\n") == 1
+    assert "stopped at decision" in said
+    assert checkpoint.latest(tmp_path / "run" / "checkpoints") is not None
+
+
+def _read(path):
+    return path.read_text() if path.exists() else ""
+
+
+def test_a_folder_is_held_by_one_process_and_free_when_it_has_died(tmp_path):
+    hold = "import sys, time; from pathlib import Path; from cdred.train.interrupt import alone_in\n"
+    hold += "with alone_in(Path(sys.argv[1])): print('held', flush=True); time.sleep(1000)"
+    with subprocess.Popen([sys.executable, "-c", hold, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match=rf"trained in by process {other.pid}"), alone_in(tmp_path):
+            pass
+        other.kill()
+        other.wait()
+    with alone_in(tmp_path):
+        assert (tmp_path / ".lock").read_text() == f"process {os.getpid()}"
