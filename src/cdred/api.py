@@ -73,7 +73,7 @@ def _train(
 ) -> dict[str, Any]:
     made_with = origin()  # now, not at the end: the source tree may move on meanwhile
     demos = demonstrations(config, spec, terminal.message)
-    levels = _levels(demos and expert_level(demos), random_level(config.task, RANDOM_EPISODES))
+    levels = _levels(expert_level(demos) if demos else None, random_level(config.task, RANDOM_EPISODES))
     resumed = checkpoint.latest(folder / "checkpoints")
     lines = JsonLines(folder / "metrics.jsonl", int(resumed.name) if resumed else -1)
     tracker = Trackers([lines, terminal])
@@ -277,7 +277,9 @@ def _result(
 ) -> dict[str, Any]:
     scores: dict[str, Any] = _scores(outcome.evaluation) | levels
     worst, best = levels["random_return"], levels["expert_return"]
-    scores["normalized"] = None if best is None else [normalized(one, worst, best) for one in scores["return"]]
+    scores["normalized"] = None
+    if worst is not None and best is not None:
+        scores["normalized"] = [normalized(one, worst, best) for one in scores["return"]]
     return {
         "task": config.task,
         "algo": config.algo,

@@ -1,7 +1,7 @@
 """What the training loop asks of a method."""
 
 from abc import abstractmethod
-from typing import Generic, NamedTuple, TypeVar
+from typing import ClassVar, Generic, NamedTuple, TypeVar
 
 import equinox as eqx
 from jaxtyping import Array, Bool, Float, Key
@@ -29,7 +29,7 @@ class Algorithm(eqx.Module, Generic[State]):
         imitates: whether it learns from demonstrations; `Batch.expert` is None otherwise.
     """
 
-    imitates: eqx.AbstractClassVar[bool]
+    imitates: ClassVar[bool]
 
     @abstractmethod
     def init(self, key: Key[Array, ""]) -> State:

@@ -11,7 +11,7 @@ from cdred.models.rewards.coupled_rnd import CoupledRND, distillation_loss, targ
 from cdred.types import Segment
 
 
-class CDRED(WorldModelAgent):
+class CDRED(WorldModelAgent[CoupledRND]):
     """Be where the expert was, away from where you already go: both densities are learned beside the world model."""
 
     imitates: ClassVar[bool] = True

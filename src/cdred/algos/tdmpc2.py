@@ -11,7 +11,7 @@ from cdred.models.rewards.supervised import SupervisedReward
 from cdred.types import Segment
 
 
-class TDMPC2(WorldModelAgent):
+class TDMPC2(WorldModelAgent[SupervisedReward]):
     """The reward is regressed, and shapes the latents; there is no expert."""
 
     imitates: ClassVar[bool] = False

@@ -5,7 +5,7 @@ A method is a subclass that says what its reward model learns, and from which da
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
@@ -21,6 +21,8 @@ from cdred.nn.layers import Ensemble
 from cdred.nn.standardise import Standardise
 from cdred.planning.mppi import MPPI, PlanState
 from cdred.types import Segment
+
+Reward = TypeVar("Reward", bound=RewardModel)
 
 
 class Trainable(NamedTuple):
@@ -40,7 +42,7 @@ class LearnerState(eqx.Module):
     """
 
     model: WorldModel
-    reward: RewardModel
+    reward: Any
     target_critics: Ensemble
     q_scale: Float[Array, ""]
     model_opt: optax.OptState
@@ -64,7 +66,7 @@ class Scores(NamedTuple):
     reward: Float[Array, "N H"]
 
 
-class WorldModelAgent(Algorithm[LearnerState]):
+class WorldModelAgent(Algorithm[LearnerState], Generic[Reward]):
     """World model, critics, prior and planner. The fields are settings; `init` makes networks.
 
     Attributes:
@@ -95,9 +97,7 @@ class WorldModelAgent(Algorithm[LearnerState]):
     warmup_updates: int = eqx.field(static=True)
 
     @abstractmethod
-    def score(
-        self, reward: RewardModel, latents: Float[Array, "N T Z"], segments: Segment, key: Key[Array, ""]
-    ) -> Scores:
+    def score(self, reward: Reward, latents: Float[Array, "N T Z"], segments: Segment, key: Key[Array, ""]) -> Scores:
         """What the reward model learns from segments, the expert's first, and says of them.
 
         The rewards must come without gradient; whether the loss shapes the latents is the method's choice.

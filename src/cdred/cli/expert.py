@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> None:
     """Train, record with progress, describe."""
     options = tyro.cli(Expert, args=arguments, prog="cdred expert")
     from cdred.api import make_expert
-    from cdred.cli.demos import info
+    from cdred.cli.demos import Info, info
 
     with Progress(auto_refresh=False) as progress:
         bar = progress.add_task(options.task, total=options.num, visible=False)
@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> None:
             progress.update(bar, completed=kept, description=text, visible=True, refresh=True)
 
         make_expert(run_config(options), options.out, num=options.num, threshold=options.threshold, on_episode=show)
-    info(options.out)
+    info(Info(options.out))
 
 
 def run_config(options: Expert) -> RunConfig:

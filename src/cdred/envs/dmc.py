@@ -17,7 +17,8 @@ DEFAULT_RENDER_SIZE = 240
 class DMControl:
     """One task of the suite, e.g. `cheetah-run` or `ball_in_cup-catch`.
 
-    A discount of 0 is a termination; any other end is a truncation.
+    A discount of 0 would be a termination, which no task of the suite but the excluded lqr knows; any other end is a
+    truncation.
     """
 
     def __init__(self, name: str, render_size: int | None = None):

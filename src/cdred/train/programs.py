@@ -78,7 +78,7 @@ class Programs:
 
         Metrics are means over the updates, but for `grad_norm_max`.
         """
-        sample_expert = _sampler(expert, self.batch_size, self.horizon)
+        sample_expert = _sampler(expert, self.batch_size, self.horizon) if expert is not None else lambda _key: None
 
         def one_seed(learner, replay, key):
             sample_own = _sampler(replay, self.batch_size, self.horizon)
@@ -99,17 +99,16 @@ class Programs:
         """The learners told how the observations in their stores are distributed, both stores counting the same."""
 
         def one_seed(learner, replay):
-            means, variances = zip(*(s.obs_moments() for s in (replay, expert) if s is not None), strict=True)
-            mean = sum(means) / len(means)
-            variance = sum(v + (m - mean) ** 2 for m, v in zip(means, variances, strict=True)) / len(means)
+            moments = [store.obs_moments() for store in (replay, expert) if store is not None]
+            means, variances = (jnp.stack(of_stores) for of_stores in zip(*moments, strict=True))
+            mean = jnp.mean(means, axis=0)
+            variance = jnp.mean(variances + (means - mean[None]) ** 2, axis=0)
             return self.algorithm.standardise(learner, mean, jnp.sqrt(variance))
 
         return jax.vmap(one_seed)(learner, replay)
 
 
-def _sampler(replay: Replay | None, batch_size: int, horizon: int) -> Callable[[Key[Array, ""]], Segment | None]:
-    """Draws batches from a store that stays as it is; nothing from no store."""
-    if replay is None:
-        return lambda _key: None
+def _sampler(replay: Replay, batch_size: int, horizon: int) -> Callable[[Key[Array, ""]], Segment]:
+    """Draws batches from a store that stays as it is."""
     index = replay.index(horizon)
     return lambda key: replay.sample(index, key, batch_size, horizon)
