@@ -31,8 +31,8 @@ class ModelConfig:
     """Critics in the ensemble."""
     num_bins: int = 101
     """Bins of a critic's two-hot value distribution over symlog values in [-10, 10]."""
-    standardise: bool = True
-    """Bring observations to one scale, that of the demonstrations and the random episodes."""
+    standardise: bool = False
+    """Bring observations to one scale, that of the demonstrations and the random episodes (docs/defaults.md)."""
     dropout: float = 0.0
     """Dropout on the critics' first layer while learning."""
 
@@ -109,15 +109,15 @@ class OptimConfig:
     """c_r: weight of the predictors' loss."""
     termination_coef: float = 1.0
     """Weight of the termination head's loss, where the world can end."""
-    policy_eps: float = 1e-5
+    policy_eps: float = 1e-8
     """Adam's eps for the policy prior."""
     entropy_coef: float = 1e-4
     """beta: weight of the prior's entropy."""
-    least_discount: float = 0.98
-    """Lower bound of gamma, which is 1 - 5 / T for episodes of T decisions (paper: 0.95)."""
+    least_discount: float = 0.95
+    """Lower bound of gamma, which is 1 - 5 / T for episodes of T decisions."""
     discount_time: float = 0.5
     """lambda: weight of a loss one transition further into a segment."""
-    tau: float = 0.05
+    tau: float = 0.01
     """Step of the target critics, and of the Q-scale, towards the present."""
 
 
@@ -181,10 +181,10 @@ def preset(name: PresetName) -> RunConfig:
             eval_every=20_000,
             checkpoint_every=20_000,
             log_every=1000,
-            model=ModelConfig(512, 8, (256,), (512, 512), standardise=False, dropout=0.01),
+            model=ModelConfig(512, 8, (256,), (512, 512), dropout=0.01),
             reward=RewardConfig(target_widths=(512, 512), predictor_widths=(1024, 1024, 1024)),
             mppi=PlannerConfig(num_samples=512, num_pi_trajs=24, num_elites=64, iterations=6, min_std=0.05),
-            optim=OptimConfig(batch_size=256, encoder_scale=0.3, least_discount=0.95, tau=0.01),
+            optim=OptimConfig(batch_size=256, encoder_scale=0.3, policy_eps=1e-5),
         )
     if name == "debug":
         return replace(

@@ -41,7 +41,7 @@ def trained(algorithm, expert, own, updates):
 
 
 def build(config, **changes):
-    optim = replace(config.optim, learning_rate=3e-3, least_discount=0.95)
+    optim = replace(config.optim, learning_rate=3e-3, tau=0.05)
     return make_algorithm(replace(config, optim=optim, **changes), MORTAL)
 
 

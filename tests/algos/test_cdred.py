@@ -15,23 +15,23 @@ from cdred.models.rewards.coupled_rnd import CoupledRND
 from cdred.types import EnvSpec, Segment
 
 KEY = jax.random.key(7)
-WARMUP, UPDATES, GAMMA = 100, 250, 0.98
+WARMUP, UPDATES, GAMMA = 100, 250, 0.95
 
 # From `update(state, batch, KEY)` below, past the warm-up; print `metrics` there to renew them, and say in the commit
 # why they changed. They pin losses, reward, target and gradient at once.
 GOLDEN = {
-    "loss": 2.5954978,
-    "dynamics_loss": 0.056297589,
-    "critic_loss": 5.6584506,
-    "reward_loss": 9.0370083,
+    "loss": 2.595814,
+    "dynamics_loss": 0.05629759,
+    "critic_loss": 5.661612,
+    "reward_loss": 9.037008,
     "reward_expert": -1.1823931,
     "reward_own": -2.5832314,
-    "target_value": -0.68052357,
-    "target_value_absmax": 3.8138552,
-    "grad_norm": 5.0983405,
-    "policy_grad_norm": 16.286198,
-    "policy_value": -0.21006081,
-    "q_scale": 1.1259336,
+    "target_value": -0.7173284,
+    "target_value_absmax": 3.8720906,
+    "grad_norm": 5.0996623,
+    "policy_grad_norm": 16.281456,
+    "policy_value": -0.21038118,
+    "q_scale": 1.0251839,
 }
 
 

@@ -23,7 +23,9 @@ def kept():
 
 @pytest.fixture
 def programs(config, spec, kept):
-    algorithm = make_algorithm(replace(config, mppi=replace(config.mppi, iterations=1)), spec)
+    algorithm = make_algorithm(
+        replace(config, mppi=replace(config.mppi, iterations=1), model=replace(config.model, standardise=True)), spec
+    )
     return kept.setdefault("programs", Programs(algorithm, horizon=3, batch_size=4, updates=2))
 
 
