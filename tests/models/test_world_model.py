@@ -17,7 +17,7 @@ Z, A = 16, 2
 ALIVE = jnp.zeros(3, bool)
 
 
-def make(terminates):
+def make(terminates=False, standardise=False):
     return WorldModel.create(
         4,
         A,
@@ -29,13 +29,14 @@ def make(terminates):
         dropout=0.0,
         two_hot=TwoHot(21),
         terminates=terminates,
+        standardise=standardise,
         key=KEY,
     )
 
 
 @pytest.fixture
 def model():
-    return make(False)
+    return make()
 
 
 def ends(logit):
@@ -127,9 +128,15 @@ def test_a_world_without_end_is_imagined_as_the_dynamics_have_it(model, z):
     np.testing.assert_array_equal(model.imagine(z, jnp.ones(A)), model.next(z, jnp.ones(A)))
 
 
+def test_without_standardisation_an_observation_is_seen_as_it_is(model):
+    assert model.standardise is None
+    large = jnp.array([30.0, 1.0, 1.0, 1.0])
+    assert not jnp.allclose(model.encode(large), model.encode(large.at[0].set(10.0)))
+
+
 def test_observations_are_standardised_before_they_are_encoded(model):
     mean, std = jnp.array([1.0, -2.0, 0.0, 5.0]), jnp.array([2.0, 0.1, 0.02, 1.0])
-    fitted = eqx.tree_at(lambda m: m.standardise, model, Standardise.fitted(mean, std))
+    fitted = eqx.tree_at(lambda m: m.standardise, make(standardise=True), Standardise.fitted(mean, std))
     obs = jnp.array([3.0, -1.9, 0.2, 100.0])
     # The third hardly moves, so it is divided by 0.1; the fourth is beyond the limit.
     np.testing.assert_allclose(fitted.encode(obs), model.encode(jnp.array([1.0, 1.0, 2.0, 10.0])), rtol=1e-4)

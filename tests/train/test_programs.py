@@ -115,3 +115,12 @@ def test_without_demonstrations_only_what_was_lived_counts(programs, spec):
     own = np.asarray(jax.random.normal(jax.random.key(SEEDS[1]), (STEPS + 1, ENVS, 3))).reshape(-1, 3)
     np.testing.assert_allclose(learner.model.standardise.mean[1], own.mean(0), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(learner.model.standardise.std[1], own.std(0), rtol=1e-4)
+
+
+def test_a_model_that_does_not_standardise_is_left_as_it_is(config, spec, expert):
+    plain = Programs(make_algorithm(config, spec), horizon=3, batch_size=4, updates=2)
+    before = plain.init(seed_keys(SEEDS, INIT))
+    leaves = [np.asarray(x) for x in jax.tree.leaves(before)]
+    after = plain.standardise(before, lived(spec, SEEDS), expert)
+    assert all(np.array_equal(a, b) for a, b in zip(leaves, jax.tree.leaves(after), strict=True))
+    assert after.model.standardise is None

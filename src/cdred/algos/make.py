@@ -29,7 +29,6 @@ def make_algorithm(config: RunConfig, spec: EnvSpec) -> WorldModelAgent:
         "model_optimiser": _model_optimiser(optim),
         "policy_optimiser": _policy_optimiser(optim),
         "plan_actions": config.planner == "mppi",
-        "standardised": config.model.standardise,
         "action_dim": spec.action_dim,
         "discount": discount(spec.episode_length, optim.least_discount),
         "discount_time": optim.discount_time,
@@ -59,6 +58,7 @@ def _world_model(config: ModelConfig, spec: EnvSpec, *, key) -> WorldModel:
         dropout=config.dropout,
         two_hot=TwoHot(config.num_bins),
         terminates=spec.terminates,
+        standardise=config.standardise,
         key=key,
     )
 

@@ -73,7 +73,6 @@ class WorldModelAgent(Algorithm[LearnerState], Generic[Reward]):
         make_model, make_reward: build fresh networks from a key.
         planner: MPPI's settings; its horizon is also a segment's length.
         plan_actions: plan with MPPI, or act from the prior alone.
-        standardised: bring observations to one scale.
         action_dim: components of an action.
         discount: gamma.
     """
@@ -84,7 +83,6 @@ class WorldModelAgent(Algorithm[LearnerState], Generic[Reward]):
     model_optimiser: optax.GradientTransformation = eqx.field(static=True)
     policy_optimiser: optax.GradientTransformation = eqx.field(static=True)
     plan_actions: bool = eqx.field(static=True)
-    standardised: bool = eqx.field(static=True)
     action_dim: int = eqx.field(static=True)
     discount: float = eqx.field(static=True)
     discount_time: float = eqx.field(static=True)
@@ -122,7 +120,7 @@ class WorldModelAgent(Algorithm[LearnerState], Generic[Reward]):
         return PlanState.create(self.planner.horizon, self.action_dim)
 
     def standardise(self, state: LearnerState, mean, std) -> LearnerState:
-        if not self.standardised:
+        if state.model.standardise is None:
             return state
         return eqx.tree_at(lambda s: s.model.standardise, state, Standardise.fitted(mean, std))
 

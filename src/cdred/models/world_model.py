@@ -22,7 +22,7 @@ class WorldModel(eqx.Module):
     a latent that no encoder yields and no action leaves.
     """
 
-    standardise: Standardise
+    standardise: Standardise | None
     encoder: MLP
     dynamics: MLP
     critics: Ensemble
@@ -46,13 +46,14 @@ class WorldModel(eqx.Module):
         dropout: float,
         two_hot: TwoHot,
         terminates: bool = False,
+        standardise: bool = False,
         key: Key[Array, ""],
     ) -> Self:
         """Fresh networks; the critics' heads start at zero, so every value starts at 0."""
         ke, kd, kq, kp = jax.random.split(key, 4)
         kt = jax.random.fold_in(key, 4)
         return cls(
-            standardise=Standardise.identity(obs_dim),
+            standardise=Standardise.identity(obs_dim) if standardise else None,
             encoder=MLP(obs_dim, encoder_widths, latent_dim, key=ke, simnorm_group=simnorm_dim),
             dynamics=MLP(latent_dim + action_dim, widths, latent_dim, key=kd, simnorm_group=simnorm_dim),
             critics=Ensemble(
@@ -76,7 +77,8 @@ class WorldModel(eqx.Module):
 
     def encode(self, obs: Float[Array, "*obs"]) -> Float[Array, " Z"]:
         """h(obs)."""
-        return self.encoder(self.standardise(obs.reshape(-1)))
+        flat = obs.reshape(-1)
+        return self.encoder(flat if self.standardise is None else self.standardise(flat))
 
     def next(self, z: Float[Array, " Z"], action: Float[Array, " A"]) -> Float[Array, " Z"]:
         """d(z, a)."""

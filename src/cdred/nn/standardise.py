@@ -20,7 +20,7 @@ class Standardise(eqx.Module):
 
     @classmethod
     def identity(cls, dim: int) -> Self:
-        """What leaves x as it is, but for the clipping."""
+        """Until it is known how x is distributed: nothing but the clipping."""
         return cls(jnp.zeros(dim), jnp.ones(dim))
 
     @classmethod
