@@ -24,7 +24,7 @@ from cdred.track.sinks import JsonLines, Tracker, Trackers
 from cdred.track.terminal import Terminal
 from cdred.train import checkpoint
 from cdred.train.agent import Agent, one_seed
-from cdred.train.demonstrate import Level, cached_demos, expert_level, random_level
+from cdred.train.demonstrate import Level, expert_level, numbered_demos, random_level
 from cdred.train.evaluate import Evaluation, evaluate, evaluation_keys
 from cdred.train.film import film
 from cdred.train.interrupt import Stop, alone_in
@@ -190,7 +190,7 @@ def demonstrations(config: RunConfig, spec: EnvSpec, say: Say) -> DemoDataset | 
         return None
     if not config.demos.isdigit():
         return open_demos(config.demos, spec, mixed_horizons=config.variable_horizon)
-    demos = cached_demos(config.task, int(config.demos))
+    demos = numbered_demos(config.task, int(config.demos))
     say(f"demonstrations: {len(demos)} of {config.task}, {demos.provenance.get('expert', 'unknown expert')}")
     return demos
 

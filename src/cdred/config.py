@@ -63,6 +63,8 @@ class RewardConfig:
     """How the count estimate y is reduced over the embedding."""
     variance_floor: float = 1e-3
     """Added to the targets' variance before it divides."""
+    average_rate: float = 1.0
+    """Step of the predictors' moving averages, which the reward is read from (1: from the predictors themselves)."""
     warmup_updates: int = 500
     """Updates that fit the predictors and the dynamics before critics and prior see any reward (trap 3)."""
 
@@ -113,6 +115,8 @@ class OptimConfig:
     """Adam's eps for the policy prior."""
     entropy_coef: float = 1e-4
     """beta: weight of the prior's entropy."""
+    imitation_coef: float = 0.0
+    """Weight of the prior's squared distance from the expert's actions."""
     least_discount: float = 0.95
     """Lower bound of gamma, which is 1 - 5 / T for episodes of T decisions."""
     discount_time: float = 0.5

@@ -158,6 +158,24 @@ def test_targets_are_never_touched(fresh, state, update, batch):
         assert changed(after.reward.predictors, start.reward.predictors)
 
 
+def test_the_prior_is_drawn_to_the_experts_actions_from_the_first_update_on(config, spec, make_batch):
+    """All of the updates are warm-up, so nothing else moves it."""
+    optim = replace(config.optim, imitation_coef=1.0, learning_rate=3e-3)
+    reward = replace(config.reward, warmup_updates=UPDATES)
+    algorithm = make_algorithm(replace(config, optim=optim, reward=reward), spec)
+
+    def step(state, key):
+        batch_key, update_key = jax.random.split(key)
+        return algorithm.update(state, make_batch(batch_key, 8, False), update_key)
+
+    _, metrics = jax.jit(lambda k: jax.lax.scan(step, algorithm.init(k), jax.random.split(k, UPDATES)))(KEY)
+    distance = metrics["imitation_loss"]
+    # Two components whose noise has a variance of 0.1^2 / 3, at three times of weight 1, 1/2, 1/4.
+    assert float(distance[-50:].mean()) == pytest.approx(2 * 0.1**2 / 3 * 1.75, rel=0.2)
+    assert float(distance[0]) > 0.2
+    assert float(metrics["policy_grad_norm"].min()) > 0
+
+
 def test_in_the_warm_up_critics_and_prior_rest_and_everything_else_learns(fresh, update, batch):
     after, metrics = update(fresh, batch, KEY)
     assert identical(after.model.critics, fresh.model.critics)
@@ -179,6 +197,15 @@ def test_the_warm_up_lasts_as_many_updates_as_told(config, fresh, update, batch)
         assert identical(after.model.policy, start.model.policy) != learns
 
 
+def test_the_averages_follow_the_predictors_after_each_step(config, spec, batch):
+    algorithm = make_algorithm(replace(config, reward=replace(config.reward, average_rate=0.25)), spec)
+    state = jax.jit(algorithm.init)(jax.random.key(0))
+    after, _ = jax.jit(algorithm.update)(state, batch, KEY)
+    expected = jax.tree.map(lambda a, p: 0.75 * a + 0.25 * p, state.reward.averages, after.reward.predictors)
+    assert_close(after.reward.averages, expected, rtol=1e-5, atol=1e-7)
+    assert changed(after.reward.predictors, state.reward.predictors)
+
+
 def test_after_the_warm_up_everything_learns(state, update, batch):
     after, metrics = update(state, batch, KEY)
     assert changed(after.trainable, state.trainable)
@@ -194,9 +221,9 @@ def test_target_critics_follow_by_tau(config, state, update, batch):
     assert changed(after.target_critics, state.target_critics)
 
 
-def test_the_policys_step_changes_nothing_of_the_model(algorithm, state, programs):
+def test_the_policys_step_changes_nothing_of_the_model(algorithm, state, batch, programs):
     latents = jax.nn.softmax(jax.random.normal(KEY, (16, 4, 16)))
-    after, _ = compile_once(programs, "policy", algorithm._update_policy)(state, latents, KEY)
+    after, _ = compile_once(programs, "policy", algorithm._update_policy)(state, batch, latents, KEY)
     assert changed(after.model.policy, state.model.policy)
     assert identical(after.trainable, state.trainable)
     assert identical(after.model_opt, state.model_opt)
@@ -241,7 +268,13 @@ def test_the_encoder_learns_at_a_fraction_of_the_step(config, state, update, bat
     assert largest["encoder"] == pytest.approx(rate * config.optim.encoder_scale, rel=0.01)
 
 
-def test_the_shared_pass_gives_each_store_its_own_predictor_and_the_true_reward(algorithm, state):
+@pytest.mark.parametrize("rate", [1.0, 0.1])
+def test_each_store_is_fitted_by_its_own_predictor_and_the_reward_is_the_true_one(config, spec, rate):
+    """Whether one pass serves both, or the reward is read from averages."""
+    algorithm = make_algorithm(replace(config, reward=replace(config.reward, average_rate=rate)), spec)
+    state = algorithm.init(jax.random.key(0))
+    moved = jax.tree.map(lambda p: p + 0.1, state.reward.predictors)
+    state = eqx.tree_at(lambda s: s.reward.predictors, state, moved)
     z = jax.nn.softmax(jax.random.normal(KEY, (8, 4, 16)))
     action = jax.random.uniform(KEY, (8, 3, 2), minval=-1.0)
     segments = Segment(jnp.zeros((8, 4, 3)), action, jnp.zeros((8, 3)), jnp.zeros((8, 4), bool))

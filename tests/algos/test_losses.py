@@ -119,6 +119,15 @@ def test_the_policys_loss_is_lowered_by_better_actions(latents):
     assert float(after.mode.min()) > float(model.pi(latents[0, 0]).mode.min())
 
 
+def test_the_imitation_loss_is_the_distance_of_the_priors_mode_from_the_experts_actions(model, latents):
+    """Off by 0.5 in one component: 0.25 per transition, whatever the prior's spread; nothing after the end."""
+    modes = jax.vmap(jax.vmap(lambda z: model.pi(z).mode))(latents)
+    action, over = modes.at[..., 0].add(0.5), jnp.zeros((N, H), bool).at[:, 2].set(True)
+    loss = losses.imitation_loss(model.policy, model, latents, action, over, 0.5)
+    assert float(loss) == pytest.approx(0.25 * (1 + 0.5), rel=1e-5)
+    assert float(losses.imitation_loss(model.policy, model, latents, modes, over, 0.5)) == 0.0
+
+
 def test_two_of_draws_every_pair_equally_often_and_no_twins():
     pairs = np.sort(jax.vmap(lambda k: losses.two_of(5, k))(jax.random.split(KEY, 3000)), axis=1)
     distinct, counts = np.unique(pairs, axis=0, return_counts=True)
@@ -130,9 +139,3 @@ def test_two_of_draws_every_pair_equally_often_and_no_twins():
 def test_the_range_of_values_is_their_middle_ninety_percent():
     assert float(losses.q_range(jnp.arange(101.0).reshape(1, 101))) == pytest.approx(90.0)
     assert float(losses.q_range(jnp.full((4, 4), 7.0))) == 1.0
-
-
-def test_a_moving_average_takes_a_step_towards_the_new():
-    moved = losses.ema((jnp.zeros(2), jnp.ones(())), (jnp.array([1.0, -2.0]), jnp.ones(())), 0.1)
-    np.testing.assert_allclose(moved[0], [0.1, -0.2], rtol=1e-6)
-    assert moved[1] == 1.0

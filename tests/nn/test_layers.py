@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cdred.nn.layers import MLP, Ensemble, LayerNorm, Linear, NormedLinear, mish, simnorm
+from cdred.nn.layers import MLP, Ensemble, LayerNorm, Linear, NormedLinear, ema, mish, simnorm
 
 KEY = jax.random.key(0)
 GRID = jnp.linspace(-50.0, 50.0, 2001)
@@ -151,3 +151,9 @@ def test_every_member_drops_by_a_mask_of_its_own():
     same, other = twins(jnp.ones(4), KEY)
     np.testing.assert_array_equal(*twins(jnp.ones(4)))
     assert not jnp.array_equal(same, other)
+
+
+def test_a_moving_average_takes_a_step_towards_the_new():
+    moved = ema((jnp.zeros(2), jnp.ones(())), (jnp.array([1.0, -2.0]), jnp.ones(())), 0.1)
+    np.testing.assert_allclose(moved[0], [0.1, -0.2], rtol=1e-6)
+    assert moved[1] == 1.0

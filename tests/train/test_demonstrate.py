@@ -1,12 +1,23 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from cdred.data.demos import save_demos
 from cdred.envs.grid import STREAMS
 from cdred.envs.probes import PointExpert
 from cdred.envs.registry import make
 from cdred.errors import UserError
 from cdred.train import demonstrate
-from cdred.train.demonstrate import cached_demos, collect_scripted, expert_level, level, random_level, rollout
+from cdred.train.demonstrate import (
+    cached_demos,
+    collect_scripted,
+    expert_level,
+    level,
+    numbered_demos,
+    random_level,
+    rollout,
+)
 
 
 class Careless(PointExpert):
@@ -184,3 +195,20 @@ def test_a_simulated_expert_keeps_its_success_by_holding_still():
     assert all(one.success_end for one in demos)
     assert demos[0].obs.shape == (101, 39)
     assert demos.provenance["versions"]["metaworld"]
+
+
+def test_a_number_takes_what_comes_with_the_package_before_it_asks_the_expert(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    save_demos(collect_scripted("probe/point", 3, seed=5), tmp_path / "set.npz")
+    monkeypatch.setattr(demonstrate, "shipped", lambda _task: tmp_path / "set.npz")
+    assert_same(numbered_demos("probe/point", 2), collect_scripted("probe/point", 3, seed=5).take(2))
+    assert_same(numbered_demos("probe/point", 4), collect_scripted("probe/point", 4))
+    with pytest.raises(UserError, match="at least one"):
+        numbered_demos("probe/point", 0)
+
+
+def test_more_than_come_with_the_package_need_an_expert(tmp_path, monkeypatch):
+    save_demos(replace(collect_scripted("probe/point", 3), task="probe/dying"), tmp_path / "set.npz")
+    monkeypatch.setattr(demonstrate, "shipped", lambda _task: tmp_path / "set.npz")
+    with pytest.raises(UserError, match="3 demonstrations of probe/dying come with the package, 4 were asked for"):
+        numbered_demos("probe/dying", 4)

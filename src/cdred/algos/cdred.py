@@ -25,13 +25,23 @@ class CDRED(WorldModelAgent[CoupledRND]):
         """
         x = jax.lax.stop_gradient(jnp.concatenate([latents[:, :-1], segments.action], axis=-1))
         stores = x.reshape(2, -1, x.shape[-1])
-        # One pass of each network serves the loss and the reward (trap 10).
         embeddings = jax.lax.stop_gradient(jax.vmap(jax.vmap(reward.targets))(stores))
         drawn = jax.random.randint(key, stores.shape[:2], 0, len(reward.targets))
-        each = jax.vmap(reward.predictors.each, in_axes=1, out_axes=1)
-        fitted, crossed = each(stores), jax.lax.stop_gradient(each(stores[::-1]))
+        fitted, predictions = _predictions(reward, stores)
         distilled = jax.vmap(jax.vmap(distillation_loss))(fitted, embeddings, drawn)
-        on_expert, on_own = jnp.stack([fitted[0], crossed[1]], 1), jnp.stack([crossed[0], fitted[1]], 1)
-        predictions = jax.lax.stop_gradient(jnp.stack([on_expert, on_own]))
         r = jax.vmap(jax.vmap(reward.reward))(predictions, jax.vmap(jax.vmap(target_moments))(embeddings))
         return Scores(distilled.reshape(x.shape[:2]), r.reshape(x.shape[:2]))
+
+
+def _predictions(reward: CoupledRND, stores: Float[Array, "2 n in"]) -> tuple[Float[Array, "2 n e"], Array]:
+    """What the loss fits, each store by its own predictor, and what the reward reads, `[2, n, 2, e]` without gradient.
+
+    Without averages one pass of each network serves both (trap 10).
+    """
+    each = jax.vmap(reward.predictors.each, in_axes=1, out_axes=1)
+    fitted = each(stores)
+    if reward.averages is not None:
+        return fitted, jax.lax.stop_gradient(jax.vmap(jax.vmap(reward.averages))(stores))
+    crossed = each(stores[::-1])
+    on_expert, on_own = jnp.stack([fitted[0], crossed[1]], 1), jnp.stack([crossed[0], fitted[1]], 1)
+    return fitted, jax.lax.stop_gradient(jnp.stack([on_expert, on_own]))

@@ -100,6 +100,23 @@ def policy_loss(
     return loss, (value, jnp.mean(log_prob))
 
 
+def imitation_loss(
+    policy: eqx.Module,
+    model: WorldModel,
+    latents: Float[Array, "N H Z"],
+    action: Float[Array, "N H A"],
+    over: Bool[Array, "N H"],
+    rate: float,
+) -> Float[Array, ""]:
+    """sum_t lambda^t |a_t - mode of pi(z_t)|^2 over the expert's segments (arXiv 2106.06860, eq. 3).
+
+    Where the world has ended there is nothing to imitate. Only `policy` is differentiated.
+    """
+    actor = eqx.tree_at(lambda m: m.policy, model, policy)
+    distance = jax.vmap(jax.vmap(lambda z, a: jnp.sum((actor.pi(z).mode - a) ** 2)))(latents, action)
+    return discounted_over_time(jnp.where(over, 0.0, distance), rate)
+
+
 def two_of(num: int, key: Key[Array, ""]) -> Array:
     """Two different indices below `num`, uniformly."""
     return jax.random.choice(key, num, (2,), replace=False)
@@ -109,8 +126,3 @@ def q_range(values: Float[Array, "N T"]) -> Float[Array, ""]:
     """Distance of the 5th and 95th percentile, at least 1: what S averages over time."""
     low, high = jnp.percentile(values, jnp.array([5.0, 95.0]))
     return jnp.maximum(high - low, 1.0)
-
-
-def ema(old, new, rate: float):
-    """old + rate (new - old), leafwise over a pytree's floating-point leaves."""
-    return jax.tree.map(lambda o, n: o + rate * (n - o), old, new)

@@ -37,6 +37,7 @@ def make_algorithm(config: RunConfig, spec: EnvSpec) -> WorldModelAgent:
         "reward_coef": optim.reward_coef,
         "termination_coef": optim.termination_coef,
         "entropy_coef": optim.entropy_coef,
+        "imitation_coef": optim.imitation_coef,
         "tau": optim.tau,
     }
     if config.algo == "tdmpc2":
@@ -81,6 +82,7 @@ def _coupled_rnd(config: RewardConfig, input_dim: int, *, key) -> CoupledRND:
         distance_reduction=config.distance_reduction,
         count_reduction=config.count_reduction,
         variance_floor=config.variance_floor,
+        average_rate=config.average_rate,
         key=key,
     )
 

@@ -17,7 +17,7 @@ from cdred.algos import losses
 from cdred.algos.base import Algorithm, Batch, Metrics
 from cdred.models.rewards.base import RewardModel
 from cdred.models.world_model import WorldModel
-from cdred.nn.layers import Ensemble
+from cdred.nn.layers import Ensemble, ema
 from cdred.nn.standardise import Standardise
 from cdred.planning.mppi import MPPI, PlanState
 from cdred.types import Segment
@@ -91,6 +91,7 @@ class WorldModelAgent(Algorithm[LearnerState], Generic[Reward]):
     reward_coef: float = eqx.field(static=True)
     termination_coef: float = eqx.field(static=True)
     entropy_coef: float = eqx.field(static=True)
+    imitation_coef: float = eqx.field(static=True)
     tau: float = eqx.field(static=True)
     warmup_updates: int = eqx.field(static=True)
 
@@ -127,11 +128,11 @@ class WorldModelAgent(Algorithm[LearnerState], Generic[Reward]):
     def update(self, state: LearnerState, batch: Batch, key: Key[Array, ""]) -> tuple[LearnerState, Metrics]:
         model_key, policy_key = jax.random.split(key)
         state, latents, metrics = self._update_model(state, batch, model_key)
-        state, policy_metrics = self._update_policy(state, latents, policy_key)
+        state, policy_metrics = self._update_policy(state, batch, latents, policy_key)
         state = eqx.tree_at(
             lambda s: (s.target_critics, s.updates),
             state,
-            (losses.ema(state.target_critics, state.model.critics, self.tau), state.updates + 1),
+            (ema(state.target_critics, state.model.critics, self.tau), state.updates + 1),
         )
         return state, metrics | policy_metrics
 
@@ -140,26 +141,18 @@ class WorldModelAgent(Algorithm[LearnerState], Generic[Reward]):
         updates, opt = self.model_optimiser.update(grads, state.model_opt, state.trainable)
         state = state.replace_trainable(optax.apply_updates(state.trainable, updates))
         return (
-            eqx.tree_at(lambda s: s.model_opt, state, opt),
+            eqx.tree_at(lambda s: (s.reward, s.model_opt), state, (state.reward.settled(), opt)),
             latents,
             metrics | {"grad_norm": optax.tree.norm(grads)},
         )
 
-    def _update_policy(self, state, latents, key):
-        loss_and_grad = jax.value_and_grad(losses.policy_loss, has_aux=True)
-        args = (state.model, latents, state.q_scale, self.entropy_coef, self.discount_time, key)
-        (loss, (values, log_prob)), grads = loss_and_grad(state.model.policy, *args)
-        grads = jax.tree.map(lambda g: g * self._learning(state), grads)
+    def _update_policy(self, state, batch, latents, key):
+        grad = jax.grad(self.policy_loss, has_aux=True)
+        grads, (values, metrics) = grad(state.model.policy, state, batch, latents, key)
         updates, opt = self.policy_optimiser.update(grads, state.policy_opt)
-        q_scale = losses.ema(state.q_scale, losses.q_range(values[:, :1]), self.tau)
+        q_scale = ema(state.q_scale, losses.q_range(values[:, :1]), self.tau)
         new = (optax.apply_updates(state.model.policy, updates), opt, q_scale)
-        metrics = {
-            "policy_loss": loss,
-            "policy_value": jnp.mean(values),
-            "policy_entropy": -log_prob,
-            "policy_grad_norm": optax.tree.norm(grads),
-            "q_scale": q_scale,
-        }
+        metrics |= {"policy_grad_norm": optax.tree.norm(grads), "q_scale": q_scale}
         return eqx.tree_at(lambda s: (s.model.policy, s.policy_opt, s.q_scale), state, new), metrics
 
     def model_loss(
@@ -197,6 +190,22 @@ class WorldModelAgent(Algorithm[LearnerState], Generic[Reward]):
             "target_value_absmax": jnp.max(jnp.abs(target)),
         }
         return loss, (jax.lax.stop_gradient(latents), metrics)
+
+    def policy_loss(
+        self, policy: eqx.Module, state: LearnerState, batch: Batch, latents: Float[Array, "N T Z"], key: Key[Array, ""]
+    ) -> tuple[Float[Array, ""], tuple[Float[Array, "N T"], Metrics]]:
+        """L_pi of docs/method.md section 3, and at all times how far the prior is from the expert's actions."""
+        args = (policy, state.model, latents, state.q_scale, self.entropy_coef, self.discount_time, key)
+        loss, (values, log_prob) = losses.policy_loss(*args)
+        metrics = {"policy_loss": loss, "policy_value": jnp.mean(values), "policy_entropy": -log_prob}
+        loss = self._learning(state) * loss
+        if batch.expert is not None:
+            action, over = batch.expert.action, batch.expert.absorbing[:, :-1]
+            there = latents[: len(action), :-1]
+            imitation = losses.imitation_loss(policy, state.model, there, action, over, self.discount_time)
+            metrics["imitation_loss"] = imitation
+            loss += self.imitation_coef * imitation
+        return loss, (values, metrics)
 
     def _learning(self, state: LearnerState) -> Float[Array, ""]:
         """0 while the predictors warm up, then 1."""

@@ -1,4 +1,4 @@
-"""`cdred demos collect`, `cdred demos convert` and `cdred demos info`."""
+"""`cdred demos collect`, `cdred demos convert`, `cdred demos info` and `cdred demos list`."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -63,11 +63,16 @@ class Info:
     """Print JSON instead of a table."""
 
 
+@dataclass(frozen=True)
+class List:
+    """List the demonstrations that come with the package, which `cdred train TASK --demos N` takes."""
+
+
 def main(arguments: list[str]) -> None:
     """Do what the sub-verb says."""
-    verbs = {"collect": Collect, "convert": Convert, "info": Info}
+    verbs = {"collect": Collect, "convert": Convert, "info": Info, "list": List}
     options = tyro.extras.subcommand_cli_from_dict(verbs, args=arguments, prog="cdred demos")
-    {Collect: collect, Convert: convert, Info: info}[type(options)](options)
+    {Collect: collect, Convert: convert, Info: info, List: list_shipped}[type(options)](options)
 
 
 def collect(options: Collect) -> None:
@@ -127,6 +132,20 @@ def info(options: Info) -> None:
         Console().print(table)
     if options.plot:
         draw_actions(dataset, options.plot, options.path.name)
+
+
+def list_shipped(_options: List) -> None:
+    """Print a line for each task."""
+    from cdred.data.demos import open_demos
+    from cdred.data.shipped import shipped_sets
+
+    table = Table("task", "number", "return", "expert", box=None)
+    for task, path in shipped_sets().items():
+        dataset = open_demos(path)
+        returns = [one.episode_return for one in dataset]
+        spread = f"{sum(returns) / len(returns):,.0f} ({min(returns):,.0f} to {max(returns):,.0f})"
+        table.add_row(task, str(len(dataset)), spread, str(dataset.provenance["expert"]))
+    Console().print(table)
 
 
 @contextmanager

@@ -36,6 +36,10 @@ SUITES = {
 }
 
 
+class NoExpert(UserError):
+    """A task whose suite brings nobody who can do it."""
+
+
 class Expert(Protocol):
     """A scripted expert for one episode: make a new one for the next."""
 
@@ -100,13 +104,16 @@ def scripted_expert(task: str) -> ExpertMaker:
     """The suite's own expert for a task: `scripted_expert(task)(hold=True)(obs, success)` is an action.
 
     Raises:
-        UserError: there is none.
+        NoExpert: there is none.
     """
     suite, name = _split(task)
     find = getattr(_adapter(suite), "scripted_expert", None)
     maker = find(name) if find else None
     if maker is None:
-        raise UserError(f"{task} has no scripted expert: give demonstrations with --demos PATH.")
+        raise NoExpert(
+            f"{task} has no scripted expert: give demonstrations with --demos PATH, "
+            f"or make an expert with `cdred expert {task}`."
+        )
     return maker
 
 

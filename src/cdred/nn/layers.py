@@ -1,12 +1,14 @@
 """Layers written for one example; batches, ensembles and seeds are `jax.vmap` over them."""
 
 from collections.abc import Callable, Sequence
-from typing import Self
+from typing import Self, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
+
+Tree = TypeVar("Tree")
 
 
 @jax.custom_jvp
@@ -180,3 +182,8 @@ class Ensemble(eqx.Module):
         """The members at `index` (an integer array), without evaluating the others."""
         members = jax.tree.map(lambda leaf: leaf[index], self.members)
         return eqx.tree_at(lambda e: e.members, self, members)
+
+
+def ema(old: Tree, new: Tree, rate: float) -> Tree:
+    """old + rate (new - old), leafwise over a pytree's floating-point leaves."""
+    return jax.tree.map(lambda o, n: o + rate * (n - o), old, new)

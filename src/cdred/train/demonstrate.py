@@ -16,9 +16,10 @@ import numpy as np
 from jaxtyping import Float32
 
 from cdred.data.demos import open_demos, save_demos
+from cdred.data.shipped import shipped
 from cdred.envs.base import Env
 from cdred.envs.grid import episode_seed
-from cdred.envs.registry import make, planned_expert, scripted_expert
+from cdred.envs.registry import NoExpert, make, planned_expert, scripted_expert
 from cdred.errors import UserError
 from cdred.types import DemoDataset, Trajectory
 
@@ -87,8 +88,7 @@ def collect_scripted(
     Raises:
         UserError: no expert for this task, or too few successes.
     """
-    if num < 1:
-        raise UserError(f"at least one demonstration is needed, got {num}.")
+    _at_least_one(num)
     (about, expert), env = _expert(task), make(task)
     try:
         pilots = {choice: _pilot(env, expert, seed, choice) for choice in ((False, True) if hold is None else (hold,))}
@@ -100,6 +100,11 @@ def collect_scripted(
         env.close()
     provenance = _provenance(env, about, seed, hold, at_end, attempts)
     return DemoDataset(task, tuple(kept), provenance)
+
+
+def _at_least_one(num: int) -> None:
+    if num < 1:
+        raise UserError(f"at least one demonstration is needed, got {num}.")
 
 
 def _expert(task: str) -> tuple[str, ExpertOf]:
@@ -196,6 +201,33 @@ def _random_seeds(seed: int, episodes: int) -> list[int]:
 def _uniform(env: Env, seed: int) -> Act:
     generator, size = np.random.default_rng(seed), env.spec.action_dim
     return lambda _obs, _success: generator.uniform(-1.0, 1.0, size).astype(np.float32)
+
+
+def numbered_demos(task: str, num: int, on_episode: Callable[[int, int], None] | None = None) -> DemoDataset:
+    """The first `num` demonstrations of a task: of those that come with the package, or else of its scripted expert.
+
+    Args:
+        task: as in `registry.make`.
+        num: how many.
+        on_episode: as in `collect_scripted`.
+
+    Raises:
+        UserError: as `collect_scripted`; or too few come with the package, and there is no expert to record more.
+    """
+    _at_least_one(num)
+    path = shipped(task)
+    if path is None:
+        return cached_demos(task, num, on_episode=on_episode)
+    dataset = open_demos(path)
+    if num <= len(dataset):
+        return dataset.take(num)
+    try:
+        return cached_demos(task, num, on_episode=on_episode)
+    except NoExpert as error:
+        raise UserError(
+            f"{len(dataset)} demonstrations of {task} come with the package, {num} were asked for: ask for fewer, "
+            f"make an expert with `cdred expert {task}`, or give your own with --demos PATH."
+        ) from error
 
 
 def cached_demos(

@@ -205,3 +205,36 @@ def test_targets_are_part_of_the_agent(reward):
     assert {id(leaf) for leaf in jax.tree.leaves(reward.targets)} < {
         id(leaf) for leaf in jax.tree.leaves(eqx.filter(reward, eqx.is_array))
     }
+
+
+def test_the_reward_is_read_from_the_predictors_averages(reward):
+    """After n settlings with predictors that stay, the average is off by (1 - rate)^n of the first difference."""
+    averaged, x = make(average_rate=0.1), jnp.ones(6)
+    moved = eqx.tree_at(lambda r: r.predictors, averaged, jax.tree.map(lambda p: p + 1.0, averaged.predictors))
+    assert moved(x) == averaged(x) == reward(x)
+    settled = moved.settled().settled().settled()
+    for average, old in zip(jax.tree.leaves(settled.averages), jax.tree.leaves(reward.predictors), strict=True):
+        np.testing.assert_allclose(average, old + 1.0 - 0.9**3, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(settled(x), settled.reward(settled.averages(x), target_moments(settled.targets(x))))
+    assert settled(x) != moved(x)
+
+
+def test_averages_are_nearer_to_the_targets_mean_than_predictors_that_chase_draws():
+    """Constant input: the predictor jumps about mu with the draws, its average much less."""
+    x, rate = jnp.linspace(-1.0, 1.0, 6), 0.02
+    optimiser = optax.adam(3e-3)
+
+    def step(carry, key):
+        reward, opt = carry
+        embeddings = reward.targets(x)
+        drawn = jax.random.randint(key, (2,), 0, K)
+        loss = lambda p: jnp.sum(jax.vmap(distillation_loss, in_axes=(0, None, 0))(p(x), embeddings, drawn))  # noqa: E731
+        updates, opt = optimiser.update(jax.grad(loss)(reward.predictors), opt)
+        reward = eqx.tree_at(lambda r: r.predictors, reward, optax.apply_updates(reward.predictors, updates)).settled()
+        mean = jnp.mean(embeddings, axis=0)
+        return (reward, opt), [jnp.sum((p(x) - mean) ** 2) for p in (reward.predictors, reward.averages)]
+
+    reward = make(average_rate=rate)
+    start = (reward, optimiser.init(reward.predictors))
+    _, (chasing, averaged) = jax.jit(lambda k: jax.lax.scan(step, start, jax.random.split(k, 2000)))(KEY)
+    assert float(averaged[1000:].mean()) < 0.5 * float(chasing[1000:].mean())

@@ -1,6 +1,7 @@
 """What scores (z, a): the one object in which the world-model methods differ."""
 
 from abc import abstractmethod
+from typing import Self
 
 import equinox as eqx
 from jaxtyping import Array, Float, PyTree
@@ -13,6 +14,10 @@ class RewardModel(eqx.Module):
     @abstractmethod
     def trainable(self) -> PyTree:
         """The networks that learn; whatever else the model holds stays as it was made."""
+
+    def settled(self) -> Self:
+        """The model after a step of its trainable part: what follows it from afar moves now."""
+        return self
 
     @abstractmethod
     def __call__(self, x: Float[Array, " in"]) -> Float[Array, ""]:

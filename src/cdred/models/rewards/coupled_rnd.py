@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from cdred.models.rewards.base import RewardModel
-from cdred.nn.layers import MLP, Ensemble
+from cdred.nn.layers import MLP, Ensemble, ema
 
 Coupling = Literal["identity", "exp"]
 Reduction = Literal["sum", "mean"]
@@ -48,6 +48,8 @@ class CoupledRND(RewardModel):
     Attributes:
         targets: K fixed random networks.
         predictors: two networks: index `EXPERT` is f_phi, index `OWN` is f_psi.
+        averages: their moving averages, which the reward is read from; None if it is read from the predictors.
+        average_rate: step of the averages towards the predictors.
         zeta: weight of the expert's bonus against the agent's own.
         alpha: weight of the squared distance against the count correction within a bonus.
         sigma: scale of the reward.
@@ -62,6 +64,8 @@ class CoupledRND(RewardModel):
 
     targets: Ensemble
     predictors: Ensemble
+    averages: Ensemble | None
+    average_rate: float = eqx.field(static=True)
     zeta: float = eqx.field(static=True)
     alpha: float = eqx.field(static=True)
     sigma: float = eqx.field(static=True)
@@ -86,13 +90,18 @@ class CoupledRND(RewardModel):
         distance_reduction: Reduction,
         count_reduction: Reduction,
         variance_floor: float,
+        average_rate: float = 1.0,
         key: Key[Array, ""],
     ) -> Self:
-        """Random targets and freshly initialised predictors."""
+        """Random targets and freshly initialised predictors, read as they are if `average_rate` is 1."""
         kt, kp = jax.random.split(key)
+        predictors = Ensemble(lambda k: MLP(input_dim, predictor_widths, embedding_dim, key=k), 2, key=kp)
         return cls(
             targets=Ensemble(lambda k: MLP(input_dim, target_widths, embedding_dim, key=k), num_targets, key=kt),
-            predictors=Ensemble(lambda k: MLP(input_dim, predictor_widths, embedding_dim, key=k), 2, key=kp),
+            predictors=predictors,
+            # A copy, so that donated buffers are never given away twice.
+            averages=None if average_rate == 1.0 else jax.tree.map(jnp.copy, predictors),
+            average_rate=average_rate,
             zeta=zeta,
             alpha=alpha,
             sigma=sigma,
@@ -106,8 +115,14 @@ class CoupledRND(RewardModel):
     def trainable(self) -> Ensemble:
         return self.predictors
 
+    def settled(self) -> Self:
+        if self.averages is None:
+            return self
+        return eqx.tree_at(lambda r: r.averages, self, ema(self.averages, self.predictors, self.average_rate))
+
     def __call__(self, x: Float[Array, " in"]) -> Float[Array, ""]:
-        return self.reward(self.predictors(x), target_moments(self.targets(x)))
+        judges = self.predictors if self.averages is None else self.averages
+        return self.reward(judges(x), target_moments(self.targets(x)))
 
     def reward(self, predictions: Float[Array, "2 e"], moments: TargetMoments) -> Float[Array, ""]:
         """R from both predictors' outputs and the targets' moments, for callers who have them already."""
