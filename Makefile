@@ -25,7 +25,7 @@ maniskill:  ## make .venv-maniskill, the interpreter of the maniskill tasks (2 G
 	.venv-maniskill/bin/python -m pip install --quiet mani_skill==3.0.1 numpy==1.26.4
 
 train: $(READY)  ## the main job: learn a Meta-World task from 10 demonstrations
-	$(BIN)/cdred train metaworld/window-open --demos 10 --seeds 0
+	$(BIN)/cdred train metaworld/button-press --demos 10 --seeds 0
 
 test: $(READY)  ## all tests but the slow ones
 	$(BIN)/python -m pytest -m 'not slow'

@@ -55,6 +55,8 @@ def test_the_paper_preset_is_the_papers():
     assert (paper.mppi.num_samples, paper.mppi.num_pi_trajs, paper.mppi.num_elites) == (512, 24, 64)
     assert (paper.mppi.iterations, paper.mppi.horizon, paper.optim.batch_size) == (6, 3, 256)
     assert (paper.optim.dynamics_coef, paper.optim.critic_coef, paper.optim.reward_coef) == (20.0, 0.1, 0.1)
+    assert (paper.optim.tau, paper.optim.imitation_coef, paper.reward.average_rate) == (0.01, 0.0, 1.0)
+    assert not paper.model.standardise
 
 
 def test_absent_settings_take_their_defaults():

@@ -218,6 +218,8 @@ def _claim(folder: Path, config: RunConfig) -> dict[str, Any] | None:
         folder.mkdir(parents=True, exist_ok=True)
         written.write_text(to_yaml(config))
         return None
+    if not written.exists():
+        raise UserError(f"{folder} holds a run without its settings, config.yaml: put it back, or give another --out.")
     difference = first_difference(replace(from_yaml(written.read_text(), str(written)), out=config.out), config)
     if difference:
         raise UserError(

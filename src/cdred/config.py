@@ -31,7 +31,7 @@ class ModelConfig:
     """Critics in the ensemble."""
     num_bins: int = 101
     """Bins of a critic's two-hot value distribution over symlog values in [-10, 10]."""
-    standardise: bool = False
+    standardise: bool = True
     """Bring observations to one scale, that of the demonstrations and the random episodes (docs/defaults.md)."""
     dropout: float = 0.0
     """Dropout on the critics' first layer while learning."""
@@ -63,7 +63,7 @@ class RewardConfig:
     """How the count estimate y is reduced over the embedding."""
     variance_floor: float = 1e-3
     """Added to the targets' variance before it divides."""
-    average_rate: float = 1.0
+    average_rate: float = 0.01
     """Step of the predictors' moving averages, which the reward is read from (1: from the predictors themselves)."""
     warmup_updates: int = 500
     """Updates that fit the predictors and the dynamics before critics and prior see any reward (trap 3)."""
@@ -111,17 +111,17 @@ class OptimConfig:
     """c_r: weight of the predictors' loss."""
     termination_coef: float = 1.0
     """Weight of the termination head's loss, where the world can end."""
-    policy_eps: float = 1e-8
+    policy_eps: float = 1e-5
     """Adam's eps for the policy prior."""
     entropy_coef: float = 1e-4
     """beta: weight of the prior's entropy."""
-    imitation_coef: float = 0.0
+    imitation_coef: float = 1.0
     """Weight of the prior's squared distance from the expert's actions."""
     least_discount: float = 0.95
     """Lower bound of gamma, which is 1 - 5 / T for episodes of T decisions."""
     discount_time: float = 0.5
     """lambda: weight of a loss one transition further into a segment."""
-    tau: float = 0.01
+    tau: float = 0.05
     """Step of the target critics, and of the Q-scale, towards the present."""
 
 
@@ -185,10 +185,10 @@ def preset(name: PresetName) -> RunConfig:
             eval_every=20_000,
             checkpoint_every=20_000,
             log_every=1000,
-            model=ModelConfig(512, 8, (256,), (512, 512), dropout=0.01),
-            reward=RewardConfig(target_widths=(512, 512), predictor_widths=(1024, 1024, 1024)),
+            model=ModelConfig(512, 8, (256,), (512, 512), standardise=False, dropout=0.01),
+            reward=RewardConfig(target_widths=(512, 512), predictor_widths=(1024, 1024, 1024), average_rate=1.0),
             mppi=PlannerConfig(num_samples=512, num_pi_trajs=24, num_elites=64, iterations=6, min_std=0.05),
-            optim=OptimConfig(batch_size=256, encoder_scale=0.3, policy_eps=1e-5),
+            optim=OptimConfig(batch_size=256, encoder_scale=0.3, imitation_coef=0.0, tau=0.01),
         )
     if name == "debug":
         return replace(

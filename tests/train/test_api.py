@@ -39,3 +39,12 @@ def test_mixed_horizons_need_an_option(mixed):
 
 def test_a_method_that_does_not_imitate_reads_no_demonstrations(mixed):
     assert api.demonstrations(replace(mixed, algo="tdmpc2", demos="no such file"), SPEC, print) is None
+
+
+def test_checkpoints_without_settings_are_neither_resumed_nor_overwritten(tmp_path):
+    settings = {"preset": "debug", "task": "probe/point", "demos": "2", "video": False, "out": str(tmp_path / "run")}
+    cdred.train(**settings, quiet=True, decisions=40)
+    for name in ("config.yaml", "result.json"):
+        (tmp_path / "run" / name).unlink()
+    with pytest.raises(UserError, match=r"without its settings, config\.yaml"):
+        cdred.train(**settings, quiet=True, decisions=60)

@@ -24,7 +24,7 @@ def kept():
 @pytest.fixture
 def programs(config, spec, kept):
     algorithm = make_algorithm(
-        replace(config, mppi=replace(config.mppi, iterations=1), model=replace(config.model, standardise=True)), spec
+        replace(config, mppi=replace(config.mppi, iterations=1)), spec
     )
     return kept.setdefault("programs", Programs(algorithm, horizon=3, batch_size=4, updates=2))
 
@@ -118,7 +118,8 @@ def test_without_demonstrations_only_what_was_lived_counts(programs, spec):
 
 
 def test_a_model_that_does_not_standardise_is_left_as_it_is(config, spec, expert):
-    plain = Programs(make_algorithm(config, spec), horizon=3, batch_size=4, updates=2)
+    raw = replace(config, model=replace(config.model, standardise=False))
+    plain = Programs(make_algorithm(raw, spec), horizon=3, batch_size=4, updates=2)
     before = plain.init(seed_keys(SEEDS, INIT))
     leaves = [np.asarray(x) for x in jax.tree.leaves(before)]
     after = plain.standardise(before, lived(spec, SEEDS), expert)
