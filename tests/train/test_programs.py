@@ -23,9 +23,7 @@ def kept():
 
 @pytest.fixture
 def programs(config, spec, kept):
-    algorithm = make_algorithm(
-        replace(config, mppi=replace(config.mppi, iterations=1)), spec
-    )
+    algorithm = make_algorithm(replace(config, mppi=replace(config.mppi, iterations=1)), spec)
     return kept.setdefault("programs", Programs(algorithm, horizon=3, batch_size=4, updates=2))
 
 
