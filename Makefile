@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup maniskill train test test-slow lint type bench clean
+.PHONY: help setup maniskill mjx train test test-slow lint type bench clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -23,6 +23,13 @@ maniskill:  ## make .venv-maniskill, the interpreter of the maniskill tasks (2 G
 	.venv-maniskill/bin/python -m pip install --quiet --upgrade pip
 	.venv-maniskill/bin/python -m pip install --quiet torch==2.13.0
 	.venv-maniskill/bin/python -m pip install --quiet mani_skill==3.0.1 numpy==1.26.4
+
+# Its MuJoCo clashes with the other suites'.
+mjx:  ## make .venv-mjx, where the mjx tasks live in the same interpreter as the agent, and test them
+	$(PYTHON) -m venv .venv-mjx
+	.venv-mjx/bin/python -m pip install --quiet --upgrade pip
+	.venv-mjx/bin/python -m pip install --quiet --editable '.[mjx,dev]'
+	.venv-mjx/bin/python -m pytest tests/envs/test_mjx.py
 
 train: $(READY)  ## the main job: learn a Meta-World task from 10 demonstrations
 	$(BIN)/cdred train metaworld/button-press --demos 10 --seeds 0

@@ -15,7 +15,7 @@ import numpy as np
 
 from cdred.config import IMITATORS, PlannerName, RunConfig, check, first_difference, from_yaml, preset, to_yaml
 from cdred.data.demos import open_demos, save_demos
-from cdred.envs.grid import EnvGrid
+from cdred.envs.jax_grid import open_grid
 from cdred.envs.registry import make
 from cdred.errors import UserError
 from cdred.studies.report import write_report
@@ -109,7 +109,7 @@ def evaluate_run(
     use_compilation_cache()
     saved = _load(Path(run), planner)
     config = saved.config
-    with EnvGrid(config.task, config.seeds, config.envs, "eval") as grid:
+    with open_grid(config.task, config.seeds, config.envs, "eval", workers=config.workers) as grid:
         grid.restore(saved.eval_grid)
         programs = make_programs(config, grid.spec)
         say(f"{config.task}: {episodes} fresh episodes for each of {len(config.seeds)} seeds, {config.planner}")
@@ -153,7 +153,7 @@ def make_expert(
         "expert": f"{config.algo} on the true reward, {result['decisions']} decisions, best of {len(config.seeds)}",
         **{key: result[key] for key in ("preset", "commit", "versions")},
     }
-    with EnvGrid(config.task, (seed,), min(num, RECORDED_AT_ONCE), "demos") as grid:
+    with open_grid(config.task, (seed,), min(num, RECORDED_AT_ONCE), "demos") as grid:
         programs = make_programs(saved.config, grid.spec)
         least = -np.inf if threshold is None else threshold
         demos = record_agent(
@@ -234,7 +234,7 @@ class Saved(NamedTuple):
 
     config: RunConfig
     learner: Any
-    eval_grid: dict[str, np.ndarray]
+    eval_grid: dict[str, Any]
     decisions: int
 
 
@@ -244,7 +244,7 @@ def _load(run: Path, planner: PlannerName | None) -> Saved:
         raise UserError(f"{run} is not a run with a checkpoint: expected config.yaml and checkpoints/ in it.")
     config = from_yaml(written.read_text(), str(written))
     config = replace(config, planner=planner or config.planner)
-    with EnvGrid(config.task, config.seeds, config.envs, "eval") as grid:
+    with open_grid(config.task, config.seeds, config.envs, "eval", workers=config.workers) as grid:
         programs, snapshot = make_programs(config, grid.spec), grid.snapshot()
     like = eqx.filter_eval_shape(programs.init, seed_keys(config.seeds, INIT))
     learner, _ = checkpoint.load(folder, like, "learner")

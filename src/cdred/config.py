@@ -130,7 +130,7 @@ class RunConfig:
     """One training run: what to learn, from what, for how long, with which settings."""
 
     task: Annotated[str, tyro.conf.Positional] = "metaworld/drawer-close"
-    """What to learn: metaworld/<task>, dmc/<domain>-<task>, maniskill/<task>, gym/<id>."""
+    """What to learn: metaworld/<task>, dmc/<domain>-<task>, maniskill/<task>, mjx/<Task>, gym/<id>."""
     algo: AlgoName = "cdred"
     """The method: cdred, or tdmpc2, which learns from the environment's own reward and needs no demonstrations."""
     demos: str = "10"
@@ -148,7 +148,8 @@ class RunConfig:
     envs: int = 1
     """Environments per seed."""
     workers: Literal["sync", "thread", "process"] = "sync"
-    """Who steps them: the calling thread, a pool of threads, or processes; the results are the same bits."""
+    """Who steps them: the calling thread, a pool of threads, or processes; the results are the same bits. With sync,
+    simulators in JAX (mjx) are stepped on the device, in one program with the agent that acts and learns."""
     seed_episodes: int = 5
     """Random episodes before learning begins."""
     updates_per_learn: int = 20

@@ -45,16 +45,16 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, monkeypatch):
     from cdred.train import loop
 
     cdred.train(config(tmp_path / "whole"), quiet=True)
-    whole = loop._collect
+    whole = loop._collect_and_learn
 
-    def interrupted(run, state):
+    def interrupted(run, state, updates):
         # While the decisions from 140 on are collected: away from every multiple of `checkpoint_every`.
         if int(state.decisions) == 140:
             os.kill(os.getpid(), signal.SIGTERM)
-        return whole(run, state)
+        return whole(run, state, updates)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "_collect", interrupted)
+        patch.setattr(loop, "_collect_and_learn", interrupted)
         with pytest.raises(Interrupted, match=r"stopped at decision 160 of 200.*goes on"):
             cdred.train(config(tmp_path / "run"), quiet=True)
     assert checkpoint.latest(tmp_path / "run" / "checkpoints").name == "000000160"

@@ -60,14 +60,14 @@ def train_until(monkeypatch, decisions, out):
     with monkeypatch.context() as patch:
         from cdred.train import loop
 
-        whole = loop._collect
+        whole = loop._collect_and_learn
 
-        def dying(run, state):
+        def dying(run, state, updates):
             if int(state.decisions) >= decisions:
                 raise Killed
-            return whole(run, state)
+            return whole(run, state, updates)
 
-        patch.setattr(loop, "_collect", dying)
+        patch.setattr(loop, "_collect_and_learn", dying)
         with pytest.raises(Killed):
             cdred.train(config(out), quiet=True)
 

@@ -6,7 +6,7 @@ A suite is imported when the first of its tasks is made, so each works without t
 import difflib
 import importlib
 from types import ModuleType
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from jaxtyping import Float32
@@ -15,12 +15,17 @@ from cdred.envs.base import Env
 from cdred.envs.remote.host import Host
 from cdred.errors import UserError
 
+if TYPE_CHECKING:
+    # At run time it would import JAX, which processes that only step simulators do without.
+    from cdred.envs.functional import FunctionalEnv
+
 
 class Suite(NamedTuple):
     """Where a suite's adapter lives and which extra of the package brings what it needs (None: nothing more).
 
     An adapter has `make(name, render_size)` and `names()`. It may have `scripted_expert(name)` or
-    `planned_expert(name)`, and `host()` where the suite lives in an interpreter of its own.
+    `planned_expert(name)`, `host()` where the suite lives in an interpreter of its own, and `functional(name)` where
+    its simulators are JAX functions.
     """
 
     module: str
@@ -32,7 +37,9 @@ SUITES = {
     "dmc": Suite("cdred.envs.dmc", "dmc"),
     "gym": Suite("cdred.envs.gym"),
     "maniskill": Suite("cdred.envs.maniskill"),
+    "mjx": Suite("cdred.envs.mjx", "mjx"),
     "probe": Suite("cdred.envs.probes"),
+    "jaxprobe": Suite("cdred.envs.jax_probes"),
 }
 
 
@@ -98,6 +105,17 @@ def host(task: str) -> Host | None:
     suite, _ = _split(task)
     find = getattr(_adapter(suite), "host", None)
     return find() if find else None
+
+
+def functional(task: str) -> "FunctionalEnv | None":
+    """A task's simulator as pure JAX functions, the same object at every call; None where it lives on the host.
+
+    Raises:
+        UserError: as `make`.
+    """
+    suite, name = _split(task)
+    find = getattr(_adapter(suite), "functional", None)
+    return find(name) if find else None
 
 
 def scripted_expert(task: str) -> ExpertMaker:

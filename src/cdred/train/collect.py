@@ -9,6 +9,7 @@ from jaxtyping import Array, Float32, Key
 
 from cdred.data.replay import Transition
 from cdred.envs.grid import EnvGrid
+from cdred.envs.jax_grid import Grid
 from cdred.train.programs import Programs
 from cdred.train.state import TrainState
 
@@ -54,7 +55,7 @@ def collect(
     return state.replace(plan=plan, fresh=fresh, sums=sums, decisions=np.array(decisions)), block
 
 
-def random_actions(grid: EnvGrid, decisions: int) -> Float32[np.ndarray, "S E A"]:
+def random_actions(grid: Grid, decisions: int) -> Float32[np.ndarray, "S E A"]:
     """Uniform actions that depend on seed and decision count alone, so that a resumed run draws them again."""
     shape = (grid.shape[1], grid.spec.action_dim)
     draw = [np.random.default_rng([RANDOM_ACTIONS, seed, decisions]).uniform(-1, 1, shape) for seed in grid.seeds]

@@ -19,8 +19,12 @@ from cdred.data.demos import open_demos, save_demos
 from cdred.data.shipped import shipped
 from cdred.envs.base import Env
 from cdred.envs.grid import episode_seed
-from cdred.envs.registry import NoExpert, make, planned_expert, scripted_expert
+from cdred.envs.jax_grid import Grid, open_grid
+from cdred.envs.registry import NoExpert, functional, make, planned_expert, scripted_expert
 from cdred.errors import UserError
+from cdred.train.collect import random_actions
+from cdred.train.evaluate import evaluate
+from cdred.train.programs import EVALUATE, seed_keys
 from cdred.types import DemoDataset, Trajectory
 
 # Episodes with which to find out whether holding still keeps a success, and which success can be asked for.
@@ -185,13 +189,34 @@ def expert_level(dataset: DemoDataset) -> Level:
 
 
 def random_level(task: str, episodes: int, seed: int = 0) -> Level:
-    """Level of actions drawn uniformly from [-1, 1]."""
+    """Level of actions drawn uniformly from [-1, 1]; simulators on the device play all episodes at once."""
+    if functional(task) is not None:
+        return _random_level_on_device(task, episodes, seed)
     env = make(task)
     try:
         rows = [rollout(env, one, _uniform(env, one)) for one in _random_seeds(seed, episodes)]
     finally:
         env.close()
     return level(rows)
+
+
+def _random_level_on_device(task: str, episodes: int, seed: int) -> Level:
+    with open_grid(task, (seed,), episodes, "random") as grid:
+        result = evaluate(_Random(grid), None, grid, seed_keys((seed,), EVALUATE), episodes)
+    return Level(*(float(mean[0]) for mean in result[1:]))
+
+
+class _Random:
+    """Acts without looking."""
+
+    def __init__(self, grid: Grid):
+        self._grid = grid
+
+    def init_plan(self, num_seeds: int, num_envs: int) -> None:
+        pass
+
+    def act(self, _learner, _plan, _obs, _fresh, _keys, counter, _explore) -> tuple[Float32[np.ndarray, "S E A"], None]:
+        return random_actions(self._grid, int(counter)), None
 
 
 def _random_seeds(seed: int, episodes: int) -> list[int]:

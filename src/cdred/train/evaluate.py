@@ -1,14 +1,27 @@
 """How good an agent is: fresh episodes, no exploration."""
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float64, Key, PyTree
 
-from cdred.envs.grid import EnvGrid
-from cdred.train.programs import Programs
+from cdred.envs.jax_grid import Grid
 from cdred.train.state import EpisodeSums
+
+
+class Actor(Protocol):
+    """Who acts: `Programs`, or whoever has these two."""
+
+    @property
+    def act(self) -> Callable[..., tuple[Any, Any]]:
+        """Actions of all environments of all seeds, as `Programs.act`."""
+        ...
+
+    def init_plan(self, num_seeds: int, num_envs: int) -> Any:
+        """What acting remembers at an episode's first decision."""
+        ...
 
 
 class Evaluation(NamedTuple):
@@ -26,7 +39,7 @@ class Evaluation(NamedTuple):
         }
 
 
-def evaluate(programs: Programs, learner: PyTree, grid: EnvGrid, keys: Key[Array, " S"], episodes: int) -> Evaluation:
+def evaluate(programs: Actor, learner: PyTree, grid: Grid, keys: Key[Array, " S"], episodes: int) -> Evaluation:
     """Run each seed's agent for `episodes` episodes that the grid has not seen before, shared out over its lanes.
 
     An episode counts from its first decision: those still running in a faster lane when a slower one finishes are

@@ -1,4 +1,7 @@
-"""The training loop: collect, store, learn; log, evaluate and save on the way."""
+"""The training loop: collect, store, learn; log, evaluate and save on the way.
+
+Simulators on the host are stepped between compiled programs; those in JAX inside of one (`scanned`).
+"""
 
 import time
 from collections.abc import Callable
@@ -13,13 +16,15 @@ from cdred.algos.make import make_algorithm
 from cdred.config import RunConfig
 from cdred.data.replay import Replay, from_trajectories, replay_bytes
 from cdred.envs.grid import EnvGrid
+from cdred.envs.jax_grid import Grid, JaxGrid, open_grid
 from cdred.errors import Interrupted, UserError
 from cdred.track.sinks import Tracker
 from cdred.train import checkpoint
-from cdred.train.collect import collect
+from cdred.train.collect import OnEpisode, collect
 from cdred.train.evaluate import Evaluation, evaluate, evaluation_keys
 from cdred.train.interrupt import Stop
 from cdred.train.programs import ACT, EVALUATE, LEARN, Programs, seed_keys
+from cdred.train.scanned import Scanned
 from cdred.train.state import TrainState
 from cdred.types import DemoDataset, EnvSpec
 
@@ -41,12 +46,13 @@ class Run:
 
     config: RunConfig
     programs: Programs
-    grid: EnvGrid
-    eval_grid: EnvGrid
+    grid: Grid
+    eval_grid: Grid
     expert: Replay | None
     tracker: Tracker
     say: Say
     checkpoints: Path
+    scanned: Scanned | None = None
     stop: Stop = field(default_factory=Stop)
     pending: list = field(default_factory=list)
 
@@ -58,11 +64,13 @@ class Run:
 
 def open_run(config: RunConfig, demos: DemoDataset | None, folder: Path, tracker: Tracker, say: Say) -> Run:
     """Make simulators, programs and the expert's store."""
-    grid = EnvGrid(config.task, config.seeds, config.envs, "train", workers=config.workers)
-    eval_grid = EnvGrid(config.task, config.seeds, config.envs, "eval", workers=config.workers)
+    grid = open_grid(config.task, config.seeds, config.envs, "train", workers=config.workers)
+    eval_grid = open_grid(config.task, config.seeds, config.envs, "eval", workers=config.workers)
     programs = make_programs(config, grid.spec)
     expert = None if demos is None else _expert_store(demos, grid.spec, config.mppi.horizon)
-    return Run(config, programs, grid, eval_grid, expert, tracker, say, folder / "checkpoints")
+    steps = config.updates_per_learn // config.envs
+    scanned = Scanned(programs, grid, steps) if isinstance(grid, JaxGrid) else None
+    return Run(config, programs, grid, eval_grid, expert, tracker, say, folder / "checkpoints", scanned)
 
 
 def _expert_store(demos: DemoDataset, spec: EnvSpec, horizon: int) -> Replay:
@@ -98,14 +106,16 @@ def train_loop(run: Run) -> Outcome:
         clock.mark(int(state.decisions))
         while state.decisions < total:
             before = int(state.decisions)
-            state = _collect(run, state)
-            state, updates = _learn(run, state, updates)
+            state, updates = _collect_and_learn(run, state, updates)
             now = int(state.decisions)
+            save = bool(crossed(before, now, config.checkpoint_every) or now >= total or run.stop)
+            if save or crossed(before, now, config.log_every) or crossed(before, now, config.eval_every):
+                state = _tell(run, state)
             if run.pending and crossed(before, now, config.log_every):
                 run.tracker.log(now, _drain(run) | clock.rates(now, total) | {"updates": updates}, "train")
             if crossed(before, now, config.eval_every) and now < total:
                 state = _evaluate(run, state, config.eval_episodes)[0]
-            if crossed(before, now, config.checkpoint_every) or now >= total or run.stop:
+            if save:
                 _save(run, state, clock)
             if run.stop.signal:
                 where = f"stopped at decision {now:,} of {total:,}, saved in {run.checkpoints.parent}"
@@ -153,18 +163,33 @@ def _capacity(run: Run) -> int:
     return min(config.replay_capacity, steps + episodes + 1)
 
 
-def _collect(run: Run, state: TrainState) -> TrainState:
-    config = run.config
+def _collect_and_learn(run: Run, state: TrainState, updates: int) -> tuple[TrainState, int]:
+    random = int(state.decisions) < seed_decisions(run)
+    if run.scanned is None:
+        return _learn(run, _collect(run, state, random), updates)
+    if random:
+        return _learn(run, run.scanned.act_at_random(state), updates)
+    state, metrics = run.scanned.act_and_learn(state, run.expert, run.act_keys, run.learn_keys)
+    run.pending.append(metrics)
+    return state, updates + run.config.updates_per_learn
+
+
+def _collect(run: Run, state: TrainState, random: bool) -> TrainState:
+    assert isinstance(run.grid, EnvGrid), "a grid on the device is stepped by `Scanned`"
+    steps = run.config.updates_per_learn // run.config.envs
     state, block = collect(
-        run.programs,
-        state,
-        run.grid,
-        run.act_keys,
-        config.updates_per_learn // config.envs,
-        random=int(state.decisions) < seed_decisions(run),
-        on_episode=lambda step, means: run.tracker.log(step, means, "episode"),
+        run.programs, state, run.grid, run.act_keys, steps, random=random, on_episode=_episode_log(run)
     )
     return state.replace(replay=run.programs.store(state.replay, block))
+
+
+def _tell(run: Run, state: TrainState) -> TrainState:
+    """Log the episodes that ended on the device; those on the host have been."""
+    return run.scanned.tell(state, _episode_log(run)) if run.scanned else state
+
+
+def _episode_log(run: Run) -> OnEpisode:
+    return lambda step, means: run.tracker.log(step, means, "episode")
 
 
 def seed_decisions(run: Run) -> int:

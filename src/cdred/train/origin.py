@@ -7,7 +7,20 @@ from typing import Any
 
 import jax
 
-PACKAGES = ("cdred", "jax", "jaxlib", "equinox", "optax", "numpy", "gymnasium", "mujoco", "metaworld", "dm-control")
+PACKAGES = (
+    "cdred",
+    "jax",
+    "jaxlib",
+    "equinox",
+    "optax",
+    "numpy",
+    "gymnasium",
+    "mujoco",
+    "mujoco-mjx",
+    "playground",
+    "metaworld",
+    "dm-control",
+)
 
 
 def origin() -> dict[str, Any]:

@@ -6,7 +6,8 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from cdred.envs.grid import EnvGrid, GridStep
+from cdred.envs.grid import GridStep
+from cdred.envs.jax_grid import Grid
 from cdred.errors import UserError
 from cdred.train.demonstrate import level
 from cdred.train.programs import EVALUATE, Programs, seed_keys
@@ -19,7 +20,7 @@ TRIES, LEAST_TRIES = 10, 50
 def record_agent(
     programs: Programs,
     learner: PyTree,
-    grid: EnvGrid,
+    grid: Grid,
     num: int,
     *,
     threshold: float = -np.inf,
@@ -70,7 +71,7 @@ def _too_few(kept: list[Trajectory], attempts: list[Trajectory], num: int, thres
     )
 
 
-def episodes(programs: Programs, learner: PyTree, grid: EnvGrid) -> Iterator[Trajectory]:
+def episodes(programs: Programs, learner: PyTree, grid: Grid) -> Iterator[Trajectory]:
     """Whole episodes without end, from a grid of one seed, in the order in which they finish."""
     keys = seed_keys(grid.seeds, EVALUATE)
     plan, obs, fresh, counter = programs.init_plan(*grid.shape), grid.reset(), np.ones(grid.shape, bool), 0
@@ -92,7 +93,7 @@ def episodes(programs: Programs, learner: PyTree, grid: EnvGrid) -> Iterator[Tra
 class _Episode:
     """One environment's episode so far."""
 
-    def __init__(self, grid: EnvGrid, e: int, obs: np.ndarray):
+    def __init__(self, grid: Grid, e: int, obs: np.ndarray):
         self._spec: EnvSpec = grid.spec
         self._e, self._seed = e, grid.episode_seed(0, e)
         self._obs, self._actions, self._steps = [obs[0, e].copy()], [], []

@@ -6,14 +6,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float64, Int64, PyTree
+from jaxtyping import Array, Bool, Float64, Int64, PyTree
 
 from cdred.data.replay import Replay
-from cdred.envs.grid import EnvGrid
+from cdred.envs.jax_grid import Grid
 from cdred.planning.mppi import PlanState
 from cdred.train.programs import INIT, Programs, seed_keys
 
-Snapshot = dict[str, np.ndarray]
+Snapshot = dict[str, Any]
 
 
 class EpisodeSums(eqx.Module):
@@ -54,25 +54,25 @@ class TrainState(eqx.Module):
         fresh: environments at their episode's first decision.
         sums: running episodes so far.
         decisions: per seed, over all its environments.
-        grid, eval_grid: how to bring the simulators back (`EnvGrid.restore`).
+        grid, eval_grid: how to bring the simulators back (`EnvGrid.restore`, `JaxGrid.restore`).
     """
 
     learner: PyTree
     replay: Replay
     plan: PlanState
-    fresh: Bool[np.ndarray, "S E"]
+    fresh: Bool[np.ndarray | Array, "S E"]
     sums: EpisodeSums
     decisions: Int64[np.ndarray, ""]
     grid: Snapshot
     eval_grid: Snapshot
 
     @classmethod
-    def create(cls, programs: Programs, grid: EnvGrid, eval_grid: EnvGrid, capacity: int) -> Self:
+    def create(cls, programs: Programs, grid: Grid, eval_grid: Grid, capacity: int) -> Self:
         """The state before the first decision. `grid` must stand at its first observations."""
         return cls(**_on_device(programs, grid, capacity), **_on_host(grid, eval_grid))
 
     @classmethod
-    def like(cls, programs: Programs, grid: EnvGrid, eval_grid: EnvGrid, capacity: int) -> Self:
+    def like(cls, programs: Programs, grid: Grid, eval_grid: Grid, capacity: int) -> Self:
         """What `create` would make, with shapes in place of device arrays: nothing is allocated to be replaced."""
         shapes = eqx.filter_eval_shape(lambda: _on_device(programs, grid, capacity))
         return cls(**shapes, **_on_host(grid, eval_grid))
@@ -82,7 +82,7 @@ class TrainState(eqx.Module):
         return type(self)(**(vars(self) | changes))
 
 
-def _on_device(programs: Programs, grid: EnvGrid, capacity: int) -> dict[str, Any]:
+def _on_device(programs: Programs, grid: Grid, capacity: int) -> dict[str, Any]:
     num_seeds, num_envs = grid.shape
     empty = Replay.init(grid.spec, num_envs, capacity, programs.horizon)
     return {
@@ -92,7 +92,7 @@ def _on_device(programs: Programs, grid: EnvGrid, capacity: int) -> dict[str, An
     }
 
 
-def _on_host(grid: EnvGrid, eval_grid: EnvGrid) -> dict[str, Any]:
+def _on_host(grid: Grid, eval_grid: Grid) -> dict[str, Any]:
     return {
         "fresh": np.ones(grid.shape, bool),
         "sums": EpisodeSums.zeros(grid.shape),

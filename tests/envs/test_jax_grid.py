@@ -1,0 +1,123 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cdred.envs.functional import Hosted
+from cdred.envs.grid import STREAMS, EnvGrid, episode_seed
+from cdred.envs.jax_grid import JaxGrid, Origin, episode_seeds, open_grid
+from cdred.envs.probes import Dying, Point
+from cdred.envs.registry import functional, make
+from cdred.errors import UserError
+
+word = st.integers(0, 2**32 - 1)
+
+
+@given(seed=word, stream=st.sampled_from(STREAMS), env=st.integers(0, 10**6), episode=st.integers(0, 2**31 - 1))
+def test_an_episodes_seed_on_the_device_is_the_hosts(seed, stream, env, episode):
+    words = [jnp.full((1, 1), one, jnp.uint32) for one in (seed, STREAMS.index(stream), env, episode)]
+    assert int(episode_seeds(Origin(*words[:3]), words[3])[0, 0]) == episode_seed(seed, stream, env, episode)
+
+
+@pytest.mark.parametrize(("task", "host"), [("point", Point), ("dying", Dying)])
+def test_the_twins_move_as_the_probes_do(task, host):
+    twin, env = make(f"jaxprobe/{task}"), host()
+    assert (twin.spec.obs_shape, twin.spec.action_dim) == (env.spec.obs_shape, env.spec.action_dim)
+    for seed in range(5):
+        start, actions = twin.reset(seed), np.random.default_rng(seed)
+        env.reset(seed)
+        if task == "point":
+            env._position, env._goal = start[:2].astype(float), start[2:].astype(float)
+        else:
+            env._position = float(start[0])
+        ended = False
+        while not ended:
+            action = actions.uniform(-2, 2, env.spec.action_dim).astype(np.float32)
+            one, other = twin.step(action), env.step(action)
+            np.testing.assert_allclose(one.obs, other.obs, atol=1e-5)
+            np.testing.assert_allclose(one.reward, other.reward, atol=1e-5)
+            assert (one.terminated, one.truncated) == (other.terminated, other.truncated)
+            assert one.success == other.success
+            ended = one.terminated or one.truncated
+
+
+def grids(task, seeds=(0, 3), envs=2, stream="train"):
+    return open_grid(task, seeds, envs, stream), open_grid(task, seeds, envs, stream, workers="thread")
+
+
+def actions(grid, steps):
+    return np.random.default_rng(0).uniform(-1.2, 1.2, (steps, *grid.shape, grid.spec.action_dim)).astype(np.float32)
+
+
+@pytest.mark.parametrize("task", ["jaxprobe/point", "jaxprobe/dying"])
+def test_the_grid_on_the_device_lives_what_the_hosts_grid_lives(task):
+    device, host = grids(task)
+    assert isinstance(device, JaxGrid)
+    assert isinstance(host, EnvGrid)
+    with device, host:
+        np.testing.assert_array_equal(device.reset(), host.reset())
+        for action in actions(device, 50):
+            one, other = device.step(action), host.step(action)
+            for a, b in zip(one, other, strict=True):
+                np.testing.assert_allclose(a, b, atol=1e-6)
+            ended = one.terminated | one.truncated
+            np.testing.assert_allclose(device.reset(ended), host.reset(ended), atol=1e-6)
+            assert [device.episode_seed(*cell) for cell in np.ndindex(device.shape)] == [
+                host.episode_seed(*cell) for cell in np.ndindex(host.shape)
+            ]
+
+
+def test_a_row_is_what_it_would_be_alone():
+    both, alone = open_grid("jaxprobe/point", (0, 3), 2), open_grid("jaxprobe/point", (3,), 2)
+    np.testing.assert_array_equal(both.reset()[1:], alone.reset())
+    for action in actions(both, 20):
+        np.testing.assert_array_equal(both.step(action).obs[1:], alone.step(action[1:]).obs)
+
+
+def test_a_restored_grid_goes_on_bit_for_bit():
+    grid, other = open_grid("jaxprobe/dying", (0, 1), 2), open_grid("jaxprobe/dying", (0, 1), 2)
+    grid.reset()
+    chosen = 0.1 * actions(grid, 15)
+    for action in chosen[:7]:
+        grid.step(action)
+    other.restore(grid.snapshot())
+    for action in chosen[7:]:
+        np.testing.assert_array_equal(grid.step(action).obs, other.step(action).obs)
+    np.testing.assert_array_equal(grid.reset(), other.reset())
+    with pytest.raises(ValueError, match="seeds"):
+        open_grid("jaxprobe/dying", (5, 6), 2).restore(grid.snapshot())
+
+
+def test_a_step_before_a_reset_is_refused():
+    grid = open_grid("jaxprobe/point", (0,), 1)
+    with pytest.raises(RuntimeError, match="step before reset"):
+        grid.step(np.zeros((1, 1, 2), np.float32))
+    with pytest.raises(UserError, match=">= 0"):
+        open_grid("jaxprobe/point", (-1,))
+
+
+def test_what_is_not_finite_is_refused():
+    grid = open_grid("jaxprobe/point", (0,), 1)
+    grid.reset()
+    with pytest.raises(FloatingPointError, match="jaxprobe/point"):
+        grid.step(np.full((1, 1, 2), np.nan, np.float32))
+
+
+def test_one_object_a_task_and_none_for_a_simulator_on_the_host():
+    assert functional("jaxprobe/point") is functional("jaxprobe/point")
+    assert functional("probe/point") is None
+    assert isinstance(make("jaxprobe/point"), Hosted)
+    with pytest.raises(UserError, match="no picture"):
+        open_grid("jaxprobe/point", (0,)).render(0, 0)
+
+
+def test_where_no_episode_ends_no_reset_is_computed():
+    grid = open_grid("jaxprobe/point", (0,), 1)
+    from cdred.envs.jax_grid import begin
+
+    text = str(
+        jax.make_jaxpr(lambda state, mask: begin(grid.env, grid.origin, state, mask))(grid.state, np.ones((1, 1), bool))
+    )
+    assert "cond[" in text

@@ -1,0 +1,152 @@
+"""The loop as one program, against the loop that steps the same simulators from the host."""
+
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+import cdred
+from cdred import api
+from cdred.errors import Interrupted
+from cdred.track.sinks import JsonLines, read_lines
+from cdred.train import checkpoint, loop
+from cdred.train.demonstrate import rollout
+
+TIMES = {"time", "decisions_per_second", "eta_seconds", "seconds"}
+
+
+def config(out, task="jaxprobe/point", **changes):
+    learns = {"demos": "3"} if task == "jaxprobe/point" else {"algo": "tdmpc2"}
+    settings = {"seeds": (0, 1), "envs": 2, "decisions": 80, "eval_every": 40, "checkpoint_every": 40, "video": False}
+    base = replace(cdred.preset("debug"), task=task, out=str(out), **learns, **settings)
+    return replace(base, **changes)
+
+
+def arrays(run):
+    return load_file(checkpoint.latest(run / "checkpoints") / checkpoint.ARRAYS)
+
+
+def curves(run):
+    return [{k: v for k, v in line.items() if k not in TIMES} for line in read_lines(run / "metrics.jsonl")]
+
+
+def assert_same_arrays(one, other):
+    assert one.keys() == other.keys()
+    assert [name for name in one if not np.array_equal(one[name], other[name], equal_nan=True)] == []
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("run") / "run"
+    cdred.train(config(out), quiet=True)
+    return out
+
+
+def assert_lives_the_same(one, other):
+    """The same decisions, stored alike, led to the same learner."""
+    device, host = arrays(one), arrays(other)
+    shared = [name for name in device if not name.startswith(("grid/", "eval_grid/"))]
+    assert set(shared) == {name for name in host if not name.startswith(("grid/", "eval_grid/"))}
+    for name in shared:
+        np.testing.assert_allclose(device[name], host[name], rtol=1e-4, atol=1e-5, err_msg=name)
+    np.testing.assert_array_equal(device["grid/state/episode"], host["grid/episode"])
+    np.testing.assert_array_equal(device["grid/state/length"], host["grid/length"])
+
+
+def test_one_program_does_what_the_hosts_loop_does(finished, tmp_path):
+    cdred.train(config(tmp_path / "host", workers="thread"), quiet=True)
+    assert_lives_the_same(finished, tmp_path / "host")
+    mine, theirs = curves(finished), curves(tmp_path / "host")
+    assert [(line["kind"], line["step"]) for line in mine] == [(line["kind"], line["step"]) for line in theirs]
+    episodes = [[line["episode_return"] for line in lines if line["kind"] == "episode"] for lines in (mine, theirs)]
+    np.testing.assert_allclose(*episodes, rtol=1e-4)
+
+
+def test_so_it_does_where_the_world_can_end(tmp_path):
+    for name, workers in (("device", "sync"), ("host", "thread")):
+        changes = {"workers": workers, "seeds": (0,), "decisions": 120, "eval_every": 1000, "planner": "policy"}
+        cdred.train(config(tmp_path / name, "jaxprobe/dying", **changes), quiet=True)
+    assert_lives_the_same(tmp_path / "device", tmp_path / "host")
+    assert arrays(tmp_path / "device")["replay/absorbing"].any()
+
+
+def test_a_seed_does_not_depend_on_its_company(finished, tmp_path):
+    cdred.train(config(tmp_path / "run", seeds=(7, 1)), quiet=True)
+    one, other = arrays(finished), arrays(tmp_path / "run")
+    for name in one:
+        if name.startswith(("replay/", "learner/", "plan/", "grid/state")):
+            np.testing.assert_array_equal(one[name][1], other[name][1], err_msg=name)
+    assert not np.array_equal(one["replay/obs"][0], other["replay/obs"][0])
+
+
+@pytest.mark.slow
+def test_seeds_side_by_side_are_seeds_one_by_one(finished, tmp_path):
+    cdred.train(config(tmp_path / "alone", seeds=(1,)), quiet=True)
+    beside, alone = arrays(finished), arrays(tmp_path / "alone")
+    for name in alone:
+        if name.startswith(("replay/", "learner/")):
+            np.testing.assert_allclose(beside[name][1], alone[name][0], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(finished, tmp_path, monkeypatch):
+    whole = loop._collect_and_learn
+
+    def stopped(run, state, updates):
+        # In the middle of an episode, of ten decisions in each of two environments.
+        run.stop.signal = 2 if int(state.decisions) == 40 else run.stop.signal
+        return whole(run, state, updates)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_collect_and_learn", stopped)
+        with pytest.raises(Interrupted, match="stopped at decision 60 of 80"):
+            cdred.train(config(tmp_path / "run"), quiet=True)
+    assert arrays(tmp_path / "run")["grid/state/length"].tolist() == [[10, 10], [10, 10]]
+    cdred.train(config(tmp_path / "run"), quiet=True)
+    assert_same_arrays(arrays(finished), arrays(tmp_path / "run"))
+    assert curves(finished) == curves(tmp_path / "run")
+
+
+def test_each_program_compiles_once(tmp_path):
+    settings = config(tmp_path)
+    demos = api.demonstrations(settings, api._spec(settings.task), lambda _: None)
+    lines = JsonLines(tmp_path / "metrics.jsonl", -1)
+    run = loop.open_run(settings, demos, tmp_path, lines, lambda _: None)
+    outcome = loop.train_loop(run)
+    lines.close()
+    assert outcome.decisions == outcome.updates == 80
+    assert run.scanned is not None
+    assert (run.scanned.acting._cache_size(), run.scanned.idling._cache_size()) == (1, 1)
+
+
+def test_a_world_that_leaves_the_numbers_ends_the_run_before_it_is_saved(tmp_path, monkeypatch):
+    from cdred.envs.jax_probes import JaxPoint
+
+    def diverging(self, state, action):
+        state, decision = whole(self, state, action)
+        return state, decision._replace(reward=jax.numpy.where(state[0] > -2.0, jax.numpy.nan, 0.0))
+
+    whole = JaxPoint.step
+    monkeypatch.setattr(JaxPoint, "step", diverging)
+    monkeypatch.setattr("cdred.envs.jax_probes.functional", lambda _name: JaxPoint())
+    monkeypatch.setattr(api, "random_level", lambda *_: api.Level(0.0, 0.0, 0.0))
+    monkeypatch.setattr(api, "demonstrations", lambda *_: None)
+    with pytest.raises(FloatingPointError, match="jaxprobe/point"):
+        cdred.train(config(tmp_path / "run", algo="tdmpc2", seeds=(0,)), quiet=True)
+    assert checkpoint.latest(tmp_path / "run" / "checkpoints") is None
+
+
+def test_evaluation_and_the_agent_alone_work_from_the_folder(finished):
+    one, again = (cdred.evaluate(finished, episodes=3, say=lambda _: None) for _ in range(2))
+    assert one == again
+    assert (one["episodes"], len(one["return"])) == (4, 2)
+    agent = cdred.load(finished)
+    env = api.make("jaxprobe/point")
+    assert len(rollout(env, 0, lambda obs, _: agent.act(obs))) == 20
+
+
+def test_the_random_level_is_that_of_episodes_played_one_by_one():
+    on_device = api.random_level("jaxprobe/point", 50)
+    on_host = api.random_level("probe/point", 50)
+    assert on_device.episode_return == pytest.approx(on_host.episode_return, rel=0.3)
