@@ -81,10 +81,11 @@ def device(states: Path, out: Path, names: list[str]) -> None:
 def _compare(name: str, stored) -> dict:
     import jax
     from mujoco import mjx
-    from mujoco_playground import dm_control_suite
     from mujoco_playground._src import mjx_env
 
-    env = dm_control_suite.load(name, config_overrides={"impl": "jax"})
+    from cdred.envs.mjx import functional
+
+    env = functional(name)._env
     shape = jax.eval_shape(env.reset, jax.random.PRNGKey(0))
     blank = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shape)
     blank = blank.replace(data=mjx_env.make_data(env.mj_model, impl="jax"))
@@ -106,7 +107,7 @@ def _compare(name: str, stored) -> dict:
             key: np.float32(stored[f"{name}/{i}/{key}"]) for key in ("qpos", "qvel", "ctrl", "target", "obs", "reward")
         }
         state, seen, paid = at({key: kept[key] for key in ("qpos", "qvel", "ctrl", "target")})
-        layout = {"obs": int(np.size(seen)), "obs_dm_control": int(kept["obs"].size)}
+        layout |= {"obs": int(np.size(seen)), "obs_dm_control": int(kept["obs"].size)}
         obs.append(np.abs(seen - kept["obs"]))
         reward.append(abs(float(paid) - float(kept["reward"])))
         after = {key: stored[f"{name}/{i}/next_{key}"] for key in ("obs", "reward", "qpos", "qvel")}

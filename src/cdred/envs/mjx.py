@@ -9,6 +9,7 @@ from functools import cache
 
 import jax
 import jax.numpy as jnp
+import mujoco
 import numpy as np
 from jaxtyping import Array, Float32, UInt8, UInt32
 from mujoco_playground import dm_control_suite  # pyright: ignore[reportMissingImports]
@@ -16,6 +17,11 @@ from mujoco_playground import dm_control_suite  # pyright: ignore[reportMissingI
 from cdred.envs.base import no_picture
 from cdred.envs.functional import Decision, EnvState, Hosted
 from cdred.types import EnvSpec
+
+# Playground 0.2.0 compares MuJoCo's version as text, takes 3.17 for older than 3.3, and asks its reacher's model for a
+# body by the name that the method had then.
+if not hasattr(mujoco.MjSpec, "find_body"):
+    mujoco.MjSpec.find_body = mujoco.MjSpec.body  # pyright: ignore[reportAttributeAccessIssue]
 
 ACTION_REPEAT = 2
 DEFAULT_RENDER_SIZE = 240
