@@ -27,9 +27,14 @@ SIZES = {
 
 @pytest.fixture(autouse=True)
 def _leniently():
-    """MJX relies on the promotions that the rest of our tests forbid."""
-    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-        yield
+    """MJX relies on the promotions that the rest of our tests forbid; in whatever thread it is traced."""
+    promotions = {"jax_numpy_rank_promotion": "allow", "jax_numpy_dtype_promotion": "standard"}
+    before = {name: getattr(jax.config, name) for name in promotions}
+    for name, value in promotions.items():
+        jax.config.update(name, value)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
 
 
 def actions(steps, shape):
