@@ -5,6 +5,8 @@ decision is two of them and an episode 500 decisions, as with `dmc/`. Its physic
 results/mjx/README.md says where they differ.
 """
 
+# What is imported here lives in another interpreter than the rest, with another MuJoCo.
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 from functools import cache
 
 import jax
@@ -12,7 +14,7 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 from jaxtyping import Array, Float32, UInt8, UInt32
-from mujoco_playground import dm_control_suite  # pyright: ignore[reportMissingImports]
+from mujoco_playground import dm_control_suite
 
 from cdred.envs.base import no_picture
 from cdred.envs.functional import Decision, EnvState, Hosted
@@ -21,7 +23,7 @@ from cdred.types import EnvSpec
 # Playground 0.2.0 compares MuJoCo's version as text, takes 3.17 for older than 3.3, and asks its reacher's model for a
 # body by the name that the method had then.
 if not hasattr(mujoco.MjSpec, "find_body"):
-    mujoco.MjSpec.find_body = mujoco.MjSpec.body  # pyright: ignore[reportAttributeAccessIssue]
+    mujoco.MjSpec.find_body = mujoco.MjSpec.body
 
 ACTION_REPEAT = 2
 DEFAULT_RENDER_SIZE = 240
