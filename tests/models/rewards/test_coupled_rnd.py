@@ -232,7 +232,7 @@ def test_averages_are_nearer_to_the_targets_mean_than_predictors_that_chase_draw
         updates, opt = optimiser.update(jax.grad(loss)(reward.predictors), opt)
         reward = eqx.tree_at(lambda r: r.predictors, reward, optax.apply_updates(reward.predictors, updates)).settled()
         mean = jnp.mean(embeddings, axis=0)
-        return (reward, opt), [jnp.sum((p(x) - mean) ** 2) for p in (reward.predictors, reward.averages)]
+        return (reward, opt), [jnp.sum((p(x) - mean[None]) ** 2) for p in (reward.predictors, reward.averages)]
 
     reward = make(average_rate=rate)
     start = (reward, optimiser.init(reward.predictors))
