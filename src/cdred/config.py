@@ -230,7 +230,10 @@ def check(config: RunConfig) -> None:
         "--model.simnorm-dim must divide --model.latent-dim": model.simnorm_dim > 0
         and model.latent_dim % model.simnorm_dim == 0,
         "--model.num-critics must be at least 2": model.num_critics >= 2,
+        "--optim.imitation-coef must be at least 0": config.optim.imitation_coef >= 0,
+        "--optim.tau must be above 0 and at most 1": 0 < config.optim.tau <= 1,
         "--reward.num-targets must be at least 2": config.reward.num_targets >= 2,
+        "--reward.average-rate must be above 0 and at most 1": 0 < config.reward.average_rate <= 1,
         "--mppi.horizon must be at least 1": mppi.horizon > 0,
         "--mppi.num-pi-trajs must be from 1 to below --mppi.num-samples": 0 < mppi.num_pi_trajs < mppi.num_samples,
         "--mppi.num-elites must be from 1 to --mppi.num-samples": 0 < mppi.num_elites <= mppi.num_samples,

@@ -98,11 +98,20 @@ def test_a_step_before_a_reset_is_refused():
         open_grid("jaxprobe/point", (-1,))
 
 
+@pytest.mark.parametrize("action", [np.zeros((1, 1, 3)), np.full((1, 1, 2), np.nan)])
+def test_actions_of_another_shape_or_not_finite_are_refused(action):
+    grid = open_grid("jaxprobe/point", (0,))
+    grid.reset()
+    with pytest.raises(ValueError, match=r"finite actions of shape \(1, 1, 2\)"):
+        grid.step(action)
+
+
 def test_what_is_not_finite_is_refused():
     grid = open_grid("jaxprobe/point", (0,), 1)
     grid.reset()
+    grid.state = grid.state._replace(env=np.full((1, 1, 4), np.nan, np.float32))
     with pytest.raises(FloatingPointError, match="jaxprobe/point"):
-        grid.step(np.full((1, 1, 2), np.nan, np.float32))
+        grid.step(np.zeros((1, 1, 2), np.float32))
 
 
 def test_one_object_a_task_and_none_for_a_simulator_on_the_host():

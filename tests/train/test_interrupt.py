@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from runs import arrays
 
 import cdred
 from cdred.errors import Interrupted, UserError
@@ -22,10 +22,6 @@ PATIENCE = 300
 def config(out, **changes):
     base = replace(cdred.preset("debug"), task="probe/point", demos="3", video=False, out=str(out))
     return replace(base, **changes)
-
-
-def arrays(run):
-    return load_file(checkpoint.latest(run / "checkpoints") / checkpoint.ARRAYS)
 
 
 def test_a_signal_is_taken_down_and_the_handlers_are_given_back():

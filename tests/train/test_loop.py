@@ -6,35 +6,18 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from runs import arrays, assert_same_arrays, curves
 
 import cdred
 from cdred import api
 from cdred.errors import UserError
-from cdred.track.sinks import read_lines
 from cdred.train import checkpoint
 from cdred.train.loop import crossed, total_decisions
-
-# Of all that a metrics line says, what depends on the clock.
-TIMES = {"time", "decisions_per_second", "eta_seconds", "seconds"}
 
 
 def config(out, **changes):
     base = replace(cdred.preset("debug"), task="probe/point", demos="3", seeds=(0, 1), video=False, out=str(out))
     return replace(base, **changes)
-
-
-def arrays(run):
-    return load_file(checkpoint.latest(run / "checkpoints") / checkpoint.ARRAYS)
-
-
-def curves(run):
-    return [{k: v for k, v in line.items() if k not in TIMES} for line in read_lines(run / "metrics.jsonl")]
-
-
-def assert_same_arrays(one, other):
-    assert one.keys() == other.keys()
-    assert [name for name in one if not np.array_equal(one[name], other[name], equal_nan=True)] == []
 
 
 @pytest.fixture(scope="module")

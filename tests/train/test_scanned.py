@@ -5,16 +5,14 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from runs import arrays, assert_same_arrays, curves
 
 import cdred
 from cdred import api
 from cdred.errors import Interrupted
-from cdred.track.sinks import JsonLines, read_lines
+from cdred.track.sinks import JsonLines
 from cdred.train import checkpoint, loop
 from cdred.train.demonstrate import rollout
-
-TIMES = {"time", "decisions_per_second", "eta_seconds", "seconds"}
 
 
 def config(out, task="jaxprobe/point", **changes):
@@ -22,19 +20,6 @@ def config(out, task="jaxprobe/point", **changes):
     settings = {"seeds": (0, 1), "envs": 2, "decisions": 80, "eval_every": 40, "checkpoint_every": 40, "video": False}
     base = replace(cdred.preset("debug"), task=task, out=str(out), **learns, **settings)
     return replace(base, **changes)
-
-
-def arrays(run):
-    return load_file(checkpoint.latest(run / "checkpoints") / checkpoint.ARRAYS)
-
-
-def curves(run):
-    return [{k: v for k, v in line.items() if k not in TIMES} for line in read_lines(run / "metrics.jsonl")]
-
-
-def assert_same_arrays(one, other):
-    assert one.keys() == other.keys()
-    assert [name for name in one if not np.array_equal(one[name], other[name], equal_nan=True)] == []
 
 
 @pytest.fixture(scope="module")

@@ -204,7 +204,8 @@ class WorldModelAgent(Algorithm[LearnerState], Generic[Reward]):
             there = latents[: len(action), :-1]
             imitation = losses.imitation_loss(policy, state.model, there, action, over, self.discount_time)
             metrics["imitation_loss"] = imitation
-            loss += self.imitation_coef * imitation
+            # Without weight it is a metric, and no gradient is computed for it.
+            loss += self.imitation_coef * imitation if self.imitation_coef else 0.0
         return loss, (values, metrics)
 
     def _learning(self, state: LearnerState) -> Float[Array, ""]:

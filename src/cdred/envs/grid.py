@@ -38,6 +38,20 @@ def episode_seed(seed: int, stream: str, env: int, episode: int) -> int:
     return drawn // len(STREAMS) * len(STREAMS) + STREAMS.index(stream)
 
 
+def require_place(seeds: Sequence[int], num_envs: int, stream: str) -> None:
+    """Raises UserError for seeds, ValueError for the others, that a grid cannot have."""
+    if not seeds or min(seeds) < 0:
+        raise UserError(f"seeds must be one or more integers >= 0, got {list(seeds)}.")
+    if num_envs < 1 or stream not in STREAMS:
+        raise ValueError(f"num_envs >= 1 and a stream of {STREAMS}, got {num_envs} and {stream!r}")
+
+
+def require_actions(action: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Raises ValueError where they are not finite, or not of that shape."""
+    if action.shape != shape or not np.isfinite(action).all():
+        raise ValueError(f"expected finite actions of shape {shape}, got {action.shape}: {action}")
+
+
 class EnvGrid:
     """S x E independent environments of one task.
 
@@ -65,10 +79,7 @@ class EnvGrid:
         render_size: int | None = None,
         workers: WorkersName = "sync",
     ):
-        if not seeds or min(seeds) < 0:
-            raise UserError(f"seeds must be one or more integers >= 0, got {list(seeds)}.")
-        if num_envs < 1 or stream not in STREAMS:
-            raise ValueError(f"num_envs >= 1 and a stream of {STREAMS}, got {num_envs} and {stream!r}")
+        require_place(seeds, num_envs, stream)
         self.seeds, self.stream = tuple(int(seed) for seed in seeds), stream
         self.shape = (len(seeds), num_envs)
         self._cells = tuple(np.ndindex(self.shape))
@@ -105,9 +116,7 @@ class EnvGrid:
         if self._done.any():
             raise RuntimeError(f"step before reset: no running episode in cells {np.argwhere(self._done).tolist()}")
         action = np.asarray(action, np.float32)
-        expected = (*self.shape, self.spec.action_dim)
-        if action.shape != expected or not np.isfinite(action).all():
-            raise ValueError(f"expected finite actions of shape {expected}, got {action.shape}: {action}")
+        require_actions(action, (*self.shape, self.spec.action_dim))
         return self._advance({i: action[cell] for i, cell in enumerate(self._cells)})
 
     def _advance(self, actions: dict[int, Float32[np.ndarray, " A"]]) -> GridStep:

@@ -15,10 +15,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float32, Int32, UInt8, UInt32
 
 from cdred.envs.functional import EnvState, FunctionalEnv
-from cdred.envs.grid import STREAMS, EnvGrid, GridStep, episode_seed
+from cdred.envs.grid import STREAMS, EnvGrid, GridStep, episode_seed, require_actions, require_place
 from cdred.envs.registry import functional
 from cdred.envs.workers import WorkersName
-from cdred.errors import UserError
 
 # NumPy's SeedSequence: a hash of the words into a pool of four, and of the pool into what it generates.
 INIT_A, MULT_A, INIT_B, MULT_B = 0x43B0D7E5, 0x931E8875, 0x8B51F9DD, 0x58F38DED
@@ -133,8 +132,7 @@ class JaxGrid:
         *,
         render_size: int | None = None,
     ):
-        if not seeds or min(seeds) < 0:
-            raise UserError(f"seeds must be one or more integers >= 0, got {list(seeds)}.")
+        require_place(seeds, num_envs, stream)
         self.env, self.spec, self.stream = env, env.spec, stream
         self.seeds, self.shape = tuple(int(seed) for seed in seeds), (len(seeds), num_envs)
         rows, columns = np.broadcast_arrays(np.array(self.seeds)[:, None], np.arange(num_envs)[None])
@@ -160,11 +158,14 @@ class JaxGrid:
 
         Raises:
             RuntimeError: an environment has ended its episode, or never begun one, and was not reset.
+            ValueError: `action` has the wrong shape or is not finite.
             FloatingPointError: the simulator returned a non-finite observation or reward.
         """
         if self._done.any():
             raise RuntimeError(f"step before reset: no running episode in cells {np.argwhere(self._done).tolist()}")
-        self.state, after = _advance(self.env, self.state, jnp.asarray(action, jnp.float32))
+        action = np.asarray(action, np.float32)
+        require_actions(action, (*self.shape, self.spec.action_dim))
+        self.state, after = _advance(self.env, self.state, action)
         step = GridStep(*(np.array(field) for field in after))
         require_finite(self.spec.task, bool(np.isfinite(step.obs).all() and np.isfinite(step.reward).all()))
         self._done = step.terminated | step.truncated
