@@ -13,7 +13,17 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from cdred.config import IMITATORS, PlannerName, RunConfig, check, first_difference, from_yaml, preset, to_yaml
+from cdred.config import (
+    IMITATORS,
+    PlannerName,
+    RunConfig,
+    check,
+    first_difference,
+    from_yaml,
+    preset,
+    to_yaml,
+    total_decisions,
+)
 from cdred.data.demos import open_demos, save_demos
 from cdred.envs.jax_grid import open_grid
 from cdred.envs.registry import make
@@ -28,7 +38,7 @@ from cdred.train.demonstrate import Level, expert_level, numbered_demos, random_
 from cdred.train.evaluate import Evaluation, evaluate, evaluation_keys
 from cdred.train.film import film
 from cdred.train.interrupt import Stop, alone_in
-from cdred.train.loop import Outcome, make_programs, open_run, total_decisions, train_loop
+from cdred.train.loop import Outcome, make_programs, open_run, train_loop
 from cdred.train.origin import origin
 from cdred.train.programs import EVALUATE, INIT, seed_keys
 from cdred.train.record import record_agent

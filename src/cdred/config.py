@@ -99,6 +99,8 @@ class OptimConfig:
     """Segments per update from each of the two stores."""
     learning_rate: float = 3e-4
     """Adam's step size."""
+    anneal: float = 0.2
+    """Last part of the run, as a fraction, over which the step size falls linearly to zero (0: it never does)."""
     encoder_scale: float = 1 / 3
     """The encoder's step size relative to it."""
     grad_clip: float = 20.0
@@ -189,7 +191,7 @@ def preset(name: PresetName) -> RunConfig:
             model=ModelConfig(512, 8, (256,), (512, 512), standardise=False, dropout=0.01),
             reward=RewardConfig(target_widths=(512, 512), predictor_widths=(1024, 1024, 1024), average_rate=1.0),
             mppi=PlannerConfig(num_samples=512, num_pi_trajs=24, num_elites=64, iterations=6, min_std=0.05),
-            optim=OptimConfig(batch_size=256, encoder_scale=0.3, imitation_coef=0.0, tau=0.01),
+            optim=OptimConfig(batch_size=256, encoder_scale=0.3, imitation_coef=0.0, tau=0.01, anneal=0.0),
         )
     if name == "debug":
         return replace(
@@ -230,6 +232,7 @@ def check(config: RunConfig) -> None:
         "--model.simnorm-dim must divide --model.latent-dim": model.simnorm_dim > 0
         and model.latent_dim % model.simnorm_dim == 0,
         "--model.num-critics must be at least 2": model.num_critics >= 2,
+        "--optim.anneal must be from 0 to 1": 0 <= config.optim.anneal <= 1,
         "--optim.imitation-coef must be at least 0": config.optim.imitation_coef >= 0,
         "--optim.tau must be above 0 and at most 1": 0 < config.optim.tau <= 1,
         "--reward.num-targets must be at least 2": config.reward.num_targets >= 2,
@@ -248,6 +251,11 @@ def discount(episode_length: int, least: float) -> float:
     """gamma = clip((T/5 - 1)/(T/5), least, 0.995) for episodes of T decisions (arXiv 2310.16828: least = 0.95)."""
     fifth = episode_length / 5
     return min(max((fifth - 1) / fifth, least), 0.995)
+
+
+def total_decisions(config: RunConfig) -> int:
+    """The run's decisions per seed, and so its updates: those asked for, rounded up to whole `learn` calls."""
+    return -(-config.decisions // config.updates_per_learn) * config.updates_per_learn
 
 
 def to_yaml(config: RunConfig) -> str:

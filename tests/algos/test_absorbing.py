@@ -41,7 +41,7 @@ def trained(algorithm, expert, own, updates):
 
 
 def build(config, **changes):
-    optim = replace(config.optim, learning_rate=3e-3, tau=0.05)
+    optim = replace(config.optim, learning_rate=3e-3, tau=0.05, anneal=0.0)
     return make_algorithm(replace(config, optim=optim, **changes), MORTAL)
 
 

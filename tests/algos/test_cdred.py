@@ -1,6 +1,7 @@
 """The whole method: what one update may and may not change, and that the reward comes to tell the expert apart."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import equinox as eqx
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from cdred.algos.make import make_algorithm
+from cdred.algos.make import annealed, make_algorithm
 from cdred.config import discount
 from cdred.models.rewards.coupled_rnd import CoupledRND
 from cdred.types import EnvSpec, Segment
@@ -80,6 +81,10 @@ def changed(one, other):
     )
 
 
+def largest_step(one, other):
+    return max(jax.tree.leaves(jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), one, other)))
+
+
 def assert_close(one, other, rtol, atol):
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
         np.testing.assert_allclose(a, b, rtol=rtol, atol=atol)
@@ -96,7 +101,7 @@ def train(config, spec, make_batch, training):
     reward = replace(
         config.reward, embedding_dim=64, target_widths=(64,), predictor_widths=(64,), warmup_updates=WARMUP
     )
-    optim = replace(config.optim, learning_rate=3e-3)
+    optim = replace(config.optim, learning_rate=3e-3, anneal=0.0)
     algorithm = make_algorithm(replace(config, reward=reward, optim=optim), spec)
 
     def step(like_expert, state, key):
@@ -161,7 +166,7 @@ def test_targets_are_never_touched(fresh, state, update, batch):
 
 def test_the_prior_is_drawn_to_the_experts_actions_from_the_first_update_on(config, spec, make_batch):
     """All of the updates are warm-up, so nothing else moves it."""
-    optim = replace(config.optim, imitation_coef=1.0, learning_rate=3e-3)
+    optim = replace(config.optim, imitation_coef=1.0, learning_rate=3e-3, anneal=0.0)
     reward = replace(config.reward, warmup_updates=UPDATES)
     algorithm = make_algorithm(replace(config, optim=optim, reward=reward), spec)
 
@@ -263,11 +268,29 @@ def test_the_predictors_fit_does_not_shape_the_latents(algorithm, state, batch):
 def test_the_encoder_learns_at_a_fraction_of_the_step(config, state, update, batch):
     """Adam's step of a first gradient is the step size, wherever the gradient is not tiny."""
     after, _ = update(state, batch, KEY)
-    step = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), after.trainable, state.trainable)
-    largest = {name: max(jax.tree.leaves(part), default=0.0) for name, part in step._asdict().items()}
-    rate = config.optim.learning_rate
-    assert largest["dynamics"] == pytest.approx(rate, rel=0.01)
-    assert largest["encoder"] == pytest.approx(rate * config.optim.encoder_scale, rel=0.01)
+    rate, (new, old) = config.optim.learning_rate, (after.trainable, state.trainable)
+    assert largest_step(new.dynamics, old.dynamics) == pytest.approx(rate, rel=0.01)
+    assert largest_step(new.encoder, old.encoder) == pytest.approx(rate * config.optim.encoder_scale, rel=0.01)
+
+
+def test_nothing_is_learned_after_the_runs_last_update(config, spec, batch):
+    """A run of two updates, annealed over both: a whole step, half a step, none."""
+    short = replace(config, decisions=2, updates_per_learn=2, optim=replace(config.optim, anneal=1.0))
+    algorithm = make_algorithm(short, spec)
+    update, state = jax.jit(algorithm.update), jax.jit(algorithm.init)(jax.random.key(0))
+    state = eqx.tree_at(lambda s: s.updates, state, jnp.array(1000, jnp.int32))
+    states = [state, *(state := update(state, batch, KEY)[0] for _ in range(3))]
+    for learned in (lambda s: s.trainable.dynamics, lambda s: s.trainable.reward, lambda s: s.model.policy):
+        steps = [largest_step(learned(a), learned(b)) for a, b in pairwise(states)]
+        assert steps[0] == pytest.approx(short.optim.learning_rate, rel=0.01)
+        assert steps[1] == pytest.approx(short.optim.learning_rate / 2, rel=0.1)
+        assert steps[2] == 0.0
+
+
+def test_the_step_size_falls_over_the_last_part_of_the_run():
+    falling, constant = annealed(2.0, 0.25, 100), annealed(2.0, 0.0, 100)
+    assert [float(falling(update)) for update in (0, 75, 80, 90, 100)] == pytest.approx([2.0, 2.0, 1.6, 0.8, 0.0])
+    assert float(constant(100)) == 2.0
 
 
 @pytest.mark.parametrize("rate", [1.0, 0.1])

@@ -17,7 +17,9 @@ KEY = jax.random.key(2)
 
 @pytest.fixture
 def algorithm(config, spec):
-    return make_algorithm(replace(config, algo="tdmpc2", optim=replace(config.optim, learning_rate=3e-3)), spec)
+    return make_algorithm(
+        replace(config, algo="tdmpc2", optim=replace(config.optim, learning_rate=3e-3, anneal=0.0)), spec
+    )
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import cdred
 from cdred import api
 from cdred.errors import UserError
 from cdred.train import checkpoint
-from cdred.train.loop import crossed, total_decisions
+from cdred.train.loop import crossed
 
 
 def config(out, **changes):
@@ -163,11 +163,6 @@ def test_demonstrations_may_come_from_a_file(finished, tmp_path):
     save_demos(demos, tmp_path / "demos.npz")
     result = cdred.train(config(tmp_path / "run", demos=str(tmp_path / "demos.npz"), decisions=20), quiet=True)
     assert result["demos"] == 3
-
-
-def test_decisions_are_rounded_up_to_whole_learn_calls():
-    assert total_decisions(replace(cdred.preset("debug"), decisions=201)) == 220
-    assert total_decisions(replace(cdred.preset("debug"), decisions=200)) == 200
 
 
 def test_crossed():

@@ -8,7 +8,7 @@ import optax
 from cdred.algos.cdred import CDRED
 from cdred.algos.tdmpc2 import TDMPC2
 from cdred.algos.world_model_agent import Trainable, WorldModelAgent
-from cdred.config import ModelConfig, OptimConfig, RewardConfig, RunConfig, discount
+from cdred.config import ModelConfig, OptimConfig, RewardConfig, RunConfig, discount, total_decisions
 from cdred.models.rewards.coupled_rnd import CoupledRND
 from cdred.models.rewards.supervised import SupervisedReward
 from cdred.models.world_model import WorldModel
@@ -23,11 +23,12 @@ MANY_ACTIONS, EXTRA_ITERATIONS = 20, 2
 def make_algorithm(config: RunConfig, spec: EnvSpec) -> WorldModelAgent:
     """The method that `config` asks for, sized for the task."""
     optim, input_dim = config.optim, config.model.latent_dim + spec.action_dim
+    step_size = annealed(optim.learning_rate, optim.anneal, total_decisions(config))
     settings = {
         "make_model": partial(_world_model, config.model, spec),
         "planner": _mppi(config, spec.action_dim),
-        "model_optimiser": _model_optimiser(optim),
-        "policy_optimiser": _policy_optimiser(optim),
+        "model_optimiser": _model_optimiser(optim, step_size),
+        "policy_optimiser": _policy_optimiser(optim, step_size),
         "plan_actions": config.planner == "mppi",
         "action_dim": spec.action_dim,
         "discount": discount(spec.episode_length, optim.least_discount),
@@ -101,18 +102,24 @@ def _mppi(config: RunConfig, action_dim: int) -> MPPI:
     )
 
 
-def _model_optimiser(optim: OptimConfig) -> optax.GradientTransformation:
+def annealed(step_size: float, fraction: float, updates: int) -> optax.Schedule:
+    """`step_size`, falling linearly to zero over the last `fraction` of `updates`."""
+    last = round(fraction * updates)
+    if not last:
+        return optax.constant_schedule(step_size)
+    return optax.linear_schedule(step_size, 0.0, last, transition_begin=updates - last)
+
+
+def _model_optimiser(optim: OptimConfig, step_size: optax.Schedule) -> optax.GradientTransformation:
     """Adam under a clipped gradient, the encoder at a fraction of the step size."""
     encoder_only = Trainable(encoder=True, dynamics=False, critics=False, termination=False, reward=False)
     return optax.chain(
         optax.clip_by_global_norm(optim.grad_clip),
-        optax.adam(optim.learning_rate),
+        optax.adam(step_size),
         optax.masked(optax.scale(optim.encoder_scale), encoder_only),
     )
 
 
-def _policy_optimiser(optim: OptimConfig) -> optax.GradientTransformation:
+def _policy_optimiser(optim: OptimConfig, step_size: optax.Schedule) -> optax.GradientTransformation:
     """Adam under a clipped gradient; its eps keeps the prior's tiny gradients from becoming full steps."""
-    return optax.chain(
-        optax.clip_by_global_norm(optim.grad_clip), optax.adam(optim.learning_rate, eps=optim.policy_eps)
-    )
+    return optax.chain(optax.clip_by_global_norm(optim.grad_clip), optax.adam(step_size, eps=optim.policy_eps))

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from cdred.algos.make import make_algorithm
-from cdred.config import RunConfig
+from cdred.config import RunConfig, total_decisions
 from cdred.data.replay import Replay, from_trajectories, replay_bytes
 from cdred.envs.grid import EnvGrid
 from cdred.envs.jax_grid import Grid, JaxGrid, open_grid
@@ -122,11 +122,6 @@ def train_loop(run: Run) -> Outcome:
                 raise Interrupted(f"{where}; the same command goes on.", 128 + run.stop.signal)
         evaluation = _evaluate(run, state, config.final_episodes)[1]
     return Outcome(evaluation, int(state.decisions), updates, clock.seconds())
-
-
-def total_decisions(config: RunConfig) -> int:
-    """The run's decisions per seed: those asked for, rounded up to whole `learn` calls."""
-    return -(-config.decisions // config.updates_per_learn) * config.updates_per_learn
 
 
 def crossed(before: int, now: int, every: int) -> bool:
