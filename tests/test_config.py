@@ -127,6 +127,9 @@ def test_the_first_difference_names_the_setting():
         ("mppi", {"num_elites": 17}, "--mppi.num-elites"),
         ("mppi", {"num_pi_trajs": 16}, "--mppi.num-pi-trajs"),
         ("mppi", {"min_std": 3.0}, "--mppi.min-std"),
+        ("mppi", {"explore_min_std": 0.0}, "--mppi.explore-min-std"),
+        ("optim", {"anneal": 1.5}, "--optim.anneal"),
+        ("red", {"sigma": 0.0}, "--red.sigma"),
     ],
 )
 def test_settings_that_cannot_work_together_are_refused_by_name(part, changes, says):

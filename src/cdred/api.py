@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 
 from cdred.config import (
     IMITATORS,
+    AlgoName,
     PlannerName,
     RunConfig,
     check,
@@ -28,6 +29,7 @@ from cdred.data.demos import open_demos, save_demos
 from cdred.envs.jax_grid import open_grid
 from cdred.envs.registry import make
 from cdred.errors import UserError
+from cdred.studies.comparison import write_comparison
 from cdred.studies.report import write_report
 from cdred.studies.scores import normalized
 from cdred.track.sinks import JsonLines, Tracker, Trackers
@@ -100,6 +102,35 @@ def _train(
     if config.video:
         _film(folder, demos, terminal.message)
     return result
+
+
+def compare(config: RunConfig, algos: Sequence[AlgoName], *, quiet: bool = False) -> str:
+    """Train each method with the same settings, demonstrations and seeds, and write what came out.
+
+    Each method's run is a folder of `config.out`; those that are finished are not run again. `table.md`, `table.json`
+    and `curves.png` beside them are written anew after each method.
+
+    Args:
+        config: of every run, but for `algo`.
+        algos: the methods; the others are held against the first.
+        quiet: show nothing on the terminal.
+
+    Returns:
+        The table, in Markdown.
+
+    Raises:
+        UserError: no folder is named, a method is named twice; and whatever `train` raises.
+    """
+    if not config.out:
+        raise UserError("give --out, the folder for the methods' runs.")
+    if not algos or len(set(algos)) < len(algos):
+        raise UserError(f"--algos must name one or more different methods, got {' '.join(algos)!r}.")
+    folder, runs, table = Path(config.out), {}, ""
+    for algo in algos:
+        runs[algo] = folder / algo
+        train(replace(config, algo=algo, out=str(runs[algo])), quiet=quiet)
+        table = write_comparison(folder, runs)
+    return table
 
 
 def evaluate_run(

@@ -9,8 +9,8 @@ import yaml
 
 from cdred.errors import UserError
 
-AlgoName = Literal["cdred", "tdmpc2"]
-IMITATORS: tuple[AlgoName, ...] = ("cdred",)
+AlgoName = Literal["cdred", "iqmpc", "gail", "red", "bc", "tdmpc2"]
+IMITATORS: tuple[AlgoName, ...] = ("cdred", "iqmpc", "gail", "red", "bc")
 PresetName = Literal["cpu", "paper", "debug"]
 PlannerName = Literal["mppi", "policy"]
 
@@ -39,7 +39,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class RewardConfig:
-    """The coupled random-network-distillation reward."""
+    """The coupled random-network-distillation reward; its networks' sizes and its warm-up are those of all peers."""
 
     zeta: float = 0.8
     """Weight of the expert's bonus against the agent's own (1: uncoupled)."""
@@ -70,6 +70,32 @@ class RewardConfig:
 
 
 @dataclass(frozen=True)
+class IQMPCConfig:
+    """IQ-MPC, whose reward is in its critics."""
+
+    alpha: float = 0.5
+    """Of the chi^2 divergence: the Bellman residuals' squares weigh 1 / (4 alpha)."""
+    gradient_penalty: float = 0.0
+    """Weight of the critics' gradient penalty."""
+
+
+@dataclass(frozen=True)
+class GAILConfig:
+    """GAIL's discriminator; it has the hidden layers of CDRED's predictors."""
+
+    gradient_penalty: float = 10.0
+    """Weight of its gradient penalty."""
+
+
+@dataclass(frozen=True)
+class REDConfig:
+    """RED's reward; its target and predictor are of the size of CDRED's."""
+
+    sigma: float = 1.0
+    """How fast the reward falls with the squared distance from the target."""
+
+
+@dataclass(frozen=True)
 class PlannerConfig:
     """MPPI."""
 
@@ -85,10 +111,12 @@ class PlannerConfig:
     """Refinements per decision."""
     temperature: float = 0.5
     """Inverse temperature of the elites' weights."""
-    min_std: float = 0.2
-    """Smallest standard deviation of the sampling distribution, and of the exploring noise (paper: 0.05)."""
+    min_std: float = 0.05
+    """Smallest standard deviation of the sampling distribution, where the agent does not explore."""
     max_std: float = 2.0
     """Largest, and the first iteration's."""
+    explore_min_std: float = 0.2
+    """Smallest where it does, and so of the exploring noise (paper: 0.05)."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +162,8 @@ class RunConfig:
     task: Annotated[str, tyro.conf.Positional] = "metaworld/drawer-close"
     """What to learn: metaworld/<task>, dmc/<domain>-<task>, maniskill/<task>, mjx/<Task>, gym/<id>."""
     algo: AlgoName = "cdred"
-    """The method: cdred, or tdmpc2, which learns from the environment's own reward and needs no demonstrations."""
+    """The method: cdred; its peers iqmpc, gail and red on the same world model; bc, which makes as many updates as
+    others make decisions, and none of those; or tdmpc2, which learns from the environment's own reward."""
     demos: str = "10"
     """A number of scripted demonstrations to collect (and cache), or the path of a demonstration file."""
     variable_horizon: bool = False
@@ -174,6 +203,9 @@ class RunConfig:
     """Film expert and agent side by side at the end, where the task can be rendered."""
     model: ModelConfig = field(default_factory=ModelConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
+    iqmpc: IQMPCConfig = field(default_factory=IQMPCConfig)
+    gail: GAILConfig = field(default_factory=GAILConfig)
+    red: REDConfig = field(default_factory=REDConfig)
     mppi: PlannerConfig = field(default_factory=PlannerConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
 
@@ -190,7 +222,7 @@ def preset(name: PresetName) -> RunConfig:
             log_every=1000,
             model=ModelConfig(512, 8, (256,), (512, 512), standardise=False, dropout=0.01),
             reward=RewardConfig(target_widths=(512, 512), predictor_widths=(1024, 1024, 1024), average_rate=1.0),
-            mppi=PlannerConfig(num_samples=512, num_pi_trajs=24, num_elites=64, iterations=6, min_std=0.05),
+            mppi=PlannerConfig(num_samples=512, num_pi_trajs=24, num_elites=64, iterations=6, explore_min_std=0.05),
             optim=OptimConfig(batch_size=256, encoder_scale=0.3, imitation_coef=0.0, tau=0.01, anneal=0.0),
         )
     if name == "debug":
@@ -235,12 +267,17 @@ def check(config: RunConfig) -> None:
         "--optim.anneal must be from 0 to 1": 0 <= config.optim.anneal <= 1,
         "--optim.imitation-coef must be at least 0": config.optim.imitation_coef >= 0,
         "--optim.tau must be above 0 and at most 1": 0 < config.optim.tau <= 1,
+        "--iqmpc.alpha must be above 0": config.iqmpc.alpha > 0,
+        "--iqmpc.gradient-penalty must be at least 0": config.iqmpc.gradient_penalty >= 0,
+        "--gail.gradient-penalty must be at least 0": config.gail.gradient_penalty >= 0,
+        "--red.sigma must be above 0": config.red.sigma > 0,
         "--reward.num-targets must be at least 2": config.reward.num_targets >= 2,
         "--reward.average-rate must be above 0 and at most 1": 0 < config.reward.average_rate <= 1,
         "--mppi.horizon must be at least 1": mppi.horizon > 0,
         "--mppi.num-pi-trajs must be from 1 to below --mppi.num-samples": 0 < mppi.num_pi_trajs < mppi.num_samples,
         "--mppi.num-elites must be from 1 to --mppi.num-samples": 0 < mppi.num_elites <= mppi.num_samples,
         "--mppi.min-std must be above 0 and at most --mppi.max-std": 0 < mppi.min_std <= mppi.max_std,
+        "--mppi.explore-min-std must be above 0 and at most --mppi.max-std": 0 < mppi.explore_min_std <= mppi.max_std,
     }
     for demand, met in demands.items():
         if not met:

@@ -20,7 +20,7 @@ PEAKS, VALUES = jnp.array([10, 13, 4]), np.array([0.0, np.expm1(3.0), -np.expm1(
 
 @pytest.fixture(scope="module")
 def model():
-    model = WorldModel.create(3, A, **SIZES, dropout=0.0, two_hot=TwoHot(21), key=KEY)
+    model = WorldModel.create(3, A, **SIZES, dropout=0.0, value_code=TwoHot(21), key=KEY)
     return eqx.tree_at(lambda m: m.critics.members.head.bias, model, 100 * jax.nn.one_hot(PEAKS, 21))
 
 
@@ -62,7 +62,7 @@ def test_next_values_are_the_target_critics(model, latents):
 
 
 def test_the_termination_loss_is_the_cross_entropy_of_its_logit(latents):
-    mortal = WorldModel.create(3, A, **SIZES, dropout=0.0, two_hot=TwoHot(21), terminates=True, key=KEY)
+    mortal = WorldModel.create(3, A, **SIZES, dropout=0.0, value_code=TwoHot(21), terminates=True, key=KEY)
     sure = eqx.tree_at(
         lambda m: (m.termination.head.weight, m.termination.head.bias), mortal, (jnp.zeros((8, 1)), jnp.full(1, 2.0))
     )
@@ -104,7 +104,7 @@ def test_a_surer_policy_pays_for_its_certainty(model, latents):
 def test_the_policys_loss_is_lowered_by_better_actions(latents):
     """Critics that like large actions: following the gradient enlarges them."""
     sizes = {"latent_dim": Z, "simnorm_dim": 8, "encoder_widths": (8,), "widths": (), "num_critics": 3}
-    model = WorldModel.create(3, A, **sizes, dropout=0.0, two_hot=TwoHot(21), key=KEY)
+    model = WorldModel.create(3, A, **sizes, dropout=0.0, value_code=TwoHot(21), key=KEY)
     weight = jnp.zeros((3, Z + A, 21)).at[:, Z:].set(jnp.linspace(-1.0, 1.0, 21))
     model = eqx.tree_at(lambda m: m.critics.members.head.weight, model, weight)
     grad = jax.grad(losses.policy_loss, has_aux=True)

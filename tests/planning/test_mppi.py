@@ -26,6 +26,7 @@ def make(**changes):
         "temperature": 0.5,
         "min_std": 0.05,
         "max_std": 2.0,
+        "explore_min_std": 0.05,
     }
     return MPPI(**(settings | changes))
 
@@ -107,7 +108,7 @@ def test_without_exploration_a_key_decides_the_action():
 @jax.jit
 @partial(jax.vmap, in_axes=(0, None, None))
 def act(key, explore, target):
-    mppi, state = make(min_std=0.1), PlanState.create(H, A)
+    mppi, state = make(min_std=0.1, explore_min_std=0.1), PlanState.create(H, A)
     return mppi.plan(Z, state, jnp.zeros((8, H, A)), towards(target), key, explore)[0]
 
 
@@ -116,6 +117,17 @@ def test_exploration_adds_the_plans_own_noise():
     noise = act(keys, EXPLORE, TARGET) - act(keys, GREEDY, TARGET)
     assert float(noise.std()) == pytest.approx(0.1, rel=0.15)
     assert abs(float(noise.mean())) < 4 * 0.1 / np.sqrt(noise.size)
+
+
+def test_a_plan_stays_wide_only_while_exploring():
+    mppi = make(min_std=0.02, explore_min_std=0.3)
+    greedy, explored = (
+        jax.vmap(lambda k, e=e: plan(mppi, towards(TARGET), key=k, explore=e)[0])(jax.random.split(KEY, 200))
+        for e in (GREEDY, EXPLORE)
+    )
+    assert float(greedy.std(axis=0).max()) < 0.05
+    # Elites of a distribution that wide, and its noise, within the bounds.
+    assert float(explored.std(axis=0).min()) > 0.25
 
 
 def test_exploration_stays_within_the_bounds():
@@ -130,7 +142,7 @@ def test_a_plan_is_shifted_by_one_decision():
 
 
 def test_planning_starts_from_the_last_plan_shifted():
-    mppi = make(iterations=1, min_std=1e-6, max_std=1e-6)
+    mppi = make(iterations=1, min_std=1e-6, max_std=1e-6, explore_min_std=1e-6)
     state = PlanState(TARGET)
     _, planned = plan(mppi, lambda _, a: jnp.where(jnp.all(a == 0), -1e9, -jnp.sum(a**2)), state=state)
     np.testing.assert_allclose(planned.mean, state.shifted().mean, atol=1e-4)
@@ -143,7 +155,7 @@ def test_the_first_plan_of_an_episode_is_zero():
 def test_elites_are_weighted_by_their_value():
     candidates = jnp.array([0.0, 0.5, -0.5, 0.9]).reshape(4, 1, 1)
     values = jnp.array([0.0, 2.0, 1.0, -50.0])
-    mean, std, elites, logits = make(num_elites=3, horizon=1)._fit(candidates, values)
+    mean, std, elites, logits = make(num_elites=3, horizon=1)._fit(candidates, values, jnp.array(0.05))
     weight = np.exp([0.0, -0.5, -1.0])
     weight /= weight.sum()
     ranked = np.array([0.5, -0.5, 0.0])

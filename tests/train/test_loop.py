@@ -74,6 +74,29 @@ def test_a_simulator_is_resumed_in_the_middle_of_an_episode(tmp_path, monkeypatc
     assert_same_arrays(arrays(tmp_path / "whole"), arrays(tmp_path / "broken"))
 
 
+def test_a_method_that_only_watches_is_resumed_too_and_lives_through_nothing(tmp_path, monkeypatch):
+    cdred.train(config(tmp_path / "whole", algo="bc"), quiet=True)
+    monkeypatch.setattr(__name__ + ".config", lambda out, base=config: base(out, algo="bc"))
+    train_until(monkeypatch, 140, tmp_path / "broken")
+    cdred.train(config(tmp_path / "broken"), quiet=True)
+    assert_same_arrays(arrays(tmp_path / "whole"), arrays(tmp_path / "broken"))
+    assert curves(tmp_path / "whole") == curves(tmp_path / "broken")
+    assert {line["kind"] for line in curves(tmp_path / "whole")} == {"levels", "train", "eval"}
+    assert (arrays(tmp_path / "whole")["replay/time"] == -1).all()
+
+
+def test_a_method_that_validates_needs_a_demonstration_for_it(tmp_path):
+    with pytest.raises(UserError, match="one demonstration is not enough"):
+        cdred.train(config(tmp_path / "run", algo="bc", demos="1"), quiet=True)
+
+
+@pytest.mark.parametrize("algo", ["gail", "red", "iqmpc"])
+def test_every_peer_trains_is_saved_and_acts(tmp_path, algo):
+    result = cdred.train(config(tmp_path / "run", algo=algo, decisions=60), quiet=True)
+    assert result["algo"] == algo
+    assert cdred.load(tmp_path / "run").act(np.zeros(4, np.float32)).shape == (2,)
+
+
 def test_the_same_seeds_give_the_same_run_bit_for_bit(finished, tmp_path):
     cdred.train(config(tmp_path / "again"), quiet=True)
     assert_same_arrays(arrays(finished), arrays(tmp_path / "again"))

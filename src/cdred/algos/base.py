@@ -14,10 +14,11 @@ State = TypeVar("State")
 
 
 class Batch(NamedTuple):
-    """What one update learns from: B segments of the demonstrations (if the method learns from any), B of its own."""
+    """What one update learns from: B segments of each store that the method has a use for."""
 
     expert: Segment | None
-    own: Segment
+    own: Segment | None
+    held_out: Segment | None = None
 
 
 class Algorithm(eqx.Module, Generic[State]):
@@ -27,9 +28,14 @@ class Algorithm(eqx.Module, Generic[State]):
 
     Attributes:
         imitates: whether it learns from demonstrations; `Batch.expert` is None otherwise.
+        interacts: whether it learns from what it lives through; `Batch.own` is None otherwise, and the environment is
+            stepped for evaluations only.
+        validates: whether it wants some demonstrations held out; `Batch.held_out` is None otherwise.
     """
 
     imitates: ClassVar[bool]
+    interacts: ClassVar[bool] = True
+    validates: ClassVar[bool] = False
 
     @abstractmethod
     def init(self, key: Key[Array, ""]) -> State:

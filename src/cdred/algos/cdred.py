@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from cdred.algos.world_model_agent import Scores, WorldModelAgent
+from cdred.algos.world_model_agent import RewardAgent, Scores
 from cdred.models.rewards.coupled_rnd import CoupledRND, distillation_loss, target_moments
 from cdred.types import Segment
 
 
-class CDRED(WorldModelAgent[CoupledRND]):
+class CDRED(RewardAgent[CoupledRND]):
     """Be where the expert was, away from where you already go: both densities are learned beside the world model."""
 
     imitates: ClassVar[bool] = True

@@ -65,11 +65,11 @@ def critic_loss(
     """sum_t lambda^t mean_q CE(Q_q(z_t, a_t), twohot(q_t)), with dropout if a key is given."""
     keys = None if key is None else jax.random.split(key, target.shape)
 
-    def cross_entropy(z, a, q, k):
+    def regression(z, a, q, k):
         logits = model.critics(jnp.concatenate([z, a]), k)
-        return jnp.mean(jax.vmap(model.two_hot.cross_entropy, in_axes=(0, None))(logits, q))
+        return jnp.mean(jax.vmap(model.value_code.loss, in_axes=(0, None))(logits, q))
 
-    over_time = jax.vmap(cross_entropy, in_axes=(0, 0, 0, None if keys is None else 0))
+    over_time = jax.vmap(regression, in_axes=(0, 0, 0, None if keys is None else 0))
     loss = jax.vmap(over_time, in_axes=(0, 0, 0, None if keys is None else 0))(latents, action, target, keys)
     return discounted_over_time(loss, rate)
 

@@ -1,18 +1,26 @@
 """From settings to a method."""
 
+from dataclasses import asdict
 from functools import partial
 from math import prod
 
 import optax
 
+from cdred.algos.base import Algorithm
+from cdred.algos.bc import BC, Clone
 from cdred.algos.cdred import CDRED
+from cdred.algos.gail import GAIL
+from cdred.algos.iqmpc import IQMPC
+from cdred.algos.red import RED
 from cdred.algos.tdmpc2 import TDMPC2
 from cdred.algos.world_model_agent import Trainable, WorldModelAgent
 from cdred.config import ModelConfig, OptimConfig, RewardConfig, RunConfig, discount, total_decisions
 from cdred.models.rewards.coupled_rnd import CoupledRND
+from cdred.models.rewards.discriminator import Discriminator
 from cdred.models.rewards.supervised import SupervisedReward
+from cdred.models.rewards.support import ExpertSupport
 from cdred.models.world_model import WorldModel
-from cdred.nn.two_hot import TwoHot
+from cdred.nn.two_hot import Scalar, TwoHot, ValueCode
 from cdred.planning.mppi import MPPI
 from cdred.types import EnvSpec
 
@@ -20,12 +28,20 @@ from cdred.types import EnvSpec
 MANY_ACTIONS, EXTRA_ITERATIONS = 20, 2
 
 
-def make_algorithm(config: RunConfig, spec: EnvSpec) -> WorldModelAgent:
+def make_algorithm(config: RunConfig, spec: EnvSpec) -> Algorithm:
     """The method that `config` asks for, sized for the task."""
+    step_size = annealed(config.optim.learning_rate, config.optim.anneal, total_decisions(config))
+    if config.algo == "bc":
+        optimiser = optax.chain(optax.clip_by_global_norm(config.optim.grad_clip), optax.adam(step_size))
+        return BC(partial(_clone, config.model, spec), optimiser, config.mppi.horizon, spec.action_dim)
+    return _world_model_agent(config, spec, step_size)
+
+
+def _world_model_agent(config: RunConfig, spec: EnvSpec, step_size: optax.Schedule) -> WorldModelAgent:
     optim, input_dim = config.optim, config.model.latent_dim + spec.action_dim
-    step_size = annealed(optim.learning_rate, optim.anneal, total_decisions(config))
+    value_code = Scalar() if config.algo == "iqmpc" else TwoHot(config.model.num_bins)
     settings = {
-        "make_model": partial(_world_model, config.model, spec),
+        "make_model": partial(_world_model, config.model, spec, value_code),
         "planner": _mppi(config, spec.action_dim),
         "model_optimiser": _model_optimiser(optim, step_size),
         "policy_optimiser": _policy_optimiser(optim, step_size),
@@ -41,14 +57,35 @@ def make_algorithm(config: RunConfig, spec: EnvSpec) -> WorldModelAgent:
         "imitation_coef": optim.imitation_coef,
         "tau": optim.tau,
     }
+    if config.algo == "iqmpc":
+        # Its critics have no reward to wait for.
+        return IQMPC(**settings, make_reward=None, warmup_updates=0, **asdict(config.iqmpc))
     if config.algo == "tdmpc2":
         make_reward = partial(_supervised, config.model, input_dim)
         return TDMPC2(**settings, make_reward=make_reward, warmup_updates=0)
-    make_reward = partial(_coupled_rnd, config.reward, input_dim)
-    return CDRED(**settings, make_reward=make_reward, warmup_updates=config.reward.warmup_updates)
+    settings["warmup_updates"] = config.reward.warmup_updates
+    if config.algo == "gail":
+        make_reward = partial(Discriminator.create, input_dim, widths=config.reward.predictor_widths)
+        return GAIL(**settings, make_reward=make_reward, **asdict(config.gail))
+    if config.algo == "red":
+        return RED(**settings, make_reward=partial(_expert_support, config, input_dim))
+    return CDRED(**settings, make_reward=partial(_coupled_rnd, config.reward, input_dim))
 
 
-def _world_model(config: ModelConfig, spec: EnvSpec, *, key) -> WorldModel:
+def _clone(config: ModelConfig, spec: EnvSpec, *, key) -> Clone:
+    return Clone.create(
+        prod(spec.obs_shape),
+        spec.action_dim,
+        latent_dim=config.latent_dim,
+        simnorm_dim=config.simnorm_dim,
+        encoder_widths=config.encoder_widths,
+        widths=config.widths,
+        standardise=config.standardise,
+        key=key,
+    )
+
+
+def _world_model(config: ModelConfig, spec: EnvSpec, value_code: ValueCode, *, key) -> WorldModel:
     return WorldModel.create(
         prod(spec.obs_shape),
         spec.action_dim,
@@ -58,7 +95,7 @@ def _world_model(config: ModelConfig, spec: EnvSpec, *, key) -> WorldModel:
         widths=config.widths,
         num_critics=config.num_critics,
         dropout=config.dropout,
-        two_hot=TwoHot(config.num_bins),
+        value_code=value_code,
         terminates=spec.terminates,
         standardise=config.standardise,
         key=key,
@@ -67,6 +104,18 @@ def _world_model(config: ModelConfig, spec: EnvSpec, *, key) -> WorldModel:
 
 def _supervised(config: ModelConfig, input_dim: int, *, key) -> SupervisedReward:
     return SupervisedReward.create(input_dim, widths=config.widths, two_hot=TwoHot(config.num_bins), key=key)
+
+
+def _expert_support(config: RunConfig, input_dim: int, *, key) -> ExpertSupport:
+    nets = config.reward
+    return ExpertSupport.create(
+        input_dim,
+        target_widths=nets.target_widths,
+        predictor_widths=nets.predictor_widths,
+        embedding_dim=nets.embedding_dim,
+        sigma=config.red.sigma,
+        key=key,
+    )
 
 
 def _coupled_rnd(config: RewardConfig, input_dim: int, *, key) -> CoupledRND:
@@ -99,6 +148,7 @@ def _mppi(config: RunConfig, action_dim: int) -> MPPI:
         temperature=mppi.temperature,
         min_std=mppi.min_std,
         max_std=mppi.max_std,
+        explore_min_std=mppi.explore_min_std,
     )
 
 

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from cdred.algos.world_model_agent import Scores, WorldModelAgent
+from cdred.algos.world_model_agent import RewardAgent, Scores
 from cdred.models.rewards.supervised import SupervisedReward
 from cdred.types import Segment
 
 
-class TDMPC2(WorldModelAgent[SupervisedReward]):
+class TDMPC2(RewardAgent[SupervisedReward]):
     """The reward is regressed, and shapes the latents; there is no expert."""
 
     imitates: ClassVar[bool] = False

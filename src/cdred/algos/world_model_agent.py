@@ -1,6 +1,7 @@
-"""Learning and planning on a TD-MPC2 world model (arXiv 2310.16828), whatever scores (z, a).
+"""Learning and planning on a TD-MPC2 world model (arXiv 2310.16828), whatever makes (z, a) good.
 
-A method is a subclass that says what its reward model learns, and from which data: `cdred.py`, `tdmpc2.py`.
+A method says what its critics learn: `RewardAgent`'s from a reward model's scores (`cdred.py`, `gail.py`, `red.py`,
+`tdmpc2.py`), IQ-MPC's from the demonstrations themselves (`iqmpc.py`).
 """
 
 from abc import abstractmethod
@@ -38,7 +39,8 @@ class Trainable(NamedTuple):
 class LearnerState(eqx.Module):
     """The whole agent and what its learning remembers.
 
-    What a reward model never trains is in `reward` too: CDRED's means nothing without its targets (trap 1).
+    What a reward model never trains is in `reward` too: CDRED's means nothing without its targets (trap 1). A method
+    without a reward model has None there.
     """
 
     model: WorldModel
@@ -51,12 +53,40 @@ class LearnerState(eqx.Module):
 
     @property
     def trainable(self) -> Trainable:
-        model = self.model
-        return Trainable(model.encoder, model.dynamics, model.critics, model.termination, self.reward.trainable)
+        model, reward = self.model, self.reward
+        learned = None if reward is None else reward.trainable
+        return Trainable(model.encoder, model.dynamics, model.critics, model.termination, learned)
 
     def replace_trainable(self, new: Trainable) -> "LearnerState":
         """The state with the trained parts exchanged."""
-        return eqx.tree_at(lambda s: tuple(s.trainable), self, tuple(new), is_leaf=lambda x: x is None)
+        *learned, reward = new
+        state = eqx.tree_at(
+            lambda s: (s.model.encoder, s.model.dynamics, s.model.critics, s.model.termination),
+            self,
+            tuple(learned),
+            is_leaf=lambda x: x is None,
+        )
+        return state if reward is None else eqx.tree_at(lambda s: s.reward.trainable, state, reward)
+
+
+class Lived(NamedTuple):
+    """A batch as the model sees it: all segments, the expert's first; their latents, rolled out and encoded.
+
+    `latents` are z_0 .. z_H as the dynamics make them, `encoded` h(s_1) .. h(s_H).
+    """
+
+    segments: Segment
+    latents: Float[Array, "N T Z"]
+    encoded: Float[Array, "N H Z"]
+
+
+class Objective(NamedTuple):
+    """What is good about a batch: the losses of those who learn it, the reward as they see it, and metrics."""
+
+    critic_loss: Float[Array, ""]
+    reward_loss: Float[Array, ""]
+    reward: Float[Array, "N H"]
+    metrics: Metrics
 
 
 class Scores(NamedTuple):
@@ -66,11 +96,11 @@ class Scores(NamedTuple):
     reward: Float[Array, "N H"]
 
 
-class WorldModelAgent(Algorithm[LearnerState], Generic[Reward]):
+class WorldModelAgent(Algorithm[LearnerState]):
     """World model, critics, prior and planner. The fields are settings; `init` makes networks.
 
     Attributes:
-        make_model, make_reward: build fresh networks from a key.
+        make_model, make_reward: build fresh networks from a key; no reward model is made if the second is None.
         planner: MPPI's settings; its horizon is also a segment's length.
         plan_actions: plan with MPPI, or act from the prior alone.
         action_dim: components of an action.
@@ -78,7 +108,7 @@ class WorldModelAgent(Algorithm[LearnerState], Generic[Reward]):
     """
 
     make_model: Callable[..., WorldModel] = eqx.field(static=True)
-    make_reward: Callable[..., RewardModel] = eqx.field(static=True)
+    make_reward: Callable[..., RewardModel] | None = eqx.field(static=True)
     planner: MPPI
     model_optimiser: optax.GradientTransformation = eqx.field(static=True)
     policy_optimiser: optax.GradientTransformation = eqx.field(static=True)
@@ -96,15 +126,19 @@ class WorldModelAgent(Algorithm[LearnerState], Generic[Reward]):
     warmup_updates: int = eqx.field(static=True)
 
     @abstractmethod
-    def score(self, reward: Reward, latents: Float[Array, "N T Z"], segments: Segment, key: Key[Array, ""]) -> Scores:
-        """What the reward model learns from segments, the expert's first, and says of them.
+    def objective(self, state: LearnerState, lived: Lived, key: Key[Array, ""]) -> Objective:
+        """What critics and reward model learn from a batch. `state` holds what is differentiated."""
 
-        The rewards must come without gradient; whether the loss shapes the latents is the method's choice.
-        """
+    @abstractmethod
+    def imagined_reward(
+        self, state: LearnerState, z: Float[Array, " Z"], action: Float[Array, " A"], following: Float[Array, " Z"]
+    ) -> Float[Array, ""]:
+        """The reward of (z, a), after which the model expects the latent `following`."""
 
     def init(self, key: Key[Array, ""]) -> LearnerState:
         model_key, reward_key = jax.random.split(key)
-        model, reward = self.make_model(key=model_key), self.make_reward(key=reward_key)
+        model = self.make_model(key=model_key)
+        reward = None if self.make_reward is None else self.make_reward(key=reward_key)
         state = LearnerState(
             model=model,
             reward=reward,
@@ -140,11 +174,10 @@ class WorldModelAgent(Algorithm[LearnerState], Generic[Reward]):
         grads, (latents, metrics) = jax.grad(self.model_loss, has_aux=True)(state.trainable, state, batch, key)
         updates, opt = self.model_optimiser.update(grads, state.model_opt, state.trainable)
         state = state.replace_trainable(optax.apply_updates(state.trainable, updates))
-        return (
-            eqx.tree_at(lambda s: (s.reward, s.model_opt), state, (state.reward.settled(), opt)),
-            latents,
-            metrics | {"grad_norm": optax.tree.norm(grads)},
-        )
+        state = eqx.tree_at(lambda s: s.model_opt, state, opt)
+        if state.reward is not None:
+            state = eqx.tree_at(lambda s: s.reward, state, state.reward.settled())
+        return state, latents, metrics | {"grad_norm": optax.tree.norm(grads)}
 
     def _update_policy(self, state, batch, latents, key):
         grad = jax.grad(self.policy_loss, has_aux=True)
@@ -159,21 +192,17 @@ class WorldModelAgent(Algorithm[LearnerState], Generic[Reward]):
         self, trainable: Trainable, state: LearnerState, batch: Batch, key: Key[Array, ""]
     ) -> tuple[Float[Array, ""], tuple[Float[Array, "N T Z"], Metrics]]:
         """L of docs/method.md section 3 (without L_pi); also the rolled-out latents, cut off, and the metrics."""
-        score_key, value_key, dropout_key = jax.random.split(key, 3)
         both = _joined(batch)
-        over, action, rate = both.absorbing[:, 1:], both.action, self.discount_time
+        over, rate = both.absorbing[:, 1:], self.discount_time
         encoded = _encode(state.model, both)
         state = state.replace_trainable(trainable)
         latents = jax.vmap(_rolled_out, in_axes=(None, 0))(state.model, both)
-        before = latents[:, :-1]
-        scores = self.score(state.reward, latents, both, score_key)
-        value = losses.next_values(state.model, state.target_critics, encoded, value_key)
-        target = jax.lax.stop_gradient(scores.reward + self.discount * value)
+        objective = self.objective(state, Lived(both, latents, encoded), key)
         terms = {
             "dynamics_loss": losses.dynamics_loss(latents[:, 1:], encoded, rate),
-            "critic_loss": losses.critic_loss(state.model, before, action, target, rate, dropout_key),
-            "reward_loss": losses.discounted_over_time(scores.loss, rate),
-            "termination_loss": losses.termination_loss(state.model, before, action, over, rate),
+            "critic_loss": objective.critic_loss,
+            "reward_loss": objective.reward_loss,
+            "termination_loss": losses.termination_loss(state.model, latents[:, :-1], both.action, over, rate),
         }
         loss = (
             self.dynamics_coef * terms["dynamics_loss"]
@@ -182,14 +211,9 @@ class WorldModelAgent(Algorithm[LearnerState], Generic[Reward]):
             + self.termination_coef * terms["termination_loss"]
         )
         stores = ("reward_expert", "reward_own") if self.imitates else ("reward_own",)
-        rewards = jnp.split(scores.reward, len(stores))
-        metrics = terms | {
-            "loss": loss,
-            **{name: jnp.mean(one) for name, one in zip(stores, rewards, strict=True)},
-            "target_value": jnp.mean(target),
-            "target_value_absmax": jnp.max(jnp.abs(target)),
-        }
-        return loss, (jax.lax.stop_gradient(latents), metrics)
+        rewards = jnp.split(objective.reward, len(stores))
+        means = {name: jnp.mean(one) for name, one in zip(stores, rewards, strict=True)}
+        return loss, (jax.lax.stop_gradient(latents), terms | {"loss": loss} | means | objective.metrics)
 
     def policy_loss(
         self, policy: eqx.Module, state: LearnerState, batch: Batch, latents: Float[Array, "N T Z"], key: Key[Array, ""]
@@ -246,14 +270,52 @@ class WorldModelAgent(Algorithm[LearnerState], Generic[Reward]):
         """sum_{h<H} gamma^h R(z_h, a_h) + gamma^H mean_q Q(z_H, pi(z_H))."""
         total, latent = jnp.zeros(()), z
         for h, action in enumerate(actions):
-            total += self.discount**h * state.reward(jnp.concatenate([latent, action]))
-            latent = state.model.imagine(latent, action)
-        final = jnp.mean(state.model.values(state.model.critics, latent, state.model.pi(latent).mode))
-        return total + self.discount**self.planner.horizon * final
+            following = state.model.imagine(latent, action)
+            total += self.discount**h * self.imagined_reward(state, latent, action, following)
+            latent = following
+        return total + self.discount**self.planner.horizon * mean_value(state.model, latent)
+
+
+class RewardAgent(WorldModelAgent, Generic[Reward]):
+    """Critics learn from what a reward model says: the one object in which these methods differ."""
+
+    @abstractmethod
+    def score(self, reward: Reward, latents: Float[Array, "N T Z"], segments: Segment, key: Key[Array, ""]) -> Scores:
+        """What the reward model learns from segments, the expert's first, and says of them.
+
+        The rewards must come without gradient; whether the loss shapes the latents is the method's choice.
+        """
+
+    def objective(self, state: LearnerState, lived: Lived, key: Key[Array, ""]) -> Objective:
+        """q_t = R(z_t, a_t) + gamma min_{2 of 5} Qbar(h(s_{t+1}), a'), and the reward model's own loss."""
+        score_key, value_key, dropout_key = jax.random.split(key, 3)
+        segments, latents, encoded = lived
+        scores = self.score(state.reward, latents, segments, score_key)
+        value = losses.next_values(state.model, state.target_critics, encoded, value_key)
+        target = jax.lax.stop_gradient(scores.reward + self.discount * value)
+        args = (latents[:, :-1], segments.action, target, self.discount_time, dropout_key)
+        return Objective(
+            losses.critic_loss(state.model, *args),
+            losses.discounted_over_time(scores.loss, self.discount_time),
+            scores.reward,
+            {"target_value": jnp.mean(target), "target_value_absmax": jnp.max(jnp.abs(target))},
+        )
+
+    def imagined_reward(
+        self, state: LearnerState, z: Float[Array, " Z"], action: Float[Array, " A"], following: Float[Array, " Z"]
+    ) -> Float[Array, ""]:
+        del following
+        return state.reward(jnp.concatenate([z, action]))
+
+
+def mean_value(model: WorldModel, z: Float[Array, " Z"]) -> Float[Array, ""]:
+    """mean_q Q(z, pi(z)), the prior at its mode."""
+    return jnp.mean(model.values(model.critics, z, model.pi(z).mode))
 
 
 def _joined(batch: Batch) -> Segment:
     """The segments of all stores, the expert's first."""
+    assert batch.own is not None, "a world model learns from what was lived through"
     if batch.expert is None:
         return batch.own
     return jax.tree.map(lambda e, o: jnp.concatenate([e, o]), batch.expert, batch.own)

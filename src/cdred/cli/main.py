@@ -10,6 +10,7 @@ from cdred.errors import Interrupted, UserError
 VERBS = {
     "train": ("cdred.cli.train", "train an agent from demonstrations; the same command again resumes"),
     "eval": ("cdred.cli.evaluate", "evaluate a run's agents on fresh episodes"),
+    "compare": ("cdred.cli.compare", "train several methods on one task, and set them beside each other"),
     "expert": ("cdred.cli.expert", "make an expert with the true reward, and demonstrations with the expert"),
     "demos": ("cdred.cli.demos", "collect demonstrations, convert them from other formats, look into them"),
     "report": ("cdred.cli.report", "draw a run's report; a table of several runs"),

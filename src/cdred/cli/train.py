@@ -23,7 +23,7 @@ def parse(arguments: list[str]) -> RunConfig:
     return tyro.cli(
         RunConfig,
         args=arguments,
-        default=preset(_preset_in(arguments)),
+        default=preset(preset_in(arguments)),
         prog="cdred train",
         description="Train an agent from demonstrations. Everything is kept in the run folder; "
         "the same command again resumes.",
@@ -31,7 +31,7 @@ def parse(arguments: list[str]) -> RunConfig:
     )
 
 
-def _preset_in(arguments: list[str]) -> PresetName:
+def preset_in(arguments: list[str]) -> PresetName:
     """The preset must be known before the other options, whose defaults it sets."""
     named = [word.partition("=")[2] for word in arguments if word.startswith("--preset=")]
     named += [after for word, after in pairwise(arguments) if word == "--preset"]

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Key
 from cdred.nn.layers import MLP, Ensemble
 from cdred.nn.standardise import Standardise
 from cdred.nn.tanh_gaussian import TanhGaussian
-from cdred.nn.two_hot import TwoHot
+from cdred.nn.two_hot import ValueCode
 
 
 class WorldModel(eqx.Module):
@@ -28,7 +28,7 @@ class WorldModel(eqx.Module):
     critics: Ensemble
     policy: MLP
     termination: MLP | None
-    two_hot: TwoHot
+    value_code: ValueCode
     latent_dim: int = eqx.field(static=True)
     simnorm_dim: int = eqx.field(static=True)
 
@@ -44,7 +44,7 @@ class WorldModel(eqx.Module):
         widths: tuple[int, ...],
         num_critics: int,
         dropout: float,
-        two_hot: TwoHot,
+        value_code: ValueCode,
         terminates: bool = False,
         standardise: bool = False,
         key: Key[Array, ""],
@@ -58,14 +58,14 @@ class WorldModel(eqx.Module):
             dynamics=MLP(latent_dim + action_dim, widths, latent_dim, key=kd, simnorm_group=simnorm_dim),
             critics=Ensemble(
                 lambda k: MLP(
-                    latent_dim + action_dim, widths, two_hot.num_bins, key=k, zero_head=True, dropout=dropout
+                    latent_dim + action_dim, widths, value_code.num_bins, key=k, zero_head=True, dropout=dropout
                 ),
                 num_critics,
                 key=kq,
             ),
             policy=MLP(latent_dim, widths, 2 * action_dim, key=kp),
             termination=MLP(latent_dim + action_dim, widths, 1, key=kt) if terminates else None,
-            two_hot=two_hot,
+            value_code=value_code,
             latent_dim=latent_dim,
             simnorm_dim=simnorm_dim,
         )
@@ -106,4 +106,4 @@ class WorldModel(eqx.Module):
 
     def values(self, critics: Ensemble, z: Float[Array, " Z"], action: Float[Array, " A"]) -> Float[Array, " N"]:
         """Decoded values of any ensemble of critics (the online ones, a target copy, a subset) at (z, a)."""
-        return jax.vmap(self.two_hot.decode)(critics(jnp.concatenate([z, action])))
+        return jax.vmap(self.value_code.decode)(critics(jnp.concatenate([z, action])))

@@ -37,6 +37,7 @@ class MPPI(eqx.Module):
         iterations: refinements of the distribution.
         temperature: inverse temperature of the elites' weights.
         min_std, max_std: bounds of the sampling distribution's standard deviation.
+        explore_min_std: the lower one while exploring, and so the least noise that is added then.
     """
 
     horizon: int = eqx.field(static=True)
@@ -47,6 +48,7 @@ class MPPI(eqx.Module):
     temperature: float = eqx.field(static=True)
     min_std: float = eqx.field(static=True)
     max_std: float = eqx.field(static=True)
+    explore_min_std: float = eqx.field(static=True)
 
     def plan(
         self,
@@ -71,6 +73,7 @@ class MPPI(eqx.Module):
         noise_key, elite_key, explore_key = jax.random.split(key, 3)
         mean = state.shifted().mean
         std = jnp.full_like(mean, self.max_std)
+        least_std = jnp.where(explore, self.explore_min_std, self.min_std)
         # The prior's proposals do not change within a plan, so they are rolled out once.
         proposal_values = self._evaluate(z, proposals, value)
 
@@ -79,7 +82,7 @@ class MPPI(eqx.Module):
             sequences = self._sample(mean, std, k)
             candidates = jnp.concatenate([proposals, sequences])
             values = jnp.concatenate([proposal_values, self._evaluate(z, sequences, value)])
-            return self._fit(candidates, values), None
+            return self._fit(candidates, values, least_std), None
 
         elites = (jnp.zeros((self.num_elites, *mean.shape)), jnp.zeros(self.num_elites))
         (mean, std, sequences, logits), _ = jax.lax.scan(
@@ -98,7 +101,7 @@ class MPPI(eqx.Module):
         return jnp.where(jnp.isfinite(values), values, -jnp.inf)
 
     def _fit(
-        self, candidates: Float[Array, "M H A"], values: Float[Array, " M"]
+        self, candidates: Float[Array, "M H A"], values: Float[Array, " M"], least_std: Float[Array, ""]
     ) -> tuple[Float[Array, "H A"], Float[Array, "H A"], Float[Array, "elites H A"], Float[Array, " elites"]]:
         """Weighted mean and std of the elites, the elites, and their log-weights."""
         top, index = jax.lax.top_k(values, self.num_elites)
@@ -107,4 +110,4 @@ class MPPI(eqx.Module):
         weight = jax.nn.softmax(logits)[:, None, None]
         mean = jnp.sum(weight * elites, axis=0)
         std = jnp.sqrt(jnp.sum(weight * (elites - mean[None]) ** 2, axis=0))
-        return mean, jnp.clip(std, self.min_std, self.max_std), elites, logits
+        return mean, jnp.clip(std, least_std, self.max_std), elites, logits

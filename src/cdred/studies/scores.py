@@ -16,6 +16,12 @@ def iqm(scores: Sequence[float]) -> float:
     return float(stats.trim_mean(scores, 0.25))
 
 
+def probability_of_improvement(scores: Sequence[float], others: Sequence[float]) -> float:
+    """How often a run of the first beats one of the second, ties counting half (arXiv 2108.13264)."""
+    one, other = np.asarray(scores)[:, None], np.asarray(others)[None]
+    return float(np.mean((one > other) + 0.5 * (one == other)))
+
+
 def bootstrap_interval(scores_by_task: Sequence[Sequence[float]], resamples: int = 2000) -> tuple[float, float]:
     """95 % percentile interval of the IQM over all runs, drawing seeds anew within each task.
 

@@ -26,9 +26,11 @@ from cdred.train.interrupt import Stop
 from cdred.train.programs import ACT, EVALUATE, LEARN, Programs, seed_keys
 from cdred.train.scanned import Scanned
 from cdred.train.state import TrainState
-from cdred.types import DemoDataset, EnvSpec
+from cdred.types import DemoDataset, EnvSpec, Trajectory
 
 Say = Callable[[str], None]
+# Share of the demonstrations that a method with early stopping does not learn from.
+HELD_OUT = 0.1
 
 
 class Outcome(NamedTuple):
@@ -49,6 +51,7 @@ class Run:
     grid: Grid
     eval_grid: Grid
     expert: Replay | None
+    held_out: Replay | None
     tracker: Tracker
     say: Say
     checkpoints: Path
@@ -67,14 +70,28 @@ def open_run(config: RunConfig, demos: DemoDataset | None, folder: Path, tracker
     grid = open_grid(config.task, config.seeds, config.envs, "train", workers=config.workers)
     eval_grid = open_grid(config.task, config.seeds, config.envs, "eval", workers=config.workers)
     programs = make_programs(config, grid.spec)
-    expert = None if demos is None else _expert_store(demos, grid.spec, config.mppi.horizon)
+    expert, held_out = _expert_stores(demos, grid.spec, programs)
     steps = config.updates_per_learn // config.envs
     scanned = Scanned(programs, grid, steps) if isinstance(grid, JaxGrid) else None
-    return Run(config, programs, grid, eval_grid, expert, tracker, say, folder / "checkpoints", scanned)
+    return Run(config, programs, grid, eval_grid, expert, held_out, tracker, say, folder / "checkpoints", scanned)
 
 
-def _expert_store(demos: DemoDataset, spec: EnvSpec, horizon: int) -> Replay:
-    expert = from_trajectories(demos.trajectories, spec, horizon)
+def _expert_stores(demos: DemoDataset | None, spec: EnvSpec, programs: Programs) -> tuple[Replay | None, Replay | None]:
+    """What is learned from, and the last demonstrations for a method that wants some held out."""
+    if demos is None:
+        return None, None
+    given = list(demos.trajectories)
+    if not programs.algorithm.validates:
+        return _expert_store(given, spec, programs.horizon), None
+    if len(given) < 2:
+        raise UserError("one demonstration is not enough: some are held out, to see when learning has to stop.")
+    kept = len(given) - max(1, round(HELD_OUT * len(given)))
+    learned, held_out = (_expert_store(part, spec, programs.horizon) for part in (given[:kept], given[kept:]))
+    return learned, held_out
+
+
+def _expert_store(trajectories: list[Trajectory], spec: EnvSpec, horizon: int) -> Replay:
+    expert = from_trajectories(trajectories, spec, horizon)
     if not int(expert.num_segments(horizon)):
         raise UserError(f"no demonstration is as long as the horizon of {horizon} decisions.")
     return expert
@@ -149,6 +166,8 @@ def start_or_resume(run: Run) -> tuple[TrainState, float]:
 def _capacity(run: Run) -> int:
     """Rows per lane: as many as asked for, but no more than the run can fill."""
     config, spec = run.config, run.grid.spec
+    if not run.programs.algorithm.interacts:
+        return config.mppi.horizon + 2
     steps = -(-total_decisions(config) // config.envs)
     if spec.terminates:
         # Every episode takes one row more than decisions, and as many absorbing ones as a segment is long. A run of
@@ -159,6 +178,8 @@ def _capacity(run: Run) -> int:
 
 
 def _collect_and_learn(run: Run, state: TrainState, updates: int) -> tuple[TrainState, int]:
+    if not run.programs.algorithm.interacts:
+        return _learn(run, state.replace(decisions=state.decisions + run.config.updates_per_learn), updates)
     random = int(state.decisions) < seed_decisions(run)
     if run.scanned is None:
         return _learn(run, _collect(run, state, random), updates)
@@ -189,6 +210,8 @@ def _episode_log(run: Run) -> OnEpisode:
 
 def seed_decisions(run: Run) -> int:
     """Random decisions per seed before learning begins."""
+    if not run.programs.algorithm.interacts:
+        return 0
     return run.config.seed_episodes * run.grid.spec.episode_length * run.config.envs
 
 
@@ -197,12 +220,12 @@ def _learn(run: Run, state: TrainState, updates: int) -> tuple[TrainState, int]:
     if int(state.decisions) < seed_decisions(run):
         return state, updates
     if updates == 0:
-        run.say("compiling, then learning from the random episodes")
+        run.say("compiling")
         _require_segments(run, state)
         state = state.replace(learner=run.programs.standardise(state.learner, state.replay, run.expert))
     while updates < int(state.decisions):
         learner, metrics = run.programs.learn(
-            state.learner, state.replay, run.expert, run.learn_keys, np.int32(updates)
+            state.learner, state.replay, run.expert, run.learn_keys, np.int32(updates), run.held_out
         )
         state, updates = state.replace(learner=learner), updates + run.config.updates_per_learn
         run.pending.append(metrics)
@@ -211,7 +234,7 @@ def _learn(run: Run, state: TrainState, updates: int) -> tuple[TrainState, int]:
 
 def _require_segments(run: Run, state: TrainState) -> None:
     horizon = run.config.mppi.horizon
-    if not int(jax.vmap(lambda r: r.num_segments(horizon))(state.replay).min()):
+    if run.programs.algorithm.interacts and not int(jax.vmap(lambda r: r.num_segments(horizon))(state.replay).min()):
         raise UserError(f"no random episode lasted {horizon} decisions: nothing to learn from. Raise --seed-episodes.")
 
 

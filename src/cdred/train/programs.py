@@ -72,20 +72,27 @@ class Programs:
         return jax.vmap(one_seed)(learner, plan, obs, fresh, keys)
 
     def _learn(
-        self, learner, replay: Replay, expert: Replay | None, keys: Key[Array, " S"], counter: Int[Array, ""]
+        self,
+        learner,
+        replay: Replay,
+        expert: Replay | None,
+        keys: Key[Array, " S"],
+        counter: Int[Array, ""],
+        held_out: Replay | None = None,
     ) -> tuple[eqx.Module, dict[str, Float[Array, " S"]]]:
-        """`updates` gradient steps per seed. The expert's store, if any, has no seed axis: all seeds share it.
+        """`updates` gradient steps per seed. The expert's stores, if any, have no seed axis: all seeds share them.
 
         Metrics are means over the updates, but for `grad_norm_max`.
         """
-        sample_expert = _sampler(expert, self.batch_size, self.horizon) if expert is not None else lambda _key: None
+        sample_expert, sample_held_out = self._sampler(expert), self._sampler(held_out)
 
         def one_seed(learner, replay, key):
-            sample_own = _sampler(replay, self.batch_size, self.horizon)
+            sample_own = self._sampler(replay if self.algorithm.interacts else None)
 
             def step(learner, key):
                 expert_key, own_key, update_key = jax.random.split(key, 3)
-                batch = Batch(sample_expert(expert_key), sample_own(own_key))
+                held_out_key = jax.random.fold_in(key, 3)
+                batch = Batch(sample_expert(expert_key), sample_own(own_key), sample_held_out(held_out_key))
                 return self.algorithm.update(learner, batch, update_key)
 
             keys = jax.random.split(jax.random.fold_in(key, counter), self.updates)
@@ -99,7 +106,8 @@ class Programs:
         """The learners told how the observations in their stores are distributed, both stores counting the same."""
 
         def one_seed(learner, replay):
-            moments = [store.obs_moments() for store in (replay, expert) if store is not None]
+            stores = (replay if self.algorithm.interacts else None, expert)
+            moments = [store.obs_moments() for store in stores if store is not None]
             means, variances = (jnp.stack(of_stores) for of_stores in zip(*moments, strict=True))
             mean = jnp.mean(means, axis=0)
             variance = jnp.mean(variances + (means - mean[None]) ** 2, axis=0)
@@ -107,8 +115,9 @@ class Programs:
 
         return jax.vmap(one_seed)(learner, replay)
 
-
-def _sampler(replay: Replay, batch_size: int, horizon: int) -> Callable[[Key[Array, ""]], Segment]:
-    """Draws batches from a store that stays as it is."""
-    index = replay.index(horizon)
-    return lambda key: replay.sample(index, key, batch_size, horizon)
+    def _sampler(self, replay: Replay | None) -> Callable[[Key[Array, ""]], Segment | None]:
+        """Draws batches from a store that stays as it is; None from no store."""
+        if replay is None:
+            return lambda _: None
+        index = replay.index(self.horizon)
+        return lambda key: replay.sample(index, key, self.batch_size, self.horizon)

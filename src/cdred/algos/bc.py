@@ -1,0 +1,150 @@
+"""Behavioural cloning: what the expert did, where the expert was, and nothing else."""
+
+from collections.abc import Callable
+from typing import ClassVar, Self
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+
+from cdred.algos.base import Algorithm, Batch, Metrics
+from cdred.nn.layers import MLP, ema
+from cdred.nn.standardise import Standardise
+from cdred.nn.tanh_gaussian import TanhGaussian
+from cdred.planning.mppi import PlanState
+from cdred.types import Segment
+
+# A held-out batch is a small sample: what decides is a mean over about fifty of them.
+VALIDATION_RATE = 0.02
+
+
+class Clone(eqx.Module):
+    """The world model's encoder and prior, without a world between them: pi(. | h(obs))."""
+
+    standardise: Standardise | None
+    encoder: MLP
+    policy: MLP
+
+    @classmethod
+    def create(
+        cls,
+        obs_dim: int,
+        action_dim: int,
+        *,
+        latent_dim: int,
+        simnorm_dim: int,
+        encoder_widths: tuple[int, ...],
+        widths: tuple[int, ...],
+        standardise: bool,
+        key: Key[Array, ""],
+    ) -> Self:
+        """Fresh networks."""
+        encoder_key, policy_key = jax.random.split(key)
+        return cls(
+            Standardise.identity(obs_dim) if standardise else None,
+            MLP(obs_dim, encoder_widths, latent_dim, key=encoder_key, simnorm_group=simnorm_dim),
+            MLP(latent_dim, widths, 2 * action_dim, key=policy_key),
+        )
+
+    def __call__(self, obs: Float[Array, "*obs"]) -> TanhGaussian:
+        flat = obs.reshape(-1)
+        return TanhGaussian.from_features(
+            self.policy(self.encoder(flat if self.standardise is None else self.standardise(flat)))
+        )
+
+
+class CloneState(eqx.Module):
+    """The clone as it learns, and as it was when it did best on the demonstrations that were held out."""
+
+    clone: Clone
+    best: Clone
+    held_out_loss: Float[Array, ""]
+    best_loss: Float[Array, ""]
+    opt: optax.OptState
+    updates: Int[Array, ""]
+
+
+class BC(Algorithm[CloneState]):
+    """Maximum likelihood of the expert's actions, with early stopping. No environment is stepped while it learns.
+
+    Attributes:
+        make_clone: builds fresh networks from a key.
+        horizon, action_dim: of the plan that it does not make.
+    """
+
+    imitates: ClassVar[bool] = True
+    interacts: ClassVar[bool] = False
+    validates: ClassVar[bool] = True
+
+    make_clone: Callable[..., Clone] = eqx.field(static=True)
+    optimiser: optax.GradientTransformation = eqx.field(static=True)
+    horizon: int = eqx.field(static=True)
+    action_dim: int = eqx.field(static=True)
+
+    def init(self, key: Key[Array, ""]) -> CloneState:
+        clone = self.make_clone(key=key)
+        return CloneState(
+            clone=clone,
+            # A copy, so that donated buffers are never given away twice.
+            best=jax.tree.map(jnp.copy, clone),
+            held_out_loss=jnp.zeros(()),
+            best_loss=jnp.full((), jnp.inf),
+            opt=self.optimiser.init(_learned(clone)),
+            updates=jnp.zeros((), jnp.int32),
+        )
+
+    def init_plan(self) -> PlanState:
+        return PlanState.create(self.horizon, self.action_dim)
+
+    def standardise(self, state: CloneState, mean, std) -> CloneState:
+        if state.clone.standardise is None:
+            return state
+        fitted = Standardise.fitted(mean, std)
+        return eqx.tree_at(
+            lambda s: (s.clone.standardise, s.best.standardise), state, (fitted, jax.tree.map(jnp.copy, fitted))
+        )
+
+    def update(self, state: CloneState, batch: Batch, key: Key[Array, ""]) -> tuple[CloneState, Metrics]:
+        del key
+        loss, grads = jax.value_and_grad(_loss)(_learned(state.clone), state.clone, batch.expert)
+        updates, opt = self.optimiser.update(grads, state.opt)
+        clone = eqx.tree_at(_learned, state.clone, optax.apply_updates(_learned(state.clone), updates))
+        held_out = _loss(_learned(clone), clone, batch.held_out)
+        average = jnp.where(state.updates == 0, held_out, ema(state.held_out_loss, held_out, VALIDATION_RATE))
+        better = average < state.best_loss
+        new = CloneState(
+            clone=clone,
+            best=jax.tree.map(lambda now, then: jnp.where(better, now, then), clone, state.best),
+            held_out_loss=average,
+            best_loss=jnp.minimum(average, state.best_loss),
+            opt=opt,
+            updates=state.updates + 1,
+        )
+        return new, {"loss": loss, "held_out_loss": average, "grad_norm": optax.tree.norm(grads)}
+
+    def act(
+        self,
+        state: CloneState,
+        plan: PlanState,
+        obs: Float[Array, "..."],
+        key: Key[Array, ""],
+        explore: Bool[Array, ""],
+    ) -> tuple[Float[Array, " A"], PlanState]:
+        policy = state.best(obs)
+        return jnp.where(explore, policy.sample(key)[0], policy.mode), plan
+
+
+def _learned(clone: Clone) -> PyTree:
+    return clone.encoder, clone.policy
+
+
+def _loss(learned: PyTree, clone: Clone, segments: Segment | None) -> Float[Array, ""]:
+    """-E log pi(a | h(s)); where the world has ended nobody acts."""
+    assert segments is not None, "BC learns from demonstrations, and is given held-out ones"
+    clone = eqx.tree_at(_learned, clone, learned)
+    log_prob = jax.vmap(jax.vmap(lambda obs, action: clone(obs).log_prob(action)))
+    acting = ~segments.absorbing[:, :-1]
+    total = jnp.sum(jnp.where(acting, log_prob(segments.obs[:, :-1], segments.action), 0.0))
+    return -total / jnp.sum(acting.astype(jnp.float32))
