@@ -85,7 +85,7 @@ def _train(
 ) -> dict[str, Any]:
     made_with = origin()  # now, not at the end: the source tree may move on meanwhile
     demos = demonstrations(config, spec, terminal.message)
-    levels = _levels(expert_level(demos) if demos else None, random_level(config.task, RANDOM_EPISODES))
+    levels = _levels(spec, expert_level(demos) if demos else None, random_level(config.task, RANDOM_EPISODES))
     resumed = checkpoint.latest(folder / "checkpoints")
     lines = JsonLines(folder / "metrics.jsonl", int(resumed.name) if resumed else -1)
     tracker = Trackers([lines, terminal])
@@ -96,7 +96,7 @@ def _train(
         outcome = train_loop(replace(run, stop=stop))
     finally:
         lines.close()
-    result = _result(config, made_with, demos, outcome, levels)
+    result = _result(config, spec, made_with, demos, outcome, levels)
     _write_json(folder / "result.json", result)
     terminal.message(f"report: {write_report(folder)}")
     if config.video:
@@ -145,7 +145,8 @@ def evaluate_run(
         say: told what happens.
 
     Returns:
-        `{"task", "planner", "decisions", "episodes", "seeds", "return", "success", "success_end"}`, lists per seed.
+        `{"task", "planner", "decisions", "episodes", "seeds", "return", "success", "success_end"}`, lists per seed; no
+        list but None for the success at a task that does not say whether its goal is reached.
     """
     use_compilation_cache()
     saved = _load(Path(run), planner)
@@ -155,9 +156,9 @@ def evaluate_run(
         programs = make_programs(config, grid.spec)
         say(f"{config.task}: {episodes} fresh episodes for each of {len(config.seeds)} seeds, {config.planner}")
         keys = evaluation_keys(seed_keys(config.seeds, EVALUATE), saved.decisions + 1)
-        outcome = evaluate(programs, saved.learner, grid, keys, episodes)
+        outcome, spec = evaluate(programs, saved.learner, grid, keys, episodes), grid.spec
     about = {"task": config.task, "planner": config.planner, "decisions": saved.decisions, "seeds": list(config.seeds)}
-    return about | _scores(outcome)
+    return about | _scores(spec, outcome)
 
 
 def make_expert(
@@ -293,32 +294,33 @@ def _load(run: Path, planner: PlannerName | None) -> Saved:
     return Saved(config, learner, eval_grid, int(folder.name))
 
 
-def _levels(expert: Level | None, random: Level) -> dict[str, float | None]:
+def _levels(spec: EnvSpec, expert: Level | None, random: Level) -> dict[str, float | None]:
     return {
         "expert_return": expert and expert.episode_return,
-        "expert_success": expert and expert.success_any,
+        "expert_success": expert and expert.success_any if spec.has_success else None,
         "random_return": random.episode_return,
-        "random_success": random.success_any,
+        "random_success": random.success_any if spec.has_success else None,
     }
 
 
-def _scores(evaluation: Evaluation) -> dict[str, Any]:
+def _scores(spec: EnvSpec, evaluation: Evaluation) -> dict[str, Any]:
     return {
         "episodes": evaluation.episodes,
         "return": evaluation.episode_return.tolist(),
-        "success": evaluation.success_any.tolist(),
-        "success_end": evaluation.success_end.tolist(),
+        "success": evaluation.success_any.tolist() if spec.has_success else None,
+        "success_end": evaluation.success_end.tolist() if spec.has_success else None,
     }
 
 
 def _result(
     config: RunConfig,
+    spec: EnvSpec,
     made_with: dict[str, Any],
     demos: DemoDataset | None,
     outcome: Outcome,
     levels: dict[str, float | None],
 ) -> dict[str, Any]:
-    scores: dict[str, Any] = _scores(outcome.evaluation) | levels
+    scores: dict[str, Any] = _scores(spec, outcome.evaluation) | levels
     worst, best = levels["random_return"], levels["expert_return"]
     scores["normalized"] = None
     if worst is not None and best is not None:

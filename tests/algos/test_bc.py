@@ -51,9 +51,9 @@ def test_it_does_what_the_expert_did(algorithm):
 
 def test_it_acts_as_it_did_when_held_out_demonstrations_were_likeliest(algorithm):
     """These contradict what is learned, so the longer it learns the less likely they are."""
-    state, metrics = learned(algorithm, -1.0)
+    state, metrics = learned(algorithm, -1.0, 1000)
     best = int(jnp.argmin(metrics["held_out_loss"]))
-    assert best < 100
+    assert 10 < best < 800
     assert float(state.best_loss) == pytest.approx(float(metrics["held_out_loss"].min()), rel=1e-6)
     until_then, _ = learned(algorithm, -1.0, best + 1)
     obs = jax.random.uniform(jax.random.key(50), (64, 3), minval=-1.0)

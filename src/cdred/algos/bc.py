@@ -16,8 +16,8 @@ from cdred.nn.tanh_gaussian import TanhGaussian
 from cdred.planning.mppi import PlanState
 from cdred.types import Segment
 
-# A held-out batch is a small sample: what decides is a mean over about fifty of them.
-VALIDATION_RATE = 0.02
+# A held-out batch is a small sample: what decides is a mean over about ten of them.
+VALIDATION_RATE = 0.1
 
 
 class Clone(eqx.Module):

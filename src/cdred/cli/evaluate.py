@@ -33,9 +33,13 @@ def main(arguments: list[str]) -> None:
     from cdred.api import evaluate_run
 
     result = evaluate_run(options.run, episodes=options.episodes, planner=options.planner)
-    table = Table("seed", "return", "success", "success at the end", title=None)
-    for seed, *scores in zip(*(result[key] for key in ("seeds", "return", "success", "success_end")), strict=True):
-        table.add_row(str(seed), f"{scores[0]:,.1f}", f"{scores[1]:.0%}", f"{scores[2]:.0%}")
+    columns = {"seed": [str(seed) for seed in result["seeds"]], "return": [f"{one:,.1f}" for one in result["return"]]}
+    if result["success"] is not None:
+        columns["success"] = [f"{one:.0%}" for one in result["success"]]
+        columns["success at the end"] = [f"{one:.0%}" for one in result["success_end"]]
+    table = Table(*columns)
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*row)
     Console().print(table)
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n")

@@ -75,15 +75,15 @@ def _statistic(record: Record, key: str, reduce) -> float | None:
 
 def _markdown(results: Mapping[str, dict[str, Any]], rows: list[dict[str, Any]]) -> str:
     about = next(iter(results.values()))
-    levels, success = about["eval"], about["eval"].get("expert_success")
+    known = {who: about["eval"].get(f"{who}_success") for who in ("expert", "random")}
+    levels = [f"{who} {100 * rate:.0f} %" for who, rate in known.items() if rate is not None]
     heads = [column.format(first=rows[0]["method"]) for column in COLUMNS]
     lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *(_cells(row) for row in rows)]
-    expert = f"{100 * success:.0f} %" if success is not None else MISSING
     return "\n".join(
         [
             f"{about['task']}, preset {about['preset']}, {about['demos']} demonstrations, {about['decisions']:,}"
-            f" decisions per seed, {rows[0]['episodes']} fresh episodes per seed; expert {expert}, random"
-            f" {100 * (levels.get('random_success') or 0):.0f} %.",
+            f" decisions and {rows[0]['episodes']} fresh episodes per seed{'; success of ' * bool(levels)}"
+            f"{', '.join(levels)}.",
             "",
             *(f"| {' | '.join(line)} |" for line in lines),
             "",
@@ -96,8 +96,8 @@ def _cells(row: dict[str, Any]) -> list[str]:
     better = row["probability_first_is_better"]
     return [
         row["method"],
-        ", ".join(f"{100 * one:.0f} %" for one in row["success"]),
-        f"**{100 * np.mean(row['success']):.0f} %**",
+        ", ".join(f"{100 * one:.0f} %" for one in row["success"] or []) or MISSING,
+        f"**{100 * np.mean(row['success']):.0f} %**" if row["success"] else MISSING,
         f"{row['iqm']:.2f} ({interval[0]:.2f} to {interval[1]:.2f})" if interval else MISSING,
         f"{mean:.2g} / {most:.2g}" if mean is not None and most is not None else MISSING,
         MISSING if better is None else f"{better:.2f}",

@@ -179,7 +179,8 @@ def _capacity(run: Run) -> int:
 
 def _collect_and_learn(run: Run, state: TrainState, updates: int) -> tuple[TrainState, int]:
     if not run.programs.algorithm.interacts:
-        return _learn(run, state.replace(decisions=state.decisions + run.config.updates_per_learn), updates)
+        decisions = np.array(state.decisions + run.config.updates_per_learn)
+        return _learn(run, state.replace(decisions=decisions), updates)
     random = int(state.decisions) < seed_decisions(run)
     if run.scanned is None:
         return _learn(run, _collect(run, state, random), updates)
@@ -205,7 +206,13 @@ def _tell(run: Run, state: TrainState) -> TrainState:
 
 
 def _episode_log(run: Run) -> OnEpisode:
-    return lambda step, means: run.tracker.log(step, means, "episode")
+    return lambda step, means: run.tracker.log(step, _told(run, means), "episode")
+
+
+def _told(run: Run, metrics: dict) -> dict:
+    """Without the success of a task that never says whether its goal is reached."""
+    told = run.grid.spec.has_success
+    return {name: value for name, value in metrics.items() if told or not name.startswith("success")}
 
 
 def seed_decisions(run: Run) -> int:
@@ -250,7 +257,8 @@ def _evaluate(run: Run, state: TrainState, episodes: int) -> tuple[TrainState, E
     began, step = time.perf_counter(), int(state.decisions)
     keys = evaluation_keys(run.eval_keys, step)
     result = evaluate(run.programs, state.learner, run.eval_grid, keys, episodes)
-    run.tracker.log(step, result.metrics() | {"seconds": time.perf_counter() - began}, "eval")
+    metrics = _told(run, result.metrics()) | {"seconds": time.perf_counter() - began}
+    run.tracker.log(step, metrics, "eval")
     return state.replace(eval_grid=run.eval_grid.snapshot()), result
 
 
