@@ -318,6 +318,20 @@ def test_one_update_gives_the_golden_numbers(state, update, batch):
     assert {name: float(metrics[name]) for name in GOLDEN} == pytest.approx(GOLDEN, rel=1e-4)
 
 
+@pytest.mark.slow
+def test_a_whole_update_is_the_same_compiled_and_op_by_op(algorithm, state, update, batch):
+    """The optimisers' moments stand for the gradients: Adam's first step is the gradient's sign, whatever its size."""
+    compiled, metrics = update(state, batch, KEY)
+    with jax.disable_jit():
+        eager, eager_metrics = algorithm.update(state, batch, KEY)
+    assert {k: float(v) for k, v in eager_metrics.items()} == pytest.approx(
+        {k: float(v) for k, v in metrics.items()}, rel=1e-4, abs=1e-6
+    )
+    moments = (lambda s: s.model_opt, lambda s: s.policy_opt)
+    for part in (*moments, lambda s: s.reward.averages, lambda s: s.target_critics):
+        assert_close(part(eager), part(compiled), rtol=1e-2, atol=1e-4)
+
+
 def test_the_same_key_gives_the_same_update_bit_for_bit(state, update, batch):
     first, again = (update(state, batch, KEY) for _ in range(2))
     assert identical(first, again)

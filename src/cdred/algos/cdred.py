@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from cdred.algos.world_model_agent import RewardAgent, Scores
+from cdred.algos.reward_agent import RewardAgent, Scores
 from cdred.models.rewards.coupled_rnd import CoupledRND, distillation_loss, target_moments
 from cdred.types import Segment
 

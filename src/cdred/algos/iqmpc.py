@@ -33,13 +33,11 @@ class IQMPC(WorldModelAgent):
         before, action = latents[:, :-1], segments.action
         q = jax.vmap(jax.vmap(lambda z, a: model.values(model.critics, z, a)))(before, action)
         v = soft_values(model, model.critics, before, self.entropy_coef, now_key)
-        following = self._following_value(state, encoded, next_key)
-        residual = q - self.discount * following[..., None]
-        loss = jnp.mean(
-            iq_loss(residual, v - self.discount * following[..., None], self.alpha), axis=-1
-        ) + self._penalty(model, before, action, share_key)
+        following = self.discount * self._following_value(state, encoded, next_key)[..., None]
+        residual, drift = q - following, v - following
+        each = jnp.mean(iq_loss(residual, drift, self.alpha), axis=-1)
         return Objective(
-            discounted_over_time(loss, self.discount_time),
+            discounted_over_time(each + self._penalty(model, before, action, share_key), self.discount_time),
             jnp.zeros(()),
             jax.lax.stop_gradient(jnp.mean(residual, axis=-1)),
             {"expert_value": jnp.mean(jnp.split(v, 2)[0]), "value_absmax": jnp.max(jnp.abs(q))},

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from cdred.algos.world_model_agent import RewardAgent, Scores
+from cdred.algos.reward_agent import RewardAgent, Scores
 from cdred.models.rewards.supervised import SupervisedReward
 from cdred.types import Segment
 

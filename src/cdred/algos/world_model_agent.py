@@ -1,12 +1,12 @@
 """Learning and planning on a TD-MPC2 world model (arXiv 2310.16828), whatever makes (z, a) good.
 
-A method says what its critics learn: `RewardAgent`'s from a reward model's scores (`cdred.py`, `gail.py`, `red.py`,
-`tdmpc2.py`), IQ-MPC's from the demonstrations themselves (`iqmpc.py`).
+A method says what its critics learn: from a reward model's scores (`reward_agent.py`), or from the demonstrations
+themselves (`iqmpc.py`).
 """
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -22,8 +22,6 @@ from cdred.nn.layers import Ensemble, ema
 from cdred.nn.standardise import Standardise
 from cdred.planning.mppi import MPPI, PlanState
 from cdred.types import Segment
-
-Reward = TypeVar("Reward", bound=RewardModel)
 
 
 class Trainable(NamedTuple):
@@ -87,13 +85,6 @@ class Objective(NamedTuple):
     reward_loss: Float[Array, ""]
     reward: Float[Array, "N H"]
     metrics: Metrics
-
-
-class Scores(NamedTuple):
-    """What a reward model makes of a batch: its loss, and the reward that critics learn from, per transition."""
-
-    loss: Float[Array, "N H"]
-    reward: Float[Array, "N H"]
 
 
 class WorldModelAgent(Algorithm[LearnerState]):
@@ -274,38 +265,6 @@ class WorldModelAgent(Algorithm[LearnerState]):
             total += self.discount**h * self.imagined_reward(state, latent, action, following)
             latent = following
         return total + self.discount**self.planner.horizon * mean_value(state.model, latent)
-
-
-class RewardAgent(WorldModelAgent, Generic[Reward]):
-    """Critics learn from what a reward model says: the one object in which these methods differ."""
-
-    @abstractmethod
-    def score(self, reward: Reward, latents: Float[Array, "N T Z"], segments: Segment, key: Key[Array, ""]) -> Scores:
-        """What the reward model learns from segments, the expert's first, and says of them.
-
-        The rewards must come without gradient; whether the loss shapes the latents is the method's choice.
-        """
-
-    def objective(self, state: LearnerState, lived: Lived, key: Key[Array, ""]) -> Objective:
-        """q_t = R(z_t, a_t) + gamma min_{2 of 5} Qbar(h(s_{t+1}), a'), and the reward model's own loss."""
-        score_key, value_key, dropout_key = jax.random.split(key, 3)
-        segments, latents, encoded = lived
-        scores = self.score(state.reward, latents, segments, score_key)
-        value = losses.next_values(state.model, state.target_critics, encoded, value_key)
-        target = jax.lax.stop_gradient(scores.reward + self.discount * value)
-        args = (latents[:, :-1], segments.action, target, self.discount_time, dropout_key)
-        return Objective(
-            losses.critic_loss(state.model, *args),
-            losses.discounted_over_time(scores.loss, self.discount_time),
-            scores.reward,
-            {"target_value": jnp.mean(target), "target_value_absmax": jnp.max(jnp.abs(target))},
-        )
-
-    def imagined_reward(
-        self, state: LearnerState, z: Float[Array, " Z"], action: Float[Array, " A"], following: Float[Array, " Z"]
-    ) -> Float[Array, ""]:
-        del following
-        return state.reward(jnp.concatenate([z, action]))
 
 
 def mean_value(model: WorldModel, z: Float[Array, " Z"]) -> Float[Array, ""]:
