@@ -63,6 +63,15 @@ def test_plain_lines_without_success_or_episodes() -> None:
     assert "return –" in file.getvalue()
 
 
+def test_a_line_of_a_method_that_only_watches() -> None:
+    file = io.StringIO()
+    sink = Terminal(TITLE, 1000, [0, 1], True, console=Console(file=file))
+    metrics = {"loss": [1.0, 3.0], "held_out_loss": [4.0, 4.0], "grad_norm": 5.0}
+    sink.log(250, metrics | {"decisions_per_second": 10.0, "eta_seconds": 75.0}, "train")
+    line = file.getvalue().splitlines()[-1]
+    assert line == " 25 %   250 decisions  loss 2.00 held out 4.00  grad 5.00  10.0/s  1 min 15 s left"
+
+
 def test_live_view_on_a_terminal() -> None:
     file = io.StringIO()
     sink = Terminal(TITLE, 1000, [0, 1], True, LEVELS, Console(file=file, width=110, height=40, force_terminal=True))

@@ -18,6 +18,8 @@ TRAIN_KEYS = (
     "dynamics_loss",
     "critic_loss",
     "reward_loss",
+    "loss",
+    "held_out_loss",
     "grad_norm",
     "decisions_per_second",
 )
@@ -89,22 +91,30 @@ class Terminal:
 
 def train_line(progress: Progress) -> str:
     """One log interval as a short line; figures are means over the seeds."""
-    success = [f"success {_averaged(progress, 'success_any', ratio)}"] if progress.has_success else []
     value = {key: number(progress.scalar("train", key)) for key in TRAIN_KEYS}
-    expert = "" if value["reward_expert"] == MISSING else f"expert {value['reward_expert']} "
+    lives = value["held_out_loss"] == MISSING
     return "  ".join(
         [
             f"{ratio(progress.fraction):>5}",
             f"{progress.step:>{len(str(progress.total))}} decisions",
-            *success,
-            f"return {_averaged(progress, 'episode_return', number)}",
-            f"reward {expert}own {value['reward_own']}",
-            f"loss dyn {value['dynamics_loss']} critic {value['critic_loss']} reward {value['reward_loss']}",
+            *(_lived(progress, value) if lives else [f"loss {value['loss']} held out {value['held_out_loss']}"]),
             f"grad {value['grad_norm']}",
             f"{value['decisions_per_second']}/s",
             f"{duration(progress.eta)} left",
         ]
     )
+
+
+def _lived(progress: Progress, value: Mapping[str, str]) -> list[str]:
+    """What a method that acts while it learns has to tell."""
+    success = [f"success {_averaged(progress, 'success_any', ratio)}"] if progress.has_success else []
+    expert = "" if value["reward_expert"] == MISSING else f"expert {value['reward_expert']} "
+    return [
+        *success,
+        f"return {_averaged(progress, 'episode_return', number)}",
+        f"reward {expert}own {value['reward_own']}",
+        f"loss dyn {value['dynamics_loss']} critic {value['critic_loss']} reward {value['reward_loss']}",
+    ]
 
 
 def eval_line(progress: Progress) -> str:
