@@ -90,10 +90,9 @@ def test_a_method_that_validates_needs_a_demonstration_for_it(tmp_path):
         cdred.train(config(tmp_path / "run", algo="bc", demos="1"), quiet=True)
 
 
-@pytest.mark.parametrize("algo", ["gail", "red", "iqmpc"])
-def test_every_peer_trains_is_saved_and_acts(tmp_path, algo):
-    result = cdred.train(config(tmp_path / "run", algo=algo, decisions=60), quiet=True)
-    assert result["algo"] == algo
+def test_a_method_without_a_reward_model_trains_is_saved_and_acts(tmp_path):
+    result = cdred.train(config(tmp_path / "run", algo="iqmpc", decisions=60), quiet=True)
+    assert result["algo"] == "iqmpc"
     assert cdred.load(tmp_path / "run").act(np.zeros(4, np.float32)).shape == (2,)
 
 
