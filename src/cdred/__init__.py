@@ -1,7 +1,7 @@
 """Imitation learning with a latent world model: expert trajectories in, an expert-level agent out."""
 
+from cdred.api import compare, load, make_expert, train
 from cdred.api import evaluate_run as evaluate
-from cdred.api import load, make_expert, train
 from cdred.config import RunConfig, preset
 from cdred.data.demos import open_demos, save_demos
 from cdred.errors import UserError
@@ -15,6 +15,7 @@ __all__ = [
     "RunConfig",
     "Trajectory",
     "UserError",
+    "compare",
     "evaluate",
     "load",
     "make_expert",

@@ -39,7 +39,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class RewardConfig:
-    """The coupled random-network-distillation reward; its networks' sizes and its warm-up are those of all peers."""
+    """The coupled random-network-distillation reward; its networks' sizes and its warm-up are GAIL's and RED's too."""
 
     zeta: float = 0.8
     """Weight of the expert's bonus against the agent's own (1: uncoupled)."""

@@ -20,7 +20,7 @@ PEAKS, VALUES = jnp.array([10, 13, 4]), np.array([0.0, np.expm1(3.0), -np.expm1(
 
 @pytest.fixture(scope="module")
 def model():
-    model = WorldModel.create(3, A, **SIZES, dropout=0.0, value_code=TwoHot(21), key=KEY)
+    model = WorldModel.create(3, A, **SIZES, dropout=0.0, two_hot=TwoHot(21), key=KEY)
     return eqx.tree_at(lambda m: m.critics.members.head.bias, model, 100 * jax.nn.one_hot(PEAKS, 21))
 
 
@@ -62,7 +62,7 @@ def test_next_values_are_the_target_critics(model, latents):
 
 
 def test_the_termination_loss_is_the_cross_entropy_of_its_logit(latents):
-    mortal = WorldModel.create(3, A, **SIZES, dropout=0.0, value_code=TwoHot(21), terminates=True, key=KEY)
+    mortal = WorldModel.create(3, A, **SIZES, dropout=0.0, two_hot=TwoHot(21), terminates=True, key=KEY)
     sure = eqx.tree_at(
         lambda m: (m.termination.head.weight, m.termination.head.bias), mortal, (jnp.zeros((8, 1)), jnp.full(1, 2.0))
     )
@@ -104,7 +104,7 @@ def test_a_surer_policy_pays_for_its_certainty(model, latents):
 def test_the_policys_loss_is_lowered_by_better_actions(latents):
     """Critics that like large actions: following the gradient enlarges them."""
     sizes = {"latent_dim": Z, "simnorm_dim": 8, "encoder_widths": (8,), "widths": (), "num_critics": 3}
-    model = WorldModel.create(3, A, **sizes, dropout=0.0, value_code=TwoHot(21), key=KEY)
+    model = WorldModel.create(3, A, **sizes, dropout=0.0, two_hot=TwoHot(21), key=KEY)
     weight = jnp.zeros((3, Z + A, 21)).at[:, Z:].set(jnp.linspace(-1.0, 1.0, 21))
     model = eqx.tree_at(lambda m: m.critics.members.head.weight, model, weight)
     grad = jax.grad(losses.policy_loss, has_aux=True)
@@ -139,3 +139,17 @@ def test_two_of_draws_every_pair_equally_often_and_no_twins():
 def test_the_range_of_values_is_their_middle_ninety_percent():
     assert float(losses.q_range(jnp.arange(101.0).reshape(1, 101))) == pytest.approx(90.0)
     assert float(losses.q_range(jnp.full((4, 4), 7.0))) == 1.0
+
+
+def test_the_gradient_penalty_is_the_slopes_distance_from_one_between_the_stores():
+    """Of x^2, whose slope tells where it was taken, and of 3 x: 2 from 1, wherever."""
+    x = jnp.concatenate([jnp.full((500, 1, 1), 2.0), jnp.full((500, 1, 1), 1.0)])
+    square = losses.gradient_penalty(lambda x: x[0] ** 2, x, KEY)
+    assert square.shape == (1000, 1)
+    np.testing.assert_array_equal(square[:500], square[500:])
+    points = (jnp.sqrt(square[:500]) + 1) / 2
+    assert 1.0 <= float(points.min()) < 1.02
+    assert 1.98 < float(points.max()) <= 2.0001
+    assert float(points.mean()) == pytest.approx(1.5, abs=0.05)
+    both = losses.gradient_penalty(lambda x: jnp.stack([3 * x[0], x[0] * 0]), x, KEY)
+    np.testing.assert_allclose(both, (2.0**2 + 1.0) / 2, rtol=1e-5)

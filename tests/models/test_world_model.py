@@ -27,7 +27,7 @@ def make(terminates=False, standardise=False):
         widths=(16, 16),
         num_critics=3,
         dropout=0.0,
-        value_code=TwoHot(21),
+        two_hot=TwoHot(21),
         terminates=terminates,
         standardise=standardise,
         key=KEY,

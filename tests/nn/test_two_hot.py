@@ -54,17 +54,17 @@ def test_equal_logits_decode_to_zero():
     assert float(decode(jnp.full(101, 3.0))) == pytest.approx(0.0, abs=1e-5)
 
 
-def test_the_loss_of_equal_logits_is_the_log_of_their_number():
-    assert float(HOT.loss(jnp.zeros(101), jnp.array(5.3))) == pytest.approx(np.log(101), rel=1e-6)
+def test_cross_entropy_of_equal_logits_is_the_log_of_their_number():
+    assert float(HOT.cross_entropy(jnp.zeros(101), jnp.array(5.3))) == pytest.approx(np.log(101), rel=1e-6)
 
 
 @pytest.mark.parametrize("x", [-300.0, 0.0, 0.123, 17.0])
-def test_the_loss_is_least_at_its_targets_distribution(x):
+def test_cross_entropy_is_least_at_its_targets_distribution(x):
     target = jnp.array(x)
     p = encode(target)
     best = jnp.log(jnp.maximum(p, 1e-30))
     entropy = -float(jnp.sum(p * best))
-    assert float(HOT.loss(best, target)) == pytest.approx(entropy, abs=1e-6)
-    np.testing.assert_allclose(jax.grad(HOT.loss)(best, target), jnp.zeros(101), atol=1e-6)
+    assert float(HOT.cross_entropy(best, target)) == pytest.approx(entropy, abs=1e-6)
+    np.testing.assert_allclose(jax.grad(HOT.cross_entropy)(best, target), jnp.zeros(101), atol=1e-6)
     for key in jax.random.split(jax.random.key(0), 5):
-        assert float(HOT.loss(best + jax.random.normal(key, (101,)), target)) >= entropy - 1e-6
+        assert float(HOT.cross_entropy(best + jax.random.normal(key, (101,)), target)) >= entropy - 1e-6

@@ -10,6 +10,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from cdred.algos.base import Algorithm, Batch, Metrics
+from cdred.models.world_model import WorldModel
 from cdred.nn.layers import MLP, ema
 from cdred.nn.standardise import Standardise
 from cdred.nn.tanh_gaussian import TanhGaussian
@@ -28,25 +29,9 @@ class Clone(eqx.Module):
     policy: MLP
 
     @classmethod
-    def create(
-        cls,
-        obs_dim: int,
-        action_dim: int,
-        *,
-        latent_dim: int,
-        simnorm_dim: int,
-        encoder_widths: tuple[int, ...],
-        widths: tuple[int, ...],
-        standardise: bool,
-        key: Key[Array, ""],
-    ) -> Self:
-        """Fresh networks."""
-        encoder_key, policy_key = jax.random.split(key)
-        return cls(
-            Standardise.identity(obs_dim) if standardise else None,
-            MLP(obs_dim, encoder_widths, latent_dim, key=encoder_key, simnorm_group=simnorm_dim),
-            MLP(latent_dim, widths, 2 * action_dim, key=policy_key),
-        )
+    def of(cls, model: WorldModel) -> Self:
+        """What a clone needs of a world model."""
+        return cls(model.standardise, model.encoder, model.policy)
 
     def __call__(self, obs: Float[Array, "*obs"]) -> TanhGaussian:
         flat = obs.reshape(-1)
@@ -70,7 +55,7 @@ class BC(Algorithm[CloneState]):
     """Maximum likelihood of the expert's actions, with early stopping. No environment is stepped while it learns.
 
     Attributes:
-        make_clone: builds fresh networks from a key.
+        make_model: builds a fresh world model from a key, of which the clone is a part.
         horizon, action_dim: of the plan that it does not make.
     """
 
@@ -78,13 +63,13 @@ class BC(Algorithm[CloneState]):
     interacts: ClassVar[bool] = False
     validates: ClassVar[bool] = True
 
-    make_clone: Callable[..., Clone] = eqx.field(static=True)
+    make_model: Callable[..., WorldModel] = eqx.field(static=True)
     optimiser: optax.GradientTransformation = eqx.field(static=True)
     horizon: int = eqx.field(static=True)
     action_dim: int = eqx.field(static=True)
 
     def init(self, key: Key[Array, ""]) -> CloneState:
-        clone = self.make_clone(key=key)
+        clone = Clone.of(self.make_model(key=key))
         return CloneState(
             clone=clone,
             # A copy, so that donated buffers are never given away twice.

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from cdred.algos.losses import gradient_penalty
 from cdred.algos.reward_agent import RewardAgent, Scores
-from cdred.models.rewards.discriminator import Discriminator
+from cdred.models.rewards.discriminator import Discriminator, adversarial_loss
 from cdred.types import Segment
 
 
@@ -28,9 +29,6 @@ class GAIL(RewardAgent[Discriminator]):
     ) -> Scores:
         """The discriminator's cross-entropy and penalty; it follows the latent space and does not shape it."""
         x = jax.lax.stop_gradient(jnp.concatenate([latents[:, :-1], segments.action], axis=-1))
-        expert, own = jnp.split(x, 2)
-        share = jax.random.uniform(key, expert.shape[:2])
-        told_apart = jnp.moveaxis(jax.vmap(jax.vmap(reward.loss))(expert, own), -1, 0)
-        penalty = jax.vmap(jax.vmap(reward.gradient_penalty))(expert, own, share)
-        loss = jnp.concatenate(list(told_apart + self.gradient_penalty * penalty[None]))
-        return Scores(loss, jax.lax.stop_gradient(jax.vmap(jax.vmap(reward))(x)))
+        logits = jax.vmap(jax.vmap(reward))(x)
+        loss = adversarial_loss(logits) + self.gradient_penalty * gradient_penalty(reward, x, key)
+        return Scores(loss, jax.lax.stop_gradient(logits))

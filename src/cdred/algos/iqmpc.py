@@ -1,5 +1,6 @@
 """IQ-MPC (arXiv 2410.14081): inverse soft-Q learning on the world model; the reward is decoded from the critics."""
 
+from functools import partial
 from typing import ClassVar
 
 import equinox as eqx
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from cdred.algos.losses import discounted_over_time, two_of
+from cdred.algos.losses import discounted_over_time, gradient_penalty, two_of
 from cdred.algos.world_model_agent import LearnerState, Lived, Objective, WorldModelAgent, mean_value
 from cdred.models.world_model import WorldModel
 from cdred.nn.layers import Ensemble
@@ -28,7 +29,7 @@ class IQMPC(WorldModelAgent):
 
     def objective(self, state: LearnerState, lived: Lived, key: Key[Array, ""]) -> Objective:
         """L_iq of docs/method.md section 6, for every critic of the ensemble."""
-        now_key, next_key, share_key = jax.random.split(key, 3)
+        now_key, next_key, penalty_key = jax.random.split(key, 3)
         (segments, latents, encoded), model = lived, state.model
         before, action = latents[:, :-1], segments.action
         q = jax.vmap(jax.vmap(lambda z, a: model.values(model.critics, z, a)))(before, action)
@@ -36,8 +37,12 @@ class IQMPC(WorldModelAgent):
         following = self.discount * self._following_value(state, encoded, next_key)[..., None]
         residual, drift = q - following, v - following
         each = jnp.mean(iq_loss(residual, drift, self.alpha), axis=-1)
+        # Without weight no gradient is computed for it.
+        if self.gradient_penalty:
+            x = jnp.concatenate([before, action], axis=-1)
+            each += self.gradient_penalty * gradient_penalty(partial(_values_at, model), x, penalty_key)
         return Objective(
-            discounted_over_time(each + self._penalty(model, before, action, share_key), self.discount_time),
+            discounted_over_time(each, self.discount_time),
             jnp.zeros(()),
             jax.lax.stop_gradient(jnp.mean(residual, axis=-1)),
             {"expert_value": jnp.mean(jnp.split(v, 2)[0]), "value_absmax": jnp.max(jnp.abs(q))},
@@ -58,23 +63,6 @@ class IQMPC(WorldModelAgent):
         pair = state.target_critics.subset(two_of(len(state.target_critics), pair_key))
         values = soft_values(state.model, pair, encoded, self.entropy_coef, action_key)
         return jax.lax.stop_gradient(jnp.min(values, axis=-1))
-
-    def _penalty(
-        self, model: WorldModel, z: Float[Array, "N H Z"], action: Float[Array, "N H A"], key: Key[Array, ""]
-    ) -> Float[Array, "#N #H"]:
-        """The gradient penalty (arXiv 1704.00028) of each pair of an expert's transition and an own one."""
-        if not self.gradient_penalty:
-            return jnp.zeros((1, 1))
-        x = jax.lax.stop_gradient(jnp.concatenate([z, action], axis=-1))
-        expert, own = jnp.split(x, 2)
-        mixed = own + jax.random.uniform(key, (*own.shape[:2], 1)) * (expert - own)
-
-        def penalty(x):
-            slopes = jax.jacrev(lambda x: jax.vmap(model.value_code.decode)(model.critics(x)))(x)
-            return jnp.mean((jnp.sqrt(jnp.sum(slopes**2, axis=-1) + 1e-12) - 1.0) ** 2)
-
-        each = self.gradient_penalty * jax.vmap(jax.vmap(penalty))(mixed)
-        return jnp.concatenate([each, each])
 
 
 def soft_values(
@@ -102,3 +90,8 @@ def iq_loss(residual: Float[Array, "N H num"], drift: Float[Array, "N H num"], a
     """
     expert = jnp.where(jnp.arange(len(residual)) < len(residual) // 2, 2.0, 0.0)[:, None, None]
     return -expert * residual + drift + residual**2 / (4.0 * alpha)
+
+
+def _values_at(model: WorldModel, x: Float[Array, " in"]) -> Float[Array, " num"]:
+    """Q of each critic at x = (z, a)."""
+    return model.values(model.critics, *jnp.split(x, [model.latent_dim]))

@@ -3,6 +3,8 @@
 N is the number of segments, H their length. Each loss is sum_t lambda^t of a mean over segments.
 """
 
+from collections.abc import Callable
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -65,11 +67,14 @@ def critic_loss(
     """sum_t lambda^t mean_q CE(Q_q(z_t, a_t), twohot(q_t)), with dropout if a key is given."""
     keys = None if key is None else jax.random.split(key, target.shape)
 
-    def regression(z, a, q, k):
-        logits = model.critics(jnp.concatenate([z, a]), k)
-        return jnp.mean(jax.vmap(model.value_code.loss, in_axes=(0, None))(logits, q))
+    two_hot = model.two_hot
+    assert two_hot is not None, "critics that regress say distributions"
 
-    over_time = jax.vmap(regression, in_axes=(0, 0, 0, None if keys is None else 0))
+    def cross_entropy(z, a, q, k):
+        logits = model.critics(jnp.concatenate([z, a]), k)
+        return jnp.mean(jax.vmap(two_hot.cross_entropy, in_axes=(0, None))(logits, q))
+
+    over_time = jax.vmap(cross_entropy, in_axes=(0, 0, 0, None if keys is None else 0))
     loss = jax.vmap(over_time, in_axes=(0, 0, 0, None if keys is None else 0))(latents, action, target, keys)
     return discounted_over_time(loss, rate)
 
@@ -115,6 +120,26 @@ def imitation_loss(
     actor = eqx.tree_at(lambda m: m.policy, model, policy)
     distance = jax.vmap(jax.vmap(lambda z, a: jnp.sum((actor.pi(z).mode - a) ** 2)))(latents, action)
     return discounted_over_time(jnp.where(over, 0.0, distance), rate)
+
+
+def gradient_penalty(
+    value: Callable[[Float[Array, " in"]], Float[Array, "..."]], x: Float[Array, "N H in"], key: Key[Array, ""]
+) -> Float[Array, "N H"]:
+    """(|d value / dx| - 1)^2 at random points between the expert's x and own ones (arXiv 1704.00028).
+
+    Args:
+        value: of one x; the mean over its components, if it has any.
+        x: of both stores, the expert's half first. Each of a pair is charged the same.
+        key: where between them.
+    """
+    expert, own = jnp.split(jax.lax.stop_gradient(x), 2)
+    between = own + jax.random.uniform(key, (*own.shape[:2], 1)) * (expert - own)
+
+    def penalty(x):
+        slope = jnp.sqrt(jnp.sum(jax.jacrev(value)(x) ** 2, axis=-1) + 1e-12)
+        return jnp.mean((slope - 1.0) ** 2)
+
+    return jnp.tile(jax.vmap(jax.vmap(penalty))(between), (2, 1))
 
 
 def two_of(num: int, key: Key[Array, ""]) -> Array:

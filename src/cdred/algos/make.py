@@ -7,7 +7,7 @@ from math import prod
 import optax
 
 from cdred.algos.base import Algorithm
-from cdred.algos.bc import BC, Clone
+from cdred.algos.bc import BC
 from cdred.algos.cdred import CDRED
 from cdred.algos.gail import GAIL
 from cdred.algos.iqmpc import IQMPC
@@ -20,7 +20,7 @@ from cdred.models.rewards.discriminator import Discriminator
 from cdred.models.rewards.supervised import SupervisedReward
 from cdred.models.rewards.support import ExpertSupport
 from cdred.models.world_model import WorldModel
-from cdred.nn.two_hot import Scalar, TwoHot, ValueCode
+from cdred.nn.two_hot import TwoHot
 from cdred.planning.mppi import MPPI
 from cdred.types import EnvSpec
 
@@ -33,15 +33,15 @@ def make_algorithm(config: RunConfig, spec: EnvSpec) -> Algorithm:
     step_size = annealed(config.optim.learning_rate, config.optim.anneal, total_decisions(config))
     if config.algo == "bc":
         optimiser = optax.chain(optax.clip_by_global_norm(config.optim.grad_clip), optax.adam(step_size))
-        return BC(partial(_clone, config.model, spec), optimiser, config.mppi.horizon, spec.action_dim)
+        return BC(partial(_world_model, config.model, spec, None), optimiser, config.mppi.horizon, spec.action_dim)
     return _world_model_agent(config, spec, step_size)
 
 
 def _world_model_agent(config: RunConfig, spec: EnvSpec, step_size: optax.Schedule) -> WorldModelAgent:
     optim, input_dim = config.optim, config.model.latent_dim + spec.action_dim
-    value_code = Scalar() if config.algo == "iqmpc" else TwoHot(config.model.num_bins)
+    two_hot = None if config.algo == "iqmpc" else TwoHot(config.model.num_bins)
     settings = {
-        "make_model": partial(_world_model, config.model, spec, value_code),
+        "make_model": partial(_world_model, config.model, spec, two_hot),
         "planner": _mppi(config, spec.action_dim),
         "model_optimiser": _model_optimiser(optim, step_size),
         "policy_optimiser": _policy_optimiser(optim, step_size),
@@ -72,20 +72,7 @@ def _world_model_agent(config: RunConfig, spec: EnvSpec, step_size: optax.Schedu
     return CDRED(**settings, make_reward=partial(_coupled_rnd, config.reward, input_dim))
 
 
-def _clone(config: ModelConfig, spec: EnvSpec, *, key) -> Clone:
-    return Clone.create(
-        prod(spec.obs_shape),
-        spec.action_dim,
-        latent_dim=config.latent_dim,
-        simnorm_dim=config.simnorm_dim,
-        encoder_widths=config.encoder_widths,
-        widths=config.widths,
-        standardise=config.standardise,
-        key=key,
-    )
-
-
-def _world_model(config: ModelConfig, spec: EnvSpec, value_code: ValueCode, *, key) -> WorldModel:
+def _world_model(config: ModelConfig, spec: EnvSpec, two_hot: TwoHot | None, *, key) -> WorldModel:
     return WorldModel.create(
         prod(spec.obs_shape),
         spec.action_dim,
@@ -95,7 +82,7 @@ def _world_model(config: ModelConfig, spec: EnvSpec, value_code: ValueCode, *, k
         widths=config.widths,
         num_critics=config.num_critics,
         dropout=config.dropout,
-        value_code=value_code,
+        two_hot=two_hot,
         terminates=spec.terminates,
         standardise=config.standardise,
         key=key,

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Key
 from cdred.nn.layers import MLP, Ensemble
 from cdred.nn.standardise import Standardise
 from cdred.nn.tanh_gaussian import TanhGaussian
-from cdred.nn.two_hot import ValueCode
+from cdred.nn.two_hot import TwoHot
 
 
 class WorldModel(eqx.Module):
@@ -20,6 +20,8 @@ class WorldModel(eqx.Module):
 
     Where the world can end, `termination` tells from (z, a) whether it does, as a logit; what follows is `absorbing`,
     a latent that no encoder yields and no action leaves.
+
+    A critic's outputs are a distribution that `two_hot` reads, or, where that is None, the value itself.
     """
 
     standardise: Standardise | None
@@ -28,7 +30,7 @@ class WorldModel(eqx.Module):
     critics: Ensemble
     policy: MLP
     termination: MLP | None
-    value_code: ValueCode
+    two_hot: TwoHot | None
     latent_dim: int = eqx.field(static=True)
     simnorm_dim: int = eqx.field(static=True)
 
@@ -44,12 +46,13 @@ class WorldModel(eqx.Module):
         widths: tuple[int, ...],
         num_critics: int,
         dropout: float,
-        value_code: ValueCode,
+        two_hot: TwoHot | None,
         terminates: bool = False,
         standardise: bool = False,
         key: Key[Array, ""],
     ) -> Self:
         """Fresh networks; the critics' heads start at zero, so every value starts at 0."""
+        outputs = 1 if two_hot is None else two_hot.num_bins
         ke, kd, kq, kp = jax.random.split(key, 4)
         kt = jax.random.fold_in(key, 4)
         return cls(
@@ -57,15 +60,13 @@ class WorldModel(eqx.Module):
             encoder=MLP(obs_dim, encoder_widths, latent_dim, key=ke, simnorm_group=simnorm_dim),
             dynamics=MLP(latent_dim + action_dim, widths, latent_dim, key=kd, simnorm_group=simnorm_dim),
             critics=Ensemble(
-                lambda k: MLP(
-                    latent_dim + action_dim, widths, value_code.num_bins, key=k, zero_head=True, dropout=dropout
-                ),
+                lambda k: MLP(latent_dim + action_dim, widths, outputs, key=k, zero_head=True, dropout=dropout),
                 num_critics,
                 key=kq,
             ),
             policy=MLP(latent_dim, widths, 2 * action_dim, key=kp),
             termination=MLP(latent_dim + action_dim, widths, 1, key=kt) if terminates else None,
-            value_code=value_code,
+            two_hot=two_hot,
             latent_dim=latent_dim,
             simnorm_dim=simnorm_dim,
         )
@@ -106,4 +107,5 @@ class WorldModel(eqx.Module):
 
     def values(self, critics: Ensemble, z: Float[Array, " Z"], action: Float[Array, " A"]) -> Float[Array, " N"]:
         """Decoded values of any ensemble of critics (the online ones, a target copy, a subset) at (z, a)."""
-        return jax.vmap(self.value_code.decode)(critics(jnp.concatenate([z, action])))
+        outputs = critics(jnp.concatenate([z, action]))
+        return outputs[:, 0] if self.two_hot is None else jax.vmap(self.two_hot.decode)(outputs)

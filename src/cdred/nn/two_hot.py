@@ -1,6 +1,4 @@
-"""What a network's outputs mean as a number: a distribution over symlog values (arXiv 2301.04104), or the number."""
-
-from abc import abstractmethod
+"""Scalars as categorical distributions: two-hot targets over symlog values (arXiv 2301.04104)."""
 
 import equinox as eqx
 import jax
@@ -18,39 +16,7 @@ def symexp(x: Float[Array, "..."]) -> Float[Array, "..."]:
     return jnp.sign(x) * jnp.expm1(jnp.abs(x))
 
 
-class ValueCode(eqx.Module):
-    """How a value is read from a network's outputs.
-
-    Attributes:
-        num_bins: outputs per value.
-    """
-
-    num_bins: eqx.AbstractVar[int]
-
-    @abstractmethod
-    def decode(self, logits: Float[Array, " num_bins"]) -> Float[Array, ""]:
-        """The value."""
-
-    @abstractmethod
-    def loss(self, logits: Float[Array, " num_bins"], target: Float[Array, ""]) -> Float[Array, ""]:
-        """How far the outputs are from saying `target`."""
-
-
-class Scalar(ValueCode):
-    """One output, which is the value: for objectives that are functions of values, not regressions on targets."""
-
-    num_bins: int = eqx.field(static=True, default=1)
-
-    def decode(self, logits: Float[Array, " num_bins"]) -> Float[Array, ""]:
-        """The output itself."""
-        return logits[0]
-
-    def loss(self, logits: Float[Array, " num_bins"], target: Float[Array, ""]) -> Float[Array, ""]:
-        """(value - target)^2."""
-        return (logits[0] - target) ** 2
-
-
-class TwoHot(ValueCode):
+class TwoHot(eqx.Module):
     """`num_bins` bins, evenly spaced over symlog values in [low, high]; values beyond are clipped."""
 
     num_bins: int = eqx.field(static=True, default=101)
@@ -71,6 +37,6 @@ class TwoHot(ValueCode):
         """The value whose symlog is the distribution's mean."""
         return symexp(jnp.dot(jax.nn.softmax(logits), self.bins))
 
-    def loss(self, logits: Float[Array, " num_bins"], target: Float[Array, ""]) -> Float[Array, ""]:
+    def cross_entropy(self, logits: Float[Array, " num_bins"], target: Float[Array, ""]) -> Float[Array, ""]:
         """-sum_i twohot(target)_i log softmax(logits)_i."""
         return jax.nn.logsumexp(logits) - jnp.dot(self.encode(target), logits)

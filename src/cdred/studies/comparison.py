@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
 from cdred.studies import draw
 from cdred.studies.draw import INK, PALETTE, QUIET, Label
@@ -118,8 +117,7 @@ def _curves(records: Mapping[str, Record]) -> Figure:
         axes = figure.add_subplot(grid[0, column])
         draw.panel(axes, title, "evaluations; rings: seeds, line: their mean", last)
         if key == "success_any":
-            axes.set_ylim(-0.015, 1.04)
-            axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
+            draw.percent(axes)
         else:
             draw.thousands(axes)
         ends = []

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from cdred.studies.record import Series
 
@@ -133,6 +133,12 @@ def own_up(axes: Axes) -> None:
     if not axes.lines:
         axes.set_yticks([])
         axes.text(0.5, 0.5, "not reported", transform=axes.transAxes, size=12, color=QUIET, ha="center")
+
+
+def percent(axes: Axes) -> None:
+    """Rates from 0 to 1 as `50 %` on the value axis, all of which is shown."""
+    axes.set_ylim(-0.015, 1.04)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
 
 
 def thousands(axes: Axes) -> None:

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
 from cdred.studies import draw
 from cdred.studies.draw import BLUE, GREEN, INK, ORANGE, QUIET, Label
@@ -72,8 +71,7 @@ def _verdict(outcome: dict) -> str:
 
 def _success(axes: Axes, record: Record) -> None:
     draw.panel(axes, "Success", _remark(record), record.last_step)
-    axes.set_ylim(-0.015, 1.04)
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
+    draw.percent(axes)
     _outcome(axes, record, "success_any", "success")
 
 

@@ -227,7 +227,7 @@ def _learn(run: Run, state: TrainState, updates: int) -> tuple[TrainState, int]:
     if int(state.decisions) < seed_decisions(run):
         return state, updates
     if updates == 0:
-        run.say("compiling")
+        run.say("compiling, then learning from the random episodes" if seed_decisions(run) else "compiling")
         _require_segments(run, state)
         state = state.replace(learner=run.programs.standardise(state.learner, state.replay, run.expert))
     while updates < int(state.decisions):

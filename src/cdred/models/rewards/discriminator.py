@@ -30,13 +30,8 @@ class Discriminator(RewardModel):
     def __call__(self, x: Float[Array, " in"]) -> Float[Array, ""]:
         return self.network(x)[0]
 
-    def loss(self, expert: Float[Array, " in"], own: Float[Array, " in"]) -> Float[Array, " 2"]:
-        """-log D of an expert's x, and -log(1 - D) of an own one."""
-        return jax.nn.softplus(jnp.stack([-self(expert), self(own)]))
 
-    def gradient_penalty(
-        self, expert: Float[Array, " in"], own: Float[Array, " in"], share: Float[Array, ""]
-    ) -> Float[Array, ""]:
-        """(|d logit / dx| - 1)^2 between the two (arXiv 1704.00028): at `share` of the way from own to expert."""
-        gradient = jax.grad(lambda x: self(x))(own + share * (expert - own))
-        return (jnp.sqrt(jnp.sum(gradient**2) + 1e-12) - 1.0) ** 2
+def adversarial_loss(logits: Float[Array, "N ..."]) -> Float[Array, "N ..."]:
+    """-log D of the expert's x, which are the first half, and -log(1 - D) of own ones."""
+    expert, own = jnp.split(logits, 2)
+    return jax.nn.softplus(jnp.concatenate([-expert, own]))

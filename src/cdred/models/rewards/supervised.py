@@ -29,4 +29,4 @@ class SupervisedReward(RewardModel):
 
     def loss(self, x: Float[Array, " in"], reward: Float[Array, ""]) -> Float[Array, ""]:
         """CE(head(x), twohot(reward))."""
-        return self.two_hot.loss(self.head(x), reward)
+        return self.two_hot.cross_entropy(self.head(x), reward)
