@@ -121,6 +121,8 @@ def test_the_first_difference_names_the_setting():
         ("model", {"simnorm_dim": 5}, "--model.simnorm-dim must divide"),
         ("model", {"num_critics": 1}, "--model.num-critics"),
         ("optim", {"imitation_coef": -1.0}, "--optim.imitation-coef"),
+        ("optim", {"imitation_updates": -1}, "--optim.imitation-updates"),
+        ("sac", {"temperature": -1.0}, "--sac.temperature"),
         ("optim", {"tau": 0.0}, "--optim.tau"),
         ("reward", {"average_rate": 0.0}, "--reward.average-rate"),
         ("reward", {"average_rate": 1.5}, "--reward.average-rate"),

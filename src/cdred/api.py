@@ -14,7 +14,6 @@ import jax
 import numpy as np
 
 from cdred.config import (
-    IMITATORS,
     AlgoName,
     PlannerName,
     RunConfig,
@@ -228,7 +227,7 @@ def run_folder(config: RunConfig) -> Path:
 
 def demonstrations(config: RunConfig, spec: EnvSpec, say: Say) -> DemoDataset | None:
     """The demonstrations that `config.demos` names, a number of scripted ones or a file; None for a method without."""
-    if config.algo not in IMITATORS:
+    if config.algo == "tdmpc2":
         return None
     if not config.demos.isdigit():
         return open_demos(config.demos, spec, mixed_horizons=config.variable_horizon)

@@ -9,8 +9,8 @@ import yaml
 
 from cdred.errors import UserError
 
-AlgoName = Literal["cdred", "iqmpc", "gail", "red", "bc", "tdmpc2"]
-IMITATORS: tuple[AlgoName, ...] = ("cdred", "iqmpc", "gail", "red", "bc")
+AlgoName = Literal["cdred", "iqmpc", "gail", "red", "iqlearn-sac", "gail-sac", "red-sac", "cdred-sac", "bc", "tdmpc2"]
+ON_OBSERVATIONS: tuple[AlgoName, ...] = ("iqlearn-sac", "gail-sac", "red-sac", "cdred-sac")
 PresetName = Literal["cpu", "paper", "debug"]
 PlannerName = Literal["mppi", "policy"]
 
@@ -71,20 +71,20 @@ class RewardConfig:
 
 @dataclass(frozen=True)
 class IQMPCConfig:
-    """IQ-MPC, whose reward is in its critics."""
+    """IQ-MPC and IQ-Learn, whose reward is in their critics."""
 
     alpha: float = 0.5
     """Of the chi^2 divergence: the Bellman residuals' squares weigh 1 / (4 alpha)."""
-    gradient_penalty: float = 0.0
-    """Weight of the critics' gradient penalty."""
+    gradient_penalty: float = 1.0
+    """Weight of the critics' gradient penalty (docs/peers.md)."""
 
 
 @dataclass(frozen=True)
 class GAILConfig:
     """GAIL's discriminator; it has the hidden layers of CDRED's predictors."""
 
-    gradient_penalty: float = 10.0
-    """Weight of its gradient penalty."""
+    gradient_penalty: float = 1.0
+    """Weight of its gradient penalty (docs/peers.md)."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,14 @@ class REDConfig:
 
     sigma: float = 1.0
     """How fast the reward falls with the squared distance from the target."""
+
+
+@dataclass(frozen=True)
+class SACConfig:
+    """Soft actor-critic, for the methods on raw observations; its networks have the hidden layers of the prior."""
+
+    temperature: float = 0.01
+    """Weight of the policy's entropy."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +155,8 @@ class OptimConfig:
     """beta: weight of the prior's entropy."""
     imitation_coef: float = 1.0
     """Weight of the prior's squared distance from the expert's actions."""
+    imitation_updates: int = 0
+    """Updates after which that weight falls to zero: a warm start by cloning (0: it never does)."""
     least_discount: float = 0.95
     """Lower bound of gamma, which is 1 - 5 / T for episodes of T decisions."""
     discount_time: float = 0.5
@@ -162,8 +172,9 @@ class RunConfig:
     task: Annotated[str, tyro.conf.Positional] = "metaworld/drawer-close"
     """What to learn: metaworld/<task>, dmc/<domain>-<task>, maniskill/<task>, mjx/<Task>, gym/<id>."""
     algo: AlgoName = "cdred"
-    """The method: cdred; its peers iqmpc, gail and red on the same world model; bc, which makes as many updates as
-    others make decisions, and none of those; or tdmpc2, which learns from the environment's own reward."""
+    """The method: cdred; its peers iqmpc, gail and red on the same world model; the same rewards without one, by soft
+    actor-critic on raw observations (-sac); bc, which makes as many updates as others make decisions, and none of
+    those; or tdmpc2, which learns from the environment's own reward."""
     demos: str = "10"
     """A number of scripted demonstrations to collect (and cache), or the path of a demonstration file."""
     variable_horizon: bool = False
@@ -206,6 +217,7 @@ class RunConfig:
     iqmpc: IQMPCConfig = field(default_factory=IQMPCConfig)
     gail: GAILConfig = field(default_factory=GAILConfig)
     red: REDConfig = field(default_factory=REDConfig)
+    sac: SACConfig = field(default_factory=SACConfig)
     mppi: PlannerConfig = field(default_factory=PlannerConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
 
@@ -266,11 +278,13 @@ def check(config: RunConfig) -> None:
         "--model.num-critics must be at least 2": model.num_critics >= 2,
         "--optim.anneal must be from 0 to 1": 0 <= config.optim.anneal <= 1,
         "--optim.imitation-coef must be at least 0": config.optim.imitation_coef >= 0,
+        "--optim.imitation-updates must be at least 0": config.optim.imitation_updates >= 0,
         "--optim.tau must be above 0 and at most 1": 0 < config.optim.tau <= 1,
         "--iqmpc.alpha must be above 0": config.iqmpc.alpha > 0,
         "--iqmpc.gradient-penalty must be at least 0": config.iqmpc.gradient_penalty >= 0,
         "--gail.gradient-penalty must be at least 0": config.gail.gradient_penalty >= 0,
         "--red.sigma must be above 0": config.red.sigma > 0,
+        "--sac.temperature must be at least 0": config.sac.temperature >= 0,
         "--reward.num-targets must be at least 2": config.reward.num_targets >= 2,
         "--reward.average-rate must be above 0 and at most 1": 0 < config.reward.average_rate <= 1,
         "--mppi.horizon must be at least 1": mppi.horizon > 0,

@@ -11,6 +11,7 @@ import optax
 import pytest
 
 from cdred.algos.make import annealed, make_algorithm
+from cdred.algos.objective import Lived
 from cdred.config import discount
 from cdred.models.rewards.coupled_rnd import CoupledRND
 from cdred.types import EnvSpec, Segment
@@ -182,6 +183,16 @@ def test_the_prior_is_drawn_to_the_experts_actions_from_the_first_update_on(conf
     assert float(metrics["policy_grad_norm"].min()) > 0
 
 
+def test_imitation_may_be_a_warm_start_that_ends(config, spec, fresh, batch):
+    """All of these updates are warm-up, so nothing else moves the prior."""
+    optim = replace(config.optim, imitation_coef=1.0, imitation_updates=7)
+    update = jax.jit(make_algorithm(replace(config, optim=optim), spec).update)
+    assert config.reward.warmup_updates > 8
+    for updates, moves in ((0, True), (6, True), (7, False), (8, False)):
+        start = eqx.tree_at(lambda s: s.updates, fresh, jnp.array(updates, jnp.int32))
+        assert (float(update(start, batch, KEY)[1]["policy_grad_norm"]) > 0) == moves
+
+
 def test_in_the_warm_up_critics_rest_and_everything_else_learns(fresh, update, batch):
     after, _ = update(fresh, batch, KEY)
     assert identical(after.model.critics, fresh.model.critics)
@@ -303,7 +314,7 @@ def test_each_store_is_fitted_by_its_own_predictor_and_the_reward_is_the_true_on
     z = jax.nn.softmax(jax.random.normal(KEY, (8, 4, 16)))
     action = jax.random.uniform(KEY, (8, 3, 2), minval=-1.0)
     segments = Segment(jnp.zeros((8, 4, 3)), action, jnp.zeros((8, 3)), jnp.zeros((8, 4), bool))
-    distilled, reward = jax.jit(algorithm.score)(state.reward, z, segments, KEY)
+    distilled, reward = jax.jit(algorithm.score)(state.reward, Lived(segments, z, z[:, 1:]), KEY)
     x = jnp.concatenate([z[:, :-1], action], axis=-1)
     np.testing.assert_allclose(reward, jax.vmap(jax.vmap(state.reward))(x), rtol=1e-4, atol=1e-5)
     targets, predictions = (jax.vmap(jax.vmap(f))(x) for f in (state.reward.targets, state.reward.predictors))

@@ -47,7 +47,7 @@ def test_the_dynamics_loss_moves_the_prediction_and_not_the_encoding(latents):
 
 def test_next_values_are_the_least_of_a_pair_of_critics(model, latents):
     for key in jax.random.split(KEY, 3):
-        values = losses.next_values(model, model.critics, latents, key)
+        values = losses.next_values(model, model.critics, latents, 0.0, key)
         np.testing.assert_allclose(values, jnp.full((N, H), values[0, 0]), rtol=1e-4, atol=1e-5)
         # The least of a pair is never the greatest of the three.
         assert np.isclose(values[0, 0], [VALUES[0], VALUES[2]], rtol=1e-4, atol=1e-5).any()
@@ -57,7 +57,7 @@ def test_next_values_are_the_target_critics(model, latents):
     target = eqx.tree_at(
         lambda c: c.members.head.bias, model.critics, 100 * jax.nn.one_hot(jnp.array([12, 12, 12]), 21)
     )
-    values = losses.next_values(model, target, latents, KEY)
+    values = losses.next_values(model, target, latents, 0.0, KEY)
     np.testing.assert_allclose(values, np.expm1(2.0), rtol=1e-4)
 
 

@@ -19,7 +19,7 @@ def write_run(folder, algo, returns, success=(1.0, 0.5, 0.0), norms=((1.0, 4.0),
     scores = {
         "episodes": 20,
         "return": list(returns),
-        "success": list(success),
+        "success": success and list(success),
         "normalized": [one / 100 for one in returns],
         "expert_return": 100.0,
         "expert_success": 1.0,
@@ -33,7 +33,8 @@ def write_run(folder, algo, returns, success=(1.0, 0.5, 0.0), norms=((1.0, 4.0),
         {"step": 100 * i, "kind": "train", "grad_norm": [mean] * 3, "grad_norm_max": [most] * 3}
         for i, (mean, most) in enumerate(norms)
     ]
-    lines.append({"step": 200, "kind": "eval", "success_any": list(success), "episode_return": list(returns)})
+    told = {"success_any": list(success)} if success else {}
+    lines.append({"step": 200, "kind": "eval", "episode_return": list(returns)} | told)
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder
 
@@ -60,6 +61,12 @@ def test_the_table_says_what_the_results_say(tmp_path, runs):
     assert told["methods"][0]["iqm"] == iqm([0.9, 0.8, 0.7])
     assert tuple(told["methods"][0]["interval"]) == bootstrap_interval([[0.9, 0.8, 0.7]])
     assert told["methods"][1]["gradient_norm_max"] == 9000.0
+
+
+def test_returns_stand_for_successes_where_the_task_tells_none(tmp_path):
+    table = write_comparison(tmp_path, {"red": write_run(tmp_path / "red", "red", (90.4, 80.0, 70.0), success=None)})
+    assert "| method | return per seed |" in table
+    assert "| red | 90, 80, 70 | **80** | 0.80 (" in table
 
 
 def test_the_picture_shows_every_method(tmp_path, runs):

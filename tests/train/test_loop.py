@@ -90,9 +90,10 @@ def test_a_method_that_validates_needs_a_demonstration_for_it(tmp_path):
         cdred.train(config(tmp_path / "run", algo="bc", demos="1"), quiet=True)
 
 
-def test_a_method_without_a_reward_model_trains_is_saved_and_acts(tmp_path):
-    result = cdred.train(config(tmp_path / "run", algo="iqmpc", decisions=60), quiet=True)
-    assert result["algo"] == "iqmpc"
+@pytest.mark.parametrize("algo", ["iqmpc", "iqlearn-sac", "cdred-sac"])
+def test_methods_without_a_reward_model_or_a_world_model_train_are_saved_and_act(tmp_path, algo):
+    result = cdred.train(config(tmp_path / "run", algo=algo, decisions=60), quiet=True)
+    assert result["algo"] == algo
     assert cdred.load(tmp_path / "run").act(np.zeros(4, np.float32)).shape == (2,)
 
 

@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from cdred.algos.reward_agent import RewardAgent, Scores
+from cdred.algos.from_reward import Scores
+from cdred.algos.objective import Lived
+from cdred.algos.reward_agent import RewardAgent
 from cdred.models.rewards.coupled_rnd import CoupledRND, distillation_loss, target_moments
-from cdred.types import Segment
 
 
 class CDRED(RewardAgent[CoupledRND]):
@@ -16,21 +17,22 @@ class CDRED(RewardAgent[CoupledRND]):
 
     imitates: ClassVar[bool] = True
 
-    def score(
-        self, reward: CoupledRND, latents: Float[Array, "N T Z"], segments: Segment, key: Key[Array, ""]
-    ) -> Scores:
-        """|f - f_k|^2 of each store's own predictor (L_r), and R (docs/method.md section 2).
+    def score(self, reward: CoupledRND, lived: Lived, key: Key[Array, ""]) -> Scores:
+        return coupled_scores(reward, lived.inputs, key)
 
-        The latents are cut off beforehand: the density estimates follow the latent space and do not shape it.
-        """
-        x = jax.lax.stop_gradient(jnp.concatenate([latents[:, :-1], segments.action], axis=-1))
-        stores = x.reshape(2, -1, x.shape[-1])
-        embeddings = jax.lax.stop_gradient(jax.vmap(jax.vmap(reward.targets))(stores))
-        drawn = jax.random.randint(key, stores.shape[:2], 0, len(reward.targets))
-        fitted, predictions = _predictions(reward, stores)
-        distilled = jax.vmap(jax.vmap(distillation_loss))(fitted, embeddings, drawn)
-        r = jax.vmap(jax.vmap(reward.reward))(predictions, jax.vmap(jax.vmap(target_moments))(embeddings))
-        return Scores(distilled.reshape(x.shape[:2]), r.reshape(x.shape[:2]))
+
+def coupled_scores(reward: CoupledRND, x: Float[Array, "N H in"], key: Key[Array, ""]) -> Scores:
+    """|f - f_k|^2 of each store's own predictor (L_r), and R (docs/method.md section 2).
+
+    x is cut off beforehand: the density estimates follow the latent space and do not shape it.
+    """
+    stores = jax.lax.stop_gradient(x).reshape(2, -1, x.shape[-1])
+    embeddings = jax.lax.stop_gradient(jax.vmap(jax.vmap(reward.targets))(stores))
+    drawn = jax.random.randint(key, stores.shape[:2], 0, len(reward.targets))
+    fitted, predictions = _predictions(reward, stores)
+    distilled = jax.vmap(jax.vmap(distillation_loss))(fitted, embeddings, drawn)
+    r = jax.vmap(jax.vmap(reward.reward))(predictions, jax.vmap(jax.vmap(target_moments))(embeddings))
+    return Scores(distilled.reshape(x.shape[:2]), r.reshape(x.shape[:2]))
 
 
 def _predictions(reward: CoupledRND, stores: Float[Array, "2 n in"]) -> tuple[Float[Array, "2 n e"], Array]:

@@ -4,13 +4,13 @@ from typing import ClassVar
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from cdred.algos.from_reward import Scores
 from cdred.algos.losses import gradient_penalty
-from cdred.algos.reward_agent import RewardAgent, Scores
+from cdred.algos.objective import Lived
+from cdred.algos.reward_agent import RewardAgent
 from cdred.models.rewards.discriminator import Discriminator, adversarial_loss
-from cdred.types import Segment
 
 
 class GAIL(RewardAgent[Discriminator]):
@@ -24,11 +24,15 @@ class GAIL(RewardAgent[Discriminator]):
 
     gradient_penalty: float = eqx.field(static=True)
 
-    def score(
-        self, reward: Discriminator, latents: Float[Array, "N T Z"], segments: Segment, key: Key[Array, ""]
-    ) -> Scores:
-        """The discriminator's cross-entropy and penalty; it follows the latent space and does not shape it."""
-        x = jax.lax.stop_gradient(jnp.concatenate([latents[:, :-1], segments.action], axis=-1))
-        logits = jax.vmap(jax.vmap(reward))(x)
-        loss = adversarial_loss(logits) + self.gradient_penalty * gradient_penalty(reward, x, key)
-        return Scores(loss, jax.lax.stop_gradient(logits))
+    def score(self, reward: Discriminator, lived: Lived, key: Key[Array, ""]) -> Scores:
+        return adversarial_scores(reward, lived.inputs, key, penalty=self.gradient_penalty)
+
+
+def adversarial_scores(
+    reward: Discriminator, x: Float[Array, "N H in"], key: Key[Array, ""], *, penalty: float
+) -> Scores:
+    """The discriminator's cross-entropy and penalty, and its logits; it follows the latents and does not shape them."""
+    x = jax.lax.stop_gradient(x)
+    logits = jax.vmap(jax.vmap(reward))(x)
+    loss = adversarial_loss(logits) + penalty * gradient_penalty(reward, x, key)
+    return Scores(loss, jax.lax.stop_gradient(logits))

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Key
 
+from cdred.models.actor_critic import ActorCritic
 from cdred.models.world_model import WorldModel
 from cdred.nn.layers import Ensemble
 
@@ -25,21 +26,26 @@ def dynamics_loss(latents: Float[Array, "N H Z"], encoded: Float[Array, "N H Z"]
     return discounted_over_time(jnp.mean((latents - jax.lax.stop_gradient(encoded)) ** 2, axis=-1), rate)
 
 
+def soft_values(
+    model: ActorCritic, critics: Ensemble, z: Float[Array, "N T Z"], beta: float, key: Key[Array, ""]
+) -> Float[Array, "N T num"]:
+    """V(z) = Q(z, a) - beta log pi(a|z), a ~ pi, of each critic; the action is not differentiated."""
+
+    def one(z, k):
+        action, log_prob = model.pi(jax.lax.stop_gradient(z)).sample(k)
+        values = model.values(critics, z, action)
+        return values - beta * log_prob if beta else values
+
+    return jax.vmap(jax.vmap(one))(z, jax.random.split(key, z.shape[:2]))
+
+
 def next_values(
-    model: WorldModel,
-    target_critics: Ensemble,
-    encoded: Float[Array, "N H Z"],
-    key: Key[Array, ""],
+    model: ActorCritic, target_critics: Ensemble, encoded: Float[Array, "N H Z"], beta: float, key: Key[Array, ""]
 ) -> Float[Array, "N H"]:
-    """min_{2 of 5} Qbar(h(s_{t+1}), a'), a' ~ pi: beyond a truncation, and beyond an end, as anywhere."""
+    """min_{2 of 5} Vbar(h(s_{t+1})), without gradient: beyond a truncation, and beyond an end, as anywhere."""
     pair_key, action_key = jax.random.split(key)
     pair = target_critics.subset(two_of(len(target_critics), pair_key))
-    keys = jax.random.split(action_key, encoded.shape[:2])
-
-    def value(z, k):
-        return jnp.min(model.values(pair, z, model.pi(z).sample(k)[0]))
-
-    return jax.vmap(jax.vmap(value))(encoded, keys)
+    return jax.lax.stop_gradient(jnp.min(soft_values(model, pair, encoded, beta, action_key), axis=-1))
 
 
 def termination_loss(
@@ -57,7 +63,7 @@ def termination_loss(
 
 
 def critic_loss(
-    model: WorldModel,
+    model: ActorCritic,
     latents: Float[Array, "N H Z"],
     action: Float[Array, "N H A"],
     target: Float[Array, "N H"],
@@ -81,7 +87,7 @@ def critic_loss(
 
 def policy_loss(
     policy: eqx.Module,
-    model: WorldModel,
+    model: ActorCritic,
     latents: Float[Array, "N T Z"],
     q_scale: Float[Array, ""],
     entropy_coef: float,
@@ -107,7 +113,7 @@ def policy_loss(
 
 def imitation_loss(
     policy: eqx.Module,
-    model: WorldModel,
+    model: ActorCritic,
     latents: Float[Array, "N H Z"],
     action: Float[Array, "N H A"],
     over: Bool[Array, "N H"],

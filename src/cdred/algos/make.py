@@ -4,17 +4,22 @@ from dataclasses import asdict
 from functools import partial
 from math import prod
 
+import jax.numpy as jnp
 import optax
 
 from cdred.algos.base import Algorithm
 from cdred.algos.bc import BC
-from cdred.algos.cdred import CDRED
-from cdred.algos.gail import GAIL
+from cdred.algos.cdred import CDRED, coupled_scores
+from cdred.algos.gail import GAIL, adversarial_scores
+from cdred.algos.iqlearn_sac import IQLearnSAC
 from cdred.algos.iqmpc import IQMPC
-from cdred.algos.red import RED
+from cdred.algos.red import RED, support_scores
+from cdred.algos.reward_sac import RewardSAC
+from cdred.algos.sac_agent import SACAgent
 from cdred.algos.tdmpc2 import TDMPC2
 from cdred.algos.world_model_agent import Trainable, WorldModelAgent
-from cdred.config import ModelConfig, OptimConfig, RewardConfig, RunConfig, discount, total_decisions
+from cdred.config import ON_OBSERVATIONS, ModelConfig, OptimConfig, RunConfig, discount, total_decisions
+from cdred.models.actor_critic import ObsActorCritic
 from cdred.models.rewards.coupled_rnd import CoupledRND
 from cdred.models.rewards.discriminator import Discriminator
 from cdred.models.rewards.supervised import SupervisedReward
@@ -34,6 +39,8 @@ def make_algorithm(config: RunConfig, spec: EnvSpec) -> Algorithm:
     if config.algo == "bc":
         optimiser = optax.chain(optax.clip_by_global_norm(config.optim.grad_clip), optax.adam(step_size))
         return BC(partial(_world_model, config.model, spec, None), optimiser, config.mppi.horizon, spec.action_dim)
+    if config.algo in ON_OBSERVATIONS:
+        return _sac_agent(config, spec, step_size)
     return _world_model_agent(config, spec, step_size)
 
 
@@ -54,7 +61,7 @@ def _world_model_agent(config: RunConfig, spec: EnvSpec, step_size: optax.Schedu
         "reward_coef": optim.reward_coef,
         "termination_coef": optim.termination_coef,
         "entropy_coef": optim.entropy_coef,
-        "imitation_coef": optim.imitation_coef,
+        "imitation_coef": imitation_weight(optim),
         "tau": optim.tau,
     }
     if config.algo == "iqmpc":
@@ -65,11 +72,49 @@ def _world_model_agent(config: RunConfig, spec: EnvSpec, step_size: optax.Schedu
         return TDMPC2(**settings, make_reward=make_reward, warmup_updates=0)
     settings["warmup_updates"] = config.reward.warmup_updates
     if config.algo == "gail":
-        make_reward = partial(Discriminator.create, input_dim, widths=config.reward.predictor_widths)
-        return GAIL(**settings, make_reward=make_reward, **asdict(config.gail))
+        return GAIL(**settings, make_reward=partial(_discriminator, config, input_dim), **asdict(config.gail))
     if config.algo == "red":
         return RED(**settings, make_reward=partial(_expert_support, config, input_dim))
-    return CDRED(**settings, make_reward=partial(_coupled_rnd, config.reward, input_dim))
+    return CDRED(**settings, make_reward=partial(_coupled_rnd, config, input_dim))
+
+
+def _sac_agent(config: RunConfig, spec: EnvSpec, step_size: optax.Schedule) -> SACAgent:
+    optim, input_dim = config.optim, prod(spec.obs_shape) + spec.terminates + spec.action_dim
+    clip = optax.clip_by_global_norm(optim.grad_clip)
+    two_hot = None if config.algo == "iqlearn-sac" else TwoHot(config.model.num_bins)
+    settings = {
+        "make_model": partial(_obs_actor_critic, config.model, spec, two_hot),
+        "judges_optimiser": optax.chain(clip, optax.adam(step_size)),
+        "policy_optimiser": _policy_optimiser(optim, step_size),
+        "horizon": config.mppi.horizon,
+        "action_dim": spec.action_dim,
+        "discount": discount(spec.episode_length, optim.least_discount),
+        "temperature": config.sac.temperature,
+        "imitation_coef": imitation_weight(optim),
+        "tau": optim.tau,
+    }
+    if config.algo == "iqlearn-sac":
+        return IQLearnSAC(**settings, make_reward=None, warmup_updates=0, **asdict(config.iqmpc))
+    make_reward, score = {
+        "gail-sac": (_discriminator, partial(adversarial_scores, penalty=config.gail.gradient_penalty)),
+        "red-sac": (_expert_support, support_scores),
+        "cdred-sac": (_coupled_rnd, coupled_scores),
+    }[config.algo]
+    settings |= {"make_reward": partial(make_reward, config, input_dim), "score": score}
+    return RewardSAC(**settings, warmup_updates=config.reward.warmup_updates)
+
+
+def _obs_actor_critic(config: ModelConfig, spec: EnvSpec, two_hot: TwoHot | None, *, key) -> ObsActorCritic:
+    return ObsActorCritic.create(
+        prod(spec.obs_shape),
+        spec.action_dim,
+        widths=config.widths,
+        num_critics=config.num_critics,
+        two_hot=two_hot,
+        terminates=spec.terminates,
+        standardise=config.standardise,
+        key=key,
+    )
 
 
 def _world_model(config: ModelConfig, spec: EnvSpec, two_hot: TwoHot | None, *, key) -> WorldModel:
@@ -93,6 +138,10 @@ def _supervised(config: ModelConfig, input_dim: int, *, key) -> SupervisedReward
     return SupervisedReward.create(input_dim, widths=config.widths, two_hot=TwoHot(config.num_bins), key=key)
 
 
+def _discriminator(config: RunConfig, input_dim: int, *, key) -> Discriminator:
+    return Discriminator.create(input_dim, widths=config.reward.predictor_widths, key=key)
+
+
 def _expert_support(config: RunConfig, input_dim: int, *, key) -> ExpertSupport:
     nets = config.reward
     return ExpertSupport.create(
@@ -105,21 +154,22 @@ def _expert_support(config: RunConfig, input_dim: int, *, key) -> ExpertSupport:
     )
 
 
-def _coupled_rnd(config: RewardConfig, input_dim: int, *, key) -> CoupledRND:
+def _coupled_rnd(config: RunConfig, input_dim: int, *, key) -> CoupledRND:
+    reward = config.reward
     return CoupledRND.create(
         input_dim,
-        num_targets=config.num_targets,
-        target_widths=config.target_widths,
-        predictor_widths=config.predictor_widths,
-        embedding_dim=config.embedding_dim,
-        zeta=config.zeta,
-        alpha=config.alpha,
-        sigma=config.sigma,
-        coupling=config.coupling,
-        distance_reduction=config.distance_reduction,
-        count_reduction=config.count_reduction,
-        variance_floor=config.variance_floor,
-        average_rate=config.average_rate,
+        num_targets=reward.num_targets,
+        target_widths=reward.target_widths,
+        predictor_widths=reward.predictor_widths,
+        embedding_dim=reward.embedding_dim,
+        zeta=reward.zeta,
+        alpha=reward.alpha,
+        sigma=reward.sigma,
+        coupling=reward.coupling,
+        distance_reduction=reward.distance_reduction,
+        count_reduction=reward.count_reduction,
+        variance_floor=reward.variance_floor,
+        average_rate=reward.average_rate,
         key=key,
     )
 
@@ -145,6 +195,15 @@ def annealed(step_size: float, fraction: float, updates: int) -> optax.Schedule:
     if not last:
         return optax.constant_schedule(step_size)
     return optax.linear_schedule(step_size, 0.0, last, transition_begin=updates - last)
+
+
+def imitation_weight(optim: OptimConfig) -> optax.Schedule | None:
+    """The imitation term's weight, which may end after some updates; None without the term."""
+    if not optim.imitation_coef:
+        return None
+    if not optim.imitation_updates:
+        return optax.constant_schedule(optim.imitation_coef)
+    return lambda updates: jnp.where(jnp.asarray(updates) < optim.imitation_updates, optim.imitation_coef, 0.0)
 
 
 def _model_optimiser(optim: OptimConfig, step_size: optax.Schedule) -> optax.GradientTransformation:

@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from cdred.algos.reward_agent import RewardAgent, Scores
+from cdred.algos.from_reward import Scores
+from cdred.algos.objective import Lived
+from cdred.algos.reward_agent import RewardAgent
 from cdred.models.rewards.support import ExpertSupport
-from cdred.types import Segment
 
 
 class RED(RewardAgent[ExpertSupport]):
@@ -20,13 +21,14 @@ class RED(RewardAgent[ExpertSupport]):
 
     imitates: ClassVar[bool] = True
 
-    def score(
-        self, reward: ExpertSupport, latents: Float[Array, "N T Z"], segments: Segment, key: Key[Array, ""]
-    ) -> Scores:
-        """|f - f_1|^2 on the expert's segments, and exp(-sigma |f - f_1|^2) on all."""
-        del key
-        x = jax.lax.stop_gradient(jnp.concatenate([latents[:, :-1], segments.action], axis=-1))
-        distance = jax.vmap(jax.vmap(reward.distance))(x)
-        expert, own = jnp.split(distance, 2)
-        loss = jnp.concatenate([expert, jnp.zeros_like(own)])
-        return Scores(loss, jax.lax.stop_gradient(jax.vmap(jax.vmap(reward.reward))(distance)))
+    def score(self, reward: ExpertSupport, lived: Lived, key: Key[Array, ""]) -> Scores:
+        return support_scores(reward, lived.inputs, key)
+
+
+def support_scores(reward: ExpertSupport, x: Float[Array, "N H in"], key: Key[Array, ""]) -> Scores:
+    """|f - f_1|^2 on the expert's segments, and exp(-sigma |f - f_1|^2) on all."""
+    del key
+    distance = jax.vmap(jax.vmap(reward.distance))(jax.lax.stop_gradient(x))
+    expert, own = jnp.split(distance, 2)
+    loss = jnp.concatenate([expert, jnp.zeros_like(own)])
+    return Scores(loss, jax.lax.stop_gradient(jax.vmap(jax.vmap(reward.reward))(distance)))

@@ -3,12 +3,12 @@
 from typing import ClassVar
 
 import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Key
 
-from cdred.algos.reward_agent import RewardAgent, Scores
+from cdred.algos.from_reward import Scores
+from cdred.algos.objective import Lived
+from cdred.algos.reward_agent import RewardAgent
 from cdred.models.rewards.supervised import SupervisedReward
-from cdred.types import Segment
 
 
 class TDMPC2(RewardAgent[SupervisedReward]):
@@ -16,10 +16,8 @@ class TDMPC2(RewardAgent[SupervisedReward]):
 
     imitates: ClassVar[bool] = False
 
-    def score(
-        self, reward: SupervisedReward, latents: Float[Array, "N T Z"], segments: Segment, key: Key[Array, ""]
-    ) -> Scores:
+    def score(self, reward: SupervisedReward, lived: Lived, key: Key[Array, ""]) -> Scores:
         """CE(head(z_t, a_t), twohot(r_t)); critics learn from r_t itself. An ended world gives 0 for ever."""
         del key
-        x = jnp.concatenate([latents[:, :-1], segments.action], axis=-1)
-        return Scores(jax.vmap(jax.vmap(reward.loss))(x, segments.reward), segments.reward)
+        given = lived.segments.reward
+        return Scores(jax.vmap(jax.vmap(reward.loss))(lived.inputs, given), given)

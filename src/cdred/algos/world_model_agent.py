@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from cdred.algos import losses
 from cdred.algos.base import Algorithm, Batch, Metrics
+from cdred.algos.objective import Lived, Objective, encode, joined, mean_rewards
 from cdred.models.rewards.base import RewardModel
 from cdred.models.world_model import WorldModel
 from cdred.nn.layers import Ensemble, ema
@@ -67,26 +68,6 @@ class LearnerState(eqx.Module):
         return state if reward is None else eqx.tree_at(lambda s: s.reward.trainable, state, reward)
 
 
-class Lived(NamedTuple):
-    """A batch as the model sees it: all segments, the expert's first; their latents, rolled out and encoded.
-
-    `latents` are z_0 .. z_H as the dynamics make them, `encoded` h(s_1) .. h(s_H).
-    """
-
-    segments: Segment
-    latents: Float[Array, "N T Z"]
-    encoded: Float[Array, "N H Z"]
-
-
-class Objective(NamedTuple):
-    """What is good about a batch: the losses of those who learn it, the reward as they see it, and metrics."""
-
-    critic_loss: Float[Array, ""]
-    reward_loss: Float[Array, ""]
-    reward: Float[Array, "N H"]
-    metrics: Metrics
-
-
 class WorldModelAgent(Algorithm[LearnerState]):
     """World model, critics, prior and planner. The fields are settings; `init` makes networks.
 
@@ -112,7 +93,7 @@ class WorldModelAgent(Algorithm[LearnerState]):
     reward_coef: float = eqx.field(static=True)
     termination_coef: float = eqx.field(static=True)
     entropy_coef: float = eqx.field(static=True)
-    imitation_coef: float = eqx.field(static=True)
+    imitation_coef: optax.Schedule | None = eqx.field(static=True)
     tau: float = eqx.field(static=True)
     warmup_updates: int = eqx.field(static=True)
 
@@ -183,9 +164,9 @@ class WorldModelAgent(Algorithm[LearnerState]):
         self, trainable: Trainable, state: LearnerState, batch: Batch, key: Key[Array, ""]
     ) -> tuple[Float[Array, ""], tuple[Float[Array, "N T Z"], Metrics]]:
         """L of docs/method.md section 3 (without L_pi); also the rolled-out latents, cut off, and the metrics."""
-        both = _joined(batch)
+        both = joined(batch)
         over, rate = both.absorbing[:, 1:], self.discount_time
-        encoded = _encode(state.model, both)
+        encoded = encode(state.model, both.obs[:, 1:], over)
         state = state.replace_trainable(trainable)
         latents = jax.vmap(_rolled_out, in_axes=(None, 0))(state.model, both)
         objective = self.objective(state, Lived(both, latents, encoded), key)
@@ -201,10 +182,8 @@ class WorldModelAgent(Algorithm[LearnerState]):
             + self.reward_coef * terms["reward_loss"]
             + self.termination_coef * terms["termination_loss"]
         )
-        stores = ("reward_expert", "reward_own") if self.imitates else ("reward_own",)
-        rewards = jnp.split(objective.reward, len(stores))
-        means = {name: jnp.mean(one) for name, one in zip(stores, rewards, strict=True)}
-        return loss, (jax.lax.stop_gradient(latents), terms | {"loss": loss} | means | objective.metrics)
+        metrics = terms | {"loss": loss} | mean_rewards(objective.reward, self.imitates) | objective.metrics
+        return loss, (jax.lax.stop_gradient(latents), metrics)
 
     def policy_loss(
         self, policy: eqx.Module, state: LearnerState, batch: Batch, latents: Float[Array, "N T Z"], key: Key[Array, ""]
@@ -220,7 +199,7 @@ class WorldModelAgent(Algorithm[LearnerState]):
             imitation = losses.imitation_loss(policy, state.model, there, action, over, self.discount_time)
             metrics["imitation_loss"] = imitation
             # Without weight it is a metric, and no gradient is computed for it.
-            loss += self.imitation_coef * imitation if self.imitation_coef else 0.0
+            loss += self.imitation_coef(state.updates) * imitation if self.imitation_coef else 0.0
         return loss, (values, metrics)
 
     def _learning(self, state: LearnerState) -> Float[Array, ""]:
@@ -270,20 +249,6 @@ class WorldModelAgent(Algorithm[LearnerState]):
 def mean_value(model: WorldModel, z: Float[Array, " Z"]) -> Float[Array, ""]:
     """mean_q Q(z, pi(z)), the prior at its mode."""
     return jnp.mean(model.values(model.critics, z, model.pi(z).mode))
-
-
-def _joined(batch: Batch) -> Segment:
-    """The segments of all stores, the expert's first."""
-    assert batch.own is not None, "a world model learns from what was lived through"
-    if batch.expert is None:
-        return batch.own
-    return jax.tree.map(lambda e, o: jnp.concatenate([e, o]), batch.expert, batch.own)
-
-
-def _encode(model: WorldModel, segments: Segment) -> Float[Array, "N H Z"]:
-    """h(s_1) .. h(s_H) of all segments, the absorbing latent where the world has ended."""
-    latents = jax.vmap(jax.vmap(model.encode))(segments.obs[:, 1:])
-    return jnp.where(segments.absorbing[:, 1:, None], model.absorbing, latents)
 
 
 def _rolled_out(model: WorldModel, segment: Segment) -> Float[Array, "T Z"]:

@@ -16,7 +16,7 @@ class Compare(RunConfig):
     """
 
     algo: tyro.conf.Suppress[AlgoName] = "cdred"
-    algos: tuple[AlgoName, ...] = ("cdred", "iqmpc", "gail", "red", "bc")
+    algos: tuple[AlgoName, ...] = ("cdred", "iqmpc", "iqlearn-sac", "gail", "red", "bc")
     """The methods; the others are held against the first."""
 
 

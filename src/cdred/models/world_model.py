@@ -7,21 +7,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
+from cdred.models.actor_critic import ActorCritic, make_critics
 from cdred.nn.layers import MLP, Ensemble
 from cdred.nn.standardise import Standardise
-from cdred.nn.tanh_gaussian import TanhGaussian
 from cdred.nn.two_hot import TwoHot
 
 
-class WorldModel(eqx.Module):
+class WorldModel(ActorCritic):
     """Encoder h, latent dynamics d, critic ensemble Q and policy prior pi (docs/method.md section 1).
-
-    Every method takes one example: a latent `z [Z]`, an action `a [A]`, an observation `obs [*obs]`.
 
     Where the world can end, `termination` tells from (z, a) whether it does, as a logit; what follows is `absorbing`,
     a latent that no encoder yields and no action leaves.
-
-    A critic's outputs are a distribution that `two_hot` reads, or, where that is None, the value itself.
     """
 
     standardise: Standardise | None
@@ -51,19 +47,14 @@ class WorldModel(eqx.Module):
         standardise: bool = False,
         key: Key[Array, ""],
     ) -> Self:
-        """Fresh networks; the critics' heads start at zero, so every value starts at 0."""
-        outputs = 1 if two_hot is None else two_hot.num_bins
+        """Fresh networks."""
         ke, kd, kq, kp = jax.random.split(key, 4)
         kt = jax.random.fold_in(key, 4)
         return cls(
             standardise=Standardise.identity(obs_dim) if standardise else None,
             encoder=MLP(obs_dim, encoder_widths, latent_dim, key=ke, simnorm_group=simnorm_dim),
             dynamics=MLP(latent_dim + action_dim, widths, latent_dim, key=kd, simnorm_group=simnorm_dim),
-            critics=Ensemble(
-                lambda k: MLP(latent_dim + action_dim, widths, outputs, key=k, zero_head=True, dropout=dropout),
-                num_critics,
-                key=kq,
-            ),
+            critics=make_critics(latent_dim + action_dim, widths, two_hot, num=num_critics, dropout=dropout, key=kq),
             policy=MLP(latent_dim, widths, 2 * action_dim, key=kp),
             termination=MLP(latent_dim + action_dim, widths, 1, key=kt) if terminates else None,
             two_hot=two_hot,
@@ -85,10 +76,6 @@ class WorldModel(eqx.Module):
         """d(z, a)."""
         return self.dynamics(jnp.concatenate([z, action]))
 
-    def pi(self, z: Float[Array, " Z"]) -> TanhGaussian:
-        """pi(. | z)."""
-        return TanhGaussian.from_features(self.policy(z))
-
     def rollout(
         self, z: Float[Array, " Z"], actions: Float[Array, "H A"], absorbing: Bool[Array, " H"]
     ) -> Float[Array, "H+1 Z"]:
@@ -104,8 +91,3 @@ class WorldModel(eqx.Module):
         if self.termination is None:
             return following
         return jnp.where(self.termination(jnp.concatenate([z, action]))[0] > 0.0, self.absorbing, following)
-
-    def values(self, critics: Ensemble, z: Float[Array, " Z"], action: Float[Array, " A"]) -> Float[Array, " N"]:
-        """Decoded values of any ensemble of critics (the online ones, a target copy, a subset) at (z, a)."""
-        outputs = critics(jnp.concatenate([z, action]))
-        return outputs[:, 0] if self.two_hot is None else jax.vmap(self.two_hot.decode)(outputs)

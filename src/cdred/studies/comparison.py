@@ -15,7 +15,7 @@ from cdred.studies.scores import bootstrap_interval, iqm, probability_of_improve
 
 COLUMNS = (
     "method",
-    "success per seed",
+    "{outcome} per seed",
     "mean",
     "normalized return, IQM (95 % interval)",
     "gradient norm, mean / max",
@@ -76,7 +76,8 @@ def _markdown(results: Mapping[str, dict[str, Any]], rows: list[dict[str, Any]])
     about = next(iter(results.values()))
     known = {who: about["eval"].get(f"{who}_success") for who in ("expert", "random")}
     levels = [f"{who} {100 * rate:.0f} %" for who, rate in known.items() if rate is not None]
-    heads = [column.format(first=rows[0]["method"]) for column in COLUMNS]
+    outcome = "return" if rows[0]["success"] is None else "success"
+    heads = [column.format(first=rows[0]["method"], outcome=outcome) for column in COLUMNS]
     lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *(_cells(row) for row in rows)]
     return "\n".join(
         [
@@ -93,10 +94,13 @@ def _markdown(results: Mapping[str, dict[str, Any]], rows: list[dict[str, Any]])
 def _cells(row: dict[str, Any]) -> list[str]:
     interval, mean, most = row["interval"], row["gradient_norm_mean"], row["gradient_norm_max"]
     better = row["probability_first_is_better"]
+    rates = row["success"] is not None
+    told = [f"{100 * one:.0f} %" if rates else f"{one:.0f}" for one in row["success"] or row["return"]]
+    middle = np.mean(row["success"] or row["return"])
     return [
         row["method"],
-        ", ".join(f"{100 * one:.0f} %" for one in row["success"] or []) or MISSING,
-        f"**{100 * np.mean(row['success']):.0f} %**" if row["success"] else MISSING,
+        ", ".join(told),
+        f"**{100 * middle:.0f} %**" if rates else f"**{middle:.0f}**",
         f"{row['iqm']:.2f} ({interval[0]:.2f} to {interval[1]:.2f})" if interval else MISSING,
         f"{mean:.2g} / {most:.2g}" if mean is not None and most is not None else MISSING,
         MISSING if better is None else f"{better:.2f}",

@@ -14,7 +14,7 @@ from cdred.studies.record import Series
 INK, QUIET, GRID = "#22262b", "#7b828a", "#e9ebee"
 BLUE, ORANGE, GREEN = "#2a6f97", "#d9762b", "#4f8a5b"
 # One colour per method of a comparison.
-PALETTE = (BLUE, ORANGE, GREEN, "#8e5572", "#b5952d", "#5a6b7b", "#b4483c", "#3d9a9a")
+PALETTE = (BLUE, ORANGE, GREEN, "#8e5572", "#b5952d", "#5a6b7b", "#b4483c", "#3d9a9a", "#7a4f2b", "#c77fb0")
 
 
 class Label(NamedTuple):

@@ -1,0 +1,109 @@
+"""What every method that learns values has: critics and a policy, on whatever an observation is turned into."""
+
+from abc import abstractmethod
+from typing import Self
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from cdred.nn.layers import MLP, Ensemble
+from cdred.nn.standardise import Standardise
+from cdred.nn.tanh_gaussian import TanhGaussian
+from cdred.nn.two_hot import TwoHot
+
+
+class ActorCritic(eqx.Module):
+    """A policy pi and an ensemble of critics Q over encoded observations z.
+
+    Every method takes one example: an encoded observation `z [Z]`, an action `a [A]`, an observation `obs [*obs]`.
+
+    A critic's outputs are a distribution that `two_hot` reads, or, where that is None, the value itself.
+    """
+
+    critics: eqx.AbstractVar[Ensemble]
+    policy: eqx.AbstractVar[MLP]
+    two_hot: eqx.AbstractVar[TwoHot | None]
+
+    @property
+    @abstractmethod
+    def absorbing(self) -> Float[Array, " Z"]:
+        """The z of an ended world, which no observation is encoded as."""
+
+    @abstractmethod
+    def encode(self, obs: Float[Array, "*obs"]) -> Float[Array, " Z"]:
+        """The z of an observation."""
+
+    def pi(self, z: Float[Array, " Z"]) -> TanhGaussian:
+        """pi(. | z)."""
+        return TanhGaussian.from_features(self.policy(z))
+
+    def values(self, critics: Ensemble, z: Float[Array, " Z"], action: Float[Array, " A"]) -> Float[Array, " N"]:
+        """Decoded values of any ensemble of critics (the online ones, a target copy, a subset) at (z, a)."""
+        outputs = critics(jnp.concatenate([z, action]))
+        return outputs[:, 0] if self.two_hot is None else jax.vmap(self.two_hot.decode)(outputs)
+
+
+def make_critics(
+    input_dim: int,
+    widths: tuple[int, ...],
+    two_hot: TwoHot | None,
+    *,
+    num: int,
+    dropout: float = 0.0,
+    key: Key[Array, ""],
+) -> Ensemble:
+    """Fresh critics; their heads start at zero, so every value starts at 0."""
+    outputs = 1 if two_hot is None else two_hot.num_bins
+    return Ensemble(lambda k: MLP(input_dim, widths, outputs, key=k, zero_head=True, dropout=dropout), num, key=key)
+
+
+class ObsActorCritic(ActorCritic):
+    """Actor and critics on observations as they are, brought to one scale at most; no world model.
+
+    Where the world can end, a further component of z tells whether it has (arXiv 1809.02925).
+    """
+
+    standardise: Standardise | None
+    critics: Ensemble
+    policy: MLP
+    two_hot: TwoHot | None
+    obs_dim: int = eqx.field(static=True)
+    terminates: bool = eqx.field(static=True)
+
+    @classmethod
+    def create(
+        cls,
+        obs_dim: int,
+        action_dim: int,
+        *,
+        widths: tuple[int, ...],
+        num_critics: int,
+        two_hot: TwoHot | None,
+        terminates: bool = False,
+        standardise: bool = False,
+        key: Key[Array, ""],
+    ) -> Self:
+        """Fresh networks."""
+        critics_key, policy_key = jax.random.split(key)
+        dim = obs_dim + terminates
+        return cls(
+            standardise=Standardise.identity(obs_dim) if standardise else None,
+            critics=make_critics(dim + action_dim, widths, two_hot, num=num_critics, key=critics_key),
+            policy=MLP(dim, widths, 2 * action_dim, key=policy_key),
+            two_hot=two_hot,
+            obs_dim=obs_dim,
+            terminates=terminates,
+        )
+
+    @property
+    def absorbing(self) -> Float[Array, " Z"]:
+        """Nothing but the sign that the world has ended."""
+        return jax.nn.one_hot(self.obs_dim, self.obs_dim + self.terminates)
+
+    def encode(self, obs: Float[Array, "*obs"]) -> Float[Array, " Z"]:
+        """The observation at its scale."""
+        flat = obs.reshape(-1)
+        flat = flat if self.standardise is None else self.standardise(flat)
+        return jnp.pad(flat, (0, int(self.terminates)))
