@@ -75,16 +75,16 @@ class IQMPCConfig:
 
     alpha: float = 0.5
     """Of the chi^2 divergence: the Bellman residuals' squares weigh 1 / (4 alpha)."""
-    gradient_penalty: float = 1.0
-    """Weight of the critics' gradient penalty (docs/peers.md)."""
+    gradient_penalty: float = 0.1
+    """Weight of the critics' gradient penalty (results/peers)."""
 
 
 @dataclass(frozen=True)
 class GAILConfig:
     """GAIL's discriminator; it has the hidden layers of CDRED's predictors."""
 
-    gradient_penalty: float = 1.0
-    """Weight of its gradient penalty (docs/peers.md)."""
+    gradient_penalty: float = 0.1
+    """Weight of its gradient penalty (results/peers)."""
 
 
 @dataclass(frozen=True)

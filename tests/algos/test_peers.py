@@ -67,7 +67,7 @@ def test_gail_is_undecided_about_its_own_kind_and_pays_the_penalty(peer, batch):
     state = jax.jit(algorithm.init)(KEY)
     _, metrics = jax.jit(algorithm.update)(state, batch, KEY)
     # A head of zeros: log 2 everywhere, and a slope of 0, which is 1 from 1. Times sum_t lambda^t over three decisions.
-    assert float(metrics["reward_loss"]) == pytest.approx((np.log(2) + 1.0) * 1.75, rel=1e-4)
+    assert float(metrics["reward_loss"]) == pytest.approx((np.log(2) + algorithm.gradient_penalty) * 1.75, rel=1e-4)
     assert float(metrics["reward_own"]) == 0.0
 
 

@@ -14,6 +14,7 @@ def test_a_round_trip_keeps_everything(demos, tmp_path, assert_equal):
     save_npz(demos, tmp_path / "new" / "d.npz")
     assert_equal(demos, read_npz(tmp_path / "new" / "d.npz"))
     assert [entry.name for entry in (tmp_path / "new").iterdir()] == ["d.npz"]
+    assert (tmp_path / "new" / "d.npz").stat().st_mode & 0o777 == 0o644
 
 
 def test_what_is_not_known_stays_unknown(make_trajectory, tmp_path, assert_equal):
