@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from runs import arrays, assert_same_arrays, curves
@@ -90,6 +91,12 @@ def test_a_method_that_validates_needs_a_demonstration_for_it(tmp_path):
         cdred.train(config(tmp_path / "run", algo="bc", demos="1"), quiet=True)
 
 
+def test_a_method_without_a_world_model_has_no_opinion_of_an_action(tmp_path):
+    cdred.train(config(tmp_path / "run", algo="bc", decisions=20), quiet=True)
+    with pytest.raises(UserError, match="only methods with a world model"):
+        cdred.load(tmp_path / "run").reward(np.zeros((1, 4)), np.zeros((1, 2)))
+
+
 @pytest.mark.parametrize("algo", ["iqmpc", "iqlearn-sac", "cdred-sac"])
 def test_methods_without_a_reward_model_or_a_world_model_train_are_saved_and_act(tmp_path, algo):
     result = cdred.train(config(tmp_path / "run", algo=algo, decisions=60), quiet=True)
@@ -167,6 +174,18 @@ def test_a_loaded_agent_acts_on_one_observation_and_on_a_batch(finished):
         agent.reset().act(np.zeros(3))
     with pytest.raises(UserError, match=r"seeds \[0, 1\], not 7"):
         cdred.load(finished, seed=7)
+
+
+def test_a_loaded_agent_says_what_an_action_is_worth_to_it(finished):
+    """R(h(s), a) of the saved networks."""
+    agent, generator = cdred.load(finished, seed=1), np.random.default_rng(0)
+    obs, action = generator.normal(size=(5, 4)).astype(np.float32), generator.uniform(-1, 1, (5, 2)).astype(np.float32)
+    learner = agent._learner
+    one = lambda obs, action: learner.reward(jnp.concatenate([learner.model.encode(obs), action]))  # noqa: E731
+    said = jax.vmap(one)(jnp.asarray(obs), jnp.asarray(action))
+    np.testing.assert_allclose(agent.reward(obs, action), said, rtol=1e-4, atol=1e-5)
+    with pytest.raises(UserError, match=r"\(5, 4\) and \(4, 2\)"):
+        agent.reward(obs, action[:4])
 
 
 def test_several_environments_per_seed_share_the_decisions(tmp_path):

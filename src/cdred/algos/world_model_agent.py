@@ -234,6 +234,11 @@ class WorldModelAgent(Algorithm[LearnerState]):
 
         return jax.vmap(one)(jax.random.split(key, self.planner.num_pi_trajs))
 
+    def reward_at(self, state: LearnerState, obs: Float[Array, "*obs"], action: Float[Array, " A"]) -> Float[Array, ""]:
+        """The imagined reward of an action at an observation."""
+        z = state.model.encode(obs)
+        return self.imagined_reward(state, z, action, state.model.imagine(z, action))
+
     def imagined_return(
         self, state: LearnerState, z: Float[Array, " Z"], actions: Float[Array, "H A"]
     ) -> Float[Array, ""]:

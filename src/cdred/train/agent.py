@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Float32, PyTree
 
 from cdred.algos.base import Algorithm
+from cdred.algos.world_model_agent import WorldModelAgent
 from cdred.config import RunConfig
 from cdred.errors import UserError
 from cdred.train.programs import EVALUATE, seed_keys
@@ -29,6 +30,8 @@ class Agent:
         self.spec, self._algorithm, self._learner = spec, algorithm, learner
         self._key = seed_keys((seed,), EVALUATE)[0]
         self._act = eqx.filter_jit(jax.vmap(algorithm.act, in_axes=(None, 0, 0, 0, None)))
+        if isinstance(algorithm, WorldModelAgent):
+            self._reward = eqx.filter_jit(jax.vmap(algorithm.reward_at, in_axes=(None, 0, 0)))
         self.reset()
 
     def reset(self) -> Self:
@@ -51,6 +54,20 @@ class Agent:
         action, self._plan = self._act(self._learner, self._plan_for(len(rows)), rows, keys, jnp.array(explore))
         self._decision += 1
         return np.asarray(action) if batched else np.asarray(action)[0]
+
+    def reward(self, obs: Float[np.ndarray, "B *obs"], action: Float[np.ndarray, "B A"]) -> Float32[np.ndarray, " B"]:
+        """What the agent's planner thinks that doing `action` at `obs` is worth at once: its learned reward.
+
+        Raises:
+            UserError: the method has no world model, or the arrays have other shapes than the task's.
+        """
+        if not isinstance(self._algorithm, WorldModelAgent):
+            raise UserError("only methods with a world model say what they think of an action.")
+        expected = (self.spec.obs_shape, (self.spec.action_dim,))
+        obs, action = np.asarray(obs, np.float32), np.asarray(action, np.float32)
+        if (obs.shape[1:], action.shape[1:]) != expected or len(obs) != len(action):
+            raise UserError(f"expected [B, ...] arrays of {expected}, got {obs.shape} and {action.shape}.")
+        return np.asarray(self._reward(self._learner, jnp.asarray(obs), jnp.asarray(action)))
 
     def _plan_for(self, num_envs: int) -> PyTree:
         if self._plan is None:
