@@ -97,7 +97,7 @@ def test_a_method_without_a_world_model_has_no_opinion_of_an_action(tmp_path):
         cdred.load(tmp_path / "run").reward(np.zeros((1, 4)), np.zeros((1, 2)))
 
 
-@pytest.mark.parametrize("algo", ["iqmpc", "iqlearn-sac", "cdred-sac"])
+@pytest.mark.parametrize("algo", ["iqmpc", "iqlearn-sac"])
 def test_methods_without_a_reward_model_or_a_world_model_train_are_saved_and_act(tmp_path, algo):
     result = cdred.train(config(tmp_path / "run", algo=algo, decisions=60), quiet=True)
     assert result["algo"] == algo
