@@ -34,8 +34,9 @@ mjx:  ## make .venv-mjx, where the mjx tasks live in the same interpreter as the
 train: $(READY)  ## the main job: learn a Meta-World task from 10 demonstrations
 	$(BIN)/cdred train metaworld/button-press --demos 10 --seeds 0
 
+# A process per core: compiling is most of what the tests do.
 test: $(READY)  ## all tests but the slow ones
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -m 'not slow' --numprocesses auto --maxprocesses 8 --dist worksteal
 
 test-slow: $(READY)  ## the slow ones: real trainings, all simulators
 	$(BIN)/python -m pytest -m slow
@@ -48,11 +49,14 @@ lint: $(READY)  ## style, formatting and the import rules
 type: $(READY)  ## types
 	$(BIN)/pyright
 
-bench: $(READY)  ## simulators' speed beside EnvPool's, and that of one update and one plan
+bench: $(READY)  ## simulators' speed beside EnvPool's, and that of updates, decisions and a whole loop
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/python benchmarks/grid.py
 	$(BIN)/python benchmarks/workers.py
-	$(BIN)/python benchmarks/programs.py
+	$(BIN)/cdred bench update
+	$(BIN)/cdred bench decision
+	$(BIN)/cdred bench seeds
+	$(BIN)/cdred bench loop
 
 clean:  ## remove .venv and caches
 	rm -rf .venv .cache .pytest_cache .ruff_cache .import_linter_cache

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from cdred.envs.maniskill import PlannedExpert, make, names, planned_expert
-from cdred.train.demonstrate import rollout
+from cdred.train.rollouts import rollout
 
 # Decisions after which a success counts as kept, in addition to the episode's end.
 AFTER = (50, 100)

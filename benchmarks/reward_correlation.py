@@ -11,9 +11,9 @@ import json
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import load_file
 
 import cdred
+from cdred.train import checkpoint
 from cdred.train.origin import origin
 
 
@@ -34,8 +34,9 @@ def main() -> None:
 def correlations(run: Path) -> list[dict[str, object]]:
     """Pearson's r per seed of a finished run with one environment per seed."""
     seeds = json.loads((run / "result.json").read_text())["seeds"]
-    newest = max((run / "checkpoints").iterdir(), key=lambda folder: int(folder.name))
-    saved = load_file(newest / "state.safetensors")
+    newest = checkpoint.latest(run / "checkpoints")
+    assert newest, f"{run} has no checkpoint"
+    saved = checkpoint.load_arrays(newest)
     rows = []
     for index, seed in enumerate(seeds):
         obs, action, reward, time = (saved[f"replay/{name}"][index, 0] for name in ("obs", "action", "reward", "time"))

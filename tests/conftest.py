@@ -1,5 +1,6 @@
 """Every test runs with the device's shapes checked, and with silent broadcasting or dtype promotion as errors."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import hypothesis
@@ -40,6 +41,31 @@ def spec():
     from cdred.types import EnvSpec
 
     return EnvSpec("probe/fake", (3,), 2, 100)
+
+
+@pytest.fixture(scope="session")
+def secrets():
+    """Names and values of environment variables that nobody else is to read."""
+    return {"WANDB_API_KEY": "s3cret-of-wandb", "HF_TOKEN": "s3cret-of-hf", "AWS_SECRET_ACCESS_KEY": "s3cret-of-aws"}
+
+
+@pytest.fixture(scope="session")
+def cloned(tmp_path_factory, secrets):
+    """A folder with `demos.npz` and `run`, a finished run of behavioural cloning; not to be changed."""
+    from cdred.api import train
+    from cdred.config import preset
+    from cdred.data.npz import save_npz
+    from cdred.train.demonstrate import collect_scripted
+
+    folder = tmp_path_factory.mktemp("cloned")
+    save_npz(collect_scripted("probe/point", 3), folder / "demos.npz")
+    settings = replace(preset("debug"), task="probe/point", algo="bc", decisions=40, video=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name, value in secrets.items():
+            patch.setenv(name, value)
+        train(replace(settings, demos="demos.npz", out="run"), quiet=True)
+    return folder
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ from dataclasses import asdict, replace
 import pytest
 import yaml
 
-from cdred.config import RunConfig, check, discount, first_difference, from_yaml, preset, to_yaml, total_decisions
+from cdred.config import RunConfig, check, discount, preset, total_decisions, total_updates
+from cdred.config_file import first_difference, from_yaml, to_yaml
 from cdred.errors import UserError
 
 PRESETS = ["cpu", "paper", "debug"]
@@ -56,12 +57,15 @@ def test_the_paper_preset_is_the_papers():
     assert (paper.mppi.iterations, paper.mppi.horizon, paper.optim.batch_size) == (6, 3, 256)
     assert (paper.optim.dynamics_coef, paper.optim.critic_coef, paper.optim.reward_coef) == (20.0, 0.1, 0.1)
     assert (paper.optim.tau, paper.optim.imitation_coef, paper.reward.average_rate) == (0.01, 0.0, 1.0)
+    assert paper.mppi.prior_coef == 0.0
     assert (paper.model.standardise, paper.optim.anneal) == (False, 0.0)
 
 
 def test_decisions_are_rounded_up_to_whole_learn_calls():
     assert total_decisions(replace(preset("debug"), decisions=201)) == 220
     assert total_decisions(replace(preset("debug"), decisions=200)) == 200
+    fewer = replace(preset("debug"), decisions=201, decisions_per_update=4)
+    assert (total_decisions(fewer), total_updates(fewer)) == (240, 60)
 
 
 def test_absent_settings_take_their_defaults():

@@ -13,39 +13,34 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from cdred.config import (
-    AlgoName,
-    PlannerName,
-    RunConfig,
-    check,
-    first_difference,
-    from_yaml,
-    preset,
-    to_yaml,
-    total_decisions,
-)
+from cdred.config import AlgoName, PlannerName, RunConfig, check, preset, total_decisions
+from cdred.config_file import first_difference, read_config, to_yaml
 from cdred.data.demos import open_demos, save_demos
+from cdred.data.formats import require_place
+from cdred.envs.faults import one_line
 from cdred.envs.jax_grid import open_grid
 from cdred.envs.registry import make
 from cdred.errors import UserError
+from cdred.files import replace as replace_file
+from cdred.files import room_in
 from cdred.studies.comparison import write_comparison
+from cdred.studies.outcome import told_levels, told_result, told_scores
+from cdred.studies.record import read_result
 from cdred.studies.report import write_report
-from cdred.studies.scores import normalized
 from cdred.track.sinks import JsonLines, Tracker, Trackers
 from cdred.track.terminal import Terminal
 from cdred.train import checkpoint
 from cdred.train.agent import Agent, one_seed
-from cdred.train.demonstrate import Level, expert_level, numbered_demos, random_level
-from cdred.train.evaluate import Evaluation, evaluate, evaluation_keys
+from cdred.train.demonstrate import at_least_one, expert_level, numbered_demos, random_level
+from cdred.train.evaluate import evaluate, evaluation_keys
 from cdred.train.film import film
 from cdred.train.interrupt import Stop, alone_in
-from cdred.train.loop import Outcome, make_programs, open_run, train_loop
+from cdred.train.loop import make_programs, open_run, stepping, train_loop
 from cdred.train.origin import origin
 from cdred.train.programs import EVALUATE, INIT, seed_keys
 from cdred.train.record import record_agent
-from cdred.types import DemoDataset, EnvSpec
+from cdred.types import DemoDataset, EnvSpec, Say
 
-Say = Callable[[str], None]
 # Enough to tell a task that chance solves from one that it does not; a second of simulation.
 RANDOM_EPISODES = 50
 RECORDED_AT_ONCE = 10
@@ -69,24 +64,36 @@ def train(config: RunConfig | None = None, *, quiet: bool = False, **changes: An
     config = config or preset(changes.get("preset", "cpu"))
     config = replace(config, **changes)
     check(config)
-    folder, spec = run_folder(config), _spec(config.task)
-    finished = _claim(folder, config)
+    folder, spec = run_folder(config), spec_of(config.task)
+    finished = _finished(folder, config)
     if finished is not None:
         return finished
     use_compilation_cache()
     parts = (_title(config), total_decisions(config), config.seeds, spec.has_success)
-    with alone_in(folder), Stop().listening() as stop, closing(_Silent() if quiet else Terminal(*parts)) as terminal:
-        return _train(config, folder, spec, terminal, stop)
+    with closing(_Silent() if quiet else Terminal(*parts)) as terminal:
+        # Before anything is written: they may be unusable.
+        demos = demonstrations(config, spec, terminal.message)
+        with alone_in(folder), room_in(folder), Stop().listening() as stop:
+            _claim(folder, config)
+            return _train(config, folder, spec, demos, terminal, stop)
 
 
 def _train(
-    config: RunConfig, folder: Path, spec: EnvSpec, terminal: "Terminal | _Silent", stop: Stop
+    config: RunConfig,
+    folder: Path,
+    spec: EnvSpec,
+    demos: DemoDataset | None,
+    terminal: "Terminal | _Silent",
+    stop: Stop,
 ) -> dict[str, Any]:
     made_with = origin()  # now, not at the end: the source tree may move on meanwhile
-    demos = demonstrations(config, spec, terminal.message)
-    levels = _levels(spec, expert_level(demos) if demos else None, random_level(config.task, RANDOM_EPISODES))
+    by_chance = random_level(config.task, RANDOM_EPISODES, **stepping(config, terminal.message))
+    levels = told_levels(spec, expert_level(demos) if demos else None, by_chance)
     resumed = checkpoint.latest(folder / "checkpoints")
-    lines = JsonLines(folder / "metrics.jsonl", int(resumed.name) if resumed else -1)
+    step = int(resumed.name) if resumed else -1
+    # The last evaluation comes after the last save: it is made again.
+    again = "eval" if step >= total_decisions(config) else None
+    lines = JsonLines(folder / "metrics.jsonl", step, again)
     tracker = Trackers([lines, terminal])
     try:
         # The file of a resumed run has them already.
@@ -95,8 +102,8 @@ def _train(
         outcome = train_loop(replace(run, stop=stop))
     finally:
         lines.close()
-    result = _result(config, spec, made_with, demos, outcome, levels)
-    _write_json(folder / "result.json", result)
+    result = told_result(config, spec, made_with, demos, outcome, levels)
+    replace_file(folder / "result.json", json.dumps(result, indent=1) + "\n")
     terminal.message(f"report: {write_report(folder)}")
     if config.video:
         _film(folder, demos, terminal.message)
@@ -133,7 +140,12 @@ def compare(config: RunConfig, algos: Sequence[AlgoName], *, quiet: bool = False
 
 
 def evaluate_run(
-    run: str | Path, *, episodes: int = 20, planner: PlannerName | None = None, say: Say = print
+    run: str | Path,
+    *,
+    episodes: int = 20,
+    planner: PlannerName | None = None,
+    best: bool = False,
+    say: Say = print,
 ) -> dict[str, Any]:
     """Evaluate a run's agents on fresh episodes without exploration, from its folder alone.
 
@@ -141,23 +153,29 @@ def evaluate_run(
         run: the run's folder.
         episodes: per seed.
         planner: how to act; as the run was trained if None.
+        best: take the agents that did best in one of the run's evaluations, by the environment's own success and
+            return, which an imitator does not have; else those of the last checkpoint.
         say: told what happens.
 
     Returns:
-        `{"task", "planner", "decisions", "episodes", "seeds", "return", "success", "success_end"}`, lists per seed; no
-        list but None for the success at a task that does not say whether its goal is reached.
+        `{"task", "planner", "decisions", "episodes", "seeds", "return", "success", "success_end", "length"}`, lists per
+        seed; no list but None for the success at a task that does not say whether its goal is reached, and for the
+        length where the world cannot end an episode. `"broken_episodes"` besides, where a simulator broke: other
+        episodes were then run for these.
     """
+    if episodes < 1:
+        raise UserError(f"--episodes must be at least 1, got {episodes}.")
     use_compilation_cache()
-    saved = _load(Path(run), planner)
+    saved = _load(Path(run), planner, best)
     config = saved.config
-    with open_grid(config.task, config.seeds, config.envs, "eval", workers=config.workers) as grid:
+    with open_grid(config.task, config.seeds, config.envs, "eval", **stepping(config, say)) as grid:
         grid.restore(saved.eval_grid)
         programs = make_programs(config, grid.spec)
         say(f"{config.task}: {episodes} fresh episodes for each of {len(config.seeds)} seeds, {config.planner}")
         keys = evaluation_keys(seed_keys(config.seeds, EVALUATE), saved.decisions + 1)
         outcome, spec = evaluate(programs, saved.learner, grid, keys, episodes), grid.spec
     about = {"task": config.task, "planner": config.planner, "decisions": saved.decisions, "seeds": list(config.seeds)}
-    return about | _scores(spec, outcome)
+    return about | told_scores(spec, outcome)
 
 
 def make_expert(
@@ -183,8 +201,8 @@ def make_expert(
         UserError: whatever cannot be used; or too few episodes reach the threshold.
     """
     out = Path(out)
-    if out.exists():
-        raise UserError(f"{out} exists: give another --out.")
+    require_place(out)
+    at_least_one(num)
     result = train(config, quiet=quiet)
     best = int(np.argmax(result["eval"]["return"]))
     seed = config.seeds[best]
@@ -195,7 +213,7 @@ def make_expert(
         **{key: result[key] for key in ("preset", "commit", "versions")},
     }
     with open_grid(config.task, (seed,), min(num, RECORDED_AT_ONCE), "demos") as grid:
-        programs = make_programs(saved.config, grid.spec)
+        programs = make_programs(replace(saved.config, seeds=(seed,)), grid.spec)
         least = -np.inf if threshold is None else threshold
         demos = record_agent(
             programs, learner, grid, num, threshold=least, provenance=provenance, on_episode=on_episode
@@ -204,17 +222,18 @@ def make_expert(
     return demos
 
 
-def load(run: str | Path, *, seed: int | None = None, planner: PlannerName | None = None) -> Agent:
+def load(run: str | Path, *, seed: int | None = None, planner: PlannerName | None = None, best: bool = False) -> Agent:
     """The agent of a run, ready to act: `load(run).act(obs)`.
 
     Args:
         run: the run's folder.
         seed: which of its seeds; the first if None.
         planner: how to act; as the run was trained if None.
+        best: as in `evaluate_run`.
     """
-    config, learner, *_ = _load(Path(run), planner)
+    config, learner, *_ = _load(Path(run), planner, best)
     state, seed = one_seed(learner, config, seed)
-    spec = _spec(config.task)
+    spec = spec_of(config.task)
     return Agent(make_programs(config, spec).algorithm, state, spec, seed)
 
 
@@ -229,7 +248,7 @@ def demonstrations(config: RunConfig, spec: EnvSpec, say: Say) -> DemoDataset | 
     """The demonstrations that `config.demos` names, a number of scripted ones or a file; None for a method without."""
     if config.algo == "tdmpc2":
         return None
-    if not config.demos.isdigit():
+    if not config.demos.isdecimal():
         return open_demos(config.demos, spec, mixed_horizons=config.variable_horizon)
     demos = numbered_demos(config.task, int(config.demos))
     say(f"demonstrations: {len(demos)} of {config.task}, {demos.provenance.get('expert', 'unknown expert')}")
@@ -243,7 +262,8 @@ def use_compilation_cache() -> None:
         jax.config.update("jax_compilation_cache_dir", str(home / "cdred" / "xla"))
 
 
-def _spec(task: str) -> EnvSpec:
+def spec_of(task: str) -> EnvSpec:
+    """What an agent needs to know of a task."""
     env = make(task)
     try:
         return env.spec
@@ -251,27 +271,46 @@ def _spec(task: str) -> EnvSpec:
         env.close()
 
 
-def _claim(folder: Path, config: RunConfig) -> dict[str, Any] | None:
-    """Make the folder this run's; the result if it is finished already."""
+def _finished(folder: Path, config: RunConfig) -> dict[str, Any] | None:
+    """The result of the run in this folder, if there is a finished one with these settings.
+
+    Raises:
+        UserError: the folder holds a run with other settings.
+    """
     written, done = folder / "config.yaml", folder / "result.json"
-    # A run that never came to its first checkpoint has nothing to lose: its settings may still be mended.
-    if checkpoint.latest(folder / "checkpoints") is None and not done.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        written.write_text(to_yaml(config))
+    if not _begun(folder):
         return None
     if not written.exists():
         raise UserError(f"{folder} holds a run without its settings, config.yaml: put it back, or give another --out.")
-    difference = first_difference(replace(from_yaml(written.read_text(), str(written)), out=config.out), config)
+    # Neither says what a run comes to; and a run that a slow simulator stopped must be able to go on.
+    as_it_was = replace(read_config(written), out=config.out, step_timeout=config.step_timeout)
+    difference = first_difference(as_it_was, config)
     if difference:
         raise UserError(
             f"{folder} holds a run with another setting: {difference}.\n"
             "Give the same settings to resume it, or another --out."
         )
-    return json.loads(done.read_text()) if done.exists() else None
+    return read_result(folder) if done.exists() else None
+
+
+def _begun(folder: Path) -> bool:
+    """Whether a run has got to its first checkpoint here: until then its settings may still be mended."""
+    return checkpoint.latest(folder / "checkpoints") is not None or (folder / "result.json").exists()
+
+
+def _claim(folder: Path, config: RunConfig) -> None:
+    """Make the folder this run's.
+
+    Raises:
+        UserError: another process has made it another run's since it was looked at.
+    """
+    _finished(folder, config)
+    if not _begun(folder):
+        replace_file(folder / "config.yaml", to_yaml(config))
 
 
 class Saved(NamedTuple):
-    """Settings, learner, the evaluation simulators' snapshot and the decision count of a run's last checkpoint."""
+    """Settings, learner, the evaluation simulators' snapshot and the decision count of a run's checkpoint."""
 
     config: RunConfig
     learner: Any
@@ -279,85 +318,36 @@ class Saved(NamedTuple):
     decisions: int
 
 
-def _load(run: Path, planner: PlannerName | None) -> Saved:
-    written, folder = run / "config.yaml", checkpoint.latest(run / "checkpoints")
+def _load(run: Path, planner: PlannerName | None, best: bool = False) -> Saved:
+    written, root = run / "config.yaml", run / "checkpoints"
+    folder = checkpoint.best(root) if best else checkpoint.latest(root)
     if not written.exists() or folder is None:
-        raise UserError(f"{run} is not a run with a checkpoint: expected config.yaml and checkpoints/ in it.")
-    config = from_yaml(written.read_text(), str(written))
+        wanted = "the best checkpoint of an evaluation" if best else "a checkpoint"
+        raise UserError(f"{run} is not a run with {wanted}: expected config.yaml and checkpoints/ in it.")
+    config = read_config(written)
     config = replace(config, planner=planner or config.planner)
     with open_grid(config.task, config.seeds, config.envs, "eval", workers=config.workers) as grid:
         programs, snapshot = make_programs(config, grid.spec), grid.snapshot()
     like = eqx.filter_eval_shape(programs.init, seed_keys(config.seeds, INIT))
     learner, _ = checkpoint.load(folder, like, "learner")
     eval_grid, _ = checkpoint.load(folder, snapshot, "eval_grid")
-    return Saved(config, learner, eval_grid, int(folder.name))
-
-
-def _levels(spec: EnvSpec, expert: Level | None, random: Level) -> dict[str, float | None]:
-    return {
-        "expert_return": expert and expert.episode_return,
-        "expert_success": expert and expert.success_any if spec.has_success else None,
-        "random_return": random.episode_return,
-        "random_success": random.success_any if spec.has_success else None,
-    }
-
-
-def _scores(spec: EnvSpec, evaluation: Evaluation) -> dict[str, Any]:
-    return {
-        "episodes": evaluation.episodes,
-        "return": evaluation.episode_return.tolist(),
-        "success": evaluation.success_any.tolist() if spec.has_success else None,
-        "success_end": evaluation.success_end.tolist() if spec.has_success else None,
-    }
-
-
-def _result(
-    config: RunConfig,
-    spec: EnvSpec,
-    made_with: dict[str, Any],
-    demos: DemoDataset | None,
-    outcome: Outcome,
-    levels: dict[str, float | None],
-) -> dict[str, Any]:
-    scores: dict[str, Any] = _scores(spec, outcome.evaluation) | levels
-    worst, best = levels["random_return"], levels["expert_return"]
-    scores["normalized"] = None
-    if worst is not None and best is not None:
-        scores["normalized"] = [normalized(one, worst, best) for one in scores["return"]]
-    return {
-        "task": config.task,
-        "algo": config.algo,
-        "preset": config.preset,
-        "seeds": list(config.seeds),
-        "decisions": outcome.decisions,
-        "updates": outcome.updates,
-        "demos": len(demos) if demos else 0,
-        **made_with,
-        "wall_seconds": outcome.wall_seconds,
-        "eval": scores,
-    }
+    return Saved(config, learner, eval_grid, int(folder.name.removeprefix(checkpoint.BEST)))
 
 
 def _film(folder: Path, demos: DemoDataset | None, say: Say) -> None:
-    """A missing renderer is no reason to fail a run that has learned."""
+    """A missing renderer, or whatever else goes wrong with a film, is no reason to fail a run that has learned."""
     began = time.perf_counter()
     try:
         path = film(load(folder), demos, folder / "videos" / ("expert-and-agent.mp4" if demos else "agent.mp4"))
         say(f"video: {path} ({time.perf_counter() - began:.0f} s)")
-    except UserError as error:
-        say(f"no video: {error}")
+    except Exception as error:
+        say(f"no video: {error if isinstance(error, UserError) else one_line(error)}")
 
 
 def _title(config: RunConfig) -> str:
     seeds = f"{len(config.seeds)} seed{'s' * (len(config.seeds) > 1)}"
     device = jax.devices()[0]
     return f"{config.task} · {config.algo} · preset {config.preset} · {seeds} · {device.device_kind}"
-
-
-def _write_json(path: Path, tree: dict[str, Any]) -> None:
-    draft = path.with_suffix(".unfinished")
-    draft.write_text(json.dumps(tree, indent=1) + "\n")
-    draft.replace(path)
 
 
 class _Silent(Tracker):

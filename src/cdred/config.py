@@ -1,18 +1,21 @@
 """Every setting there is, as frozen dataclasses; their docstrings are the command line's help."""
 
-from dataclasses import asdict, dataclass, field, is_dataclass, replace
-from difflib import get_close_matches
-from typing import Annotated, Literal, get_args, get_origin, get_type_hints
+import math
+from dataclasses import asdict, dataclass, field, replace
+from typing import Annotated, Any, Literal
 
 import tyro
-import yaml
 
 from cdred.errors import UserError
+from cdred.types import Precision
 
 AlgoName = Literal["cdred", "iqmpc", "gail", "red", "iqlearn-sac", "gail-sac", "red-sac", "cdred-sac", "bc", "tdmpc2"]
 ON_OBSERVATIONS: tuple[AlgoName, ...] = ("iqlearn-sac", "gail-sac", "red-sac", "cdred-sac")
 PresetName = Literal["cpu", "paper", "debug"]
 PlannerName = Literal["mppi", "policy"]
+# Counters on the device have 32 bits.
+LARGEST = 2**31 - 1
+MAY_BE_ZERO = ("held_out", "seeds", "warmup_updates", "imitation_updates")
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,16 @@ class RewardConfig:
     """Step of the predictors' moving averages, which the reward is read from (1: from the predictors themselves)."""
     warmup_updates: int = 500
     """Updates that fit the predictors and the dynamics before critics and prior see any reward (trap 3)."""
+
+
+@dataclass(frozen=True)
+class PrecisionConfig:
+    """How exactly the factors of matrix products are taken; sums, losses and optimisers are float32 always."""
+
+    model: Precision = "float32"
+    """Of encoder, dynamics, critics, policy and termination head."""
+    reward: Precision = "float32"
+    """Of the reward model's networks; their squared differences are float32 always."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +138,9 @@ class PlannerConfig:
     """Largest, and the first iteration's."""
     explore_min_std: float = 0.2
     """Smallest where it does, and so of the exploring noise (paper: 0.05)."""
+    prior_coef: float = 0.1
+    """What a plan pays for its squared distance from the prior's own, in units of the Q-scale; tdmpc2 pays nothing
+    (paper: 0)."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +169,7 @@ class OptimConfig:
     """Adam's eps for the policy prior."""
     entropy_coef: float = 1e-4
     """beta: weight of the prior's entropy."""
-    imitation_coef: float = 1.0
+    imitation_coef: float = 10.0
     """Weight of the prior's squared distance from the expert's actions."""
     imitation_updates: int = 0
     """Updates after which that weight falls to zero: a warm start by cloning (0: it never does)."""
@@ -177,6 +193,9 @@ class RunConfig:
     those; or tdmpc2, which learns from the environment's own reward."""
     demos: str = "10"
     """A number of scripted demonstrations to collect (and cache), or the path of a demonstration file."""
+    held_out: int = 0
+    """Last demonstrations that are not learned from, to see whether the rest is overfitted (docs/health.md). bc keeps a
+    tenth for itself whatever this says."""
     variable_horizon: bool = False
     """Accept demonstrations that were truncated at different lengths."""
     decisions: int = 5000
@@ -192,10 +211,15 @@ class RunConfig:
     workers: Literal["sync", "thread", "process"] = "sync"
     """Who steps them: the calling thread, a pool of threads, or processes; the results are the same bits. With sync,
     simulators in JAX (mjx) are stepped on the device, in one program with the agent that acts and learns."""
+    step_timeout: float = 60.0
+    """Seconds that a decision may take in a process of its own (--workers process, maniskill) before the process is
+    ended and made anew; resets have ten times as long. With sync and thread a simulator that hangs stops the run."""
     seed_episodes: int = 5
     """Random episodes before learning begins."""
     updates_per_learn: int = 20
-    """Decisions collected, then as many updates in one compiled call."""
+    """Updates in one compiled call, after as many decisions as they need."""
+    decisions_per_update: int = 1
+    """Decisions for each update. More make a run faster and learn less from each decision: meant for many --envs."""
     replay_capacity: int = 1_000_000
     """Most transitions kept per environment; no more is allocated than the run can fill."""
     planner: PlannerName = "mppi"
@@ -213,6 +237,7 @@ class RunConfig:
     video: bool = True
     """Film expert and agent side by side at the end, where the task can be rendered."""
     model: ModelConfig = field(default_factory=ModelConfig)
+    precision: PrecisionConfig = field(default_factory=PrecisionConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
     iqmpc: IQMPCConfig = field(default_factory=IQMPCConfig)
     gail: GAILConfig = field(default_factory=GAILConfig)
@@ -234,7 +259,9 @@ def preset(name: PresetName) -> RunConfig:
             log_every=1000,
             model=ModelConfig(512, 8, (256,), (512, 512), standardise=False, dropout=0.01),
             reward=RewardConfig(target_widths=(512, 512), predictor_widths=(1024, 1024, 1024), average_rate=1.0),
-            mppi=PlannerConfig(num_samples=512, num_pi_trajs=24, num_elites=64, iterations=6, explore_min_std=0.05),
+            mppi=PlannerConfig(
+                num_samples=512, num_pi_trajs=24, num_elites=64, iterations=6, explore_min_std=0.05, prior_coef=0.0
+            ),
             optim=OptimConfig(batch_size=256, encoder_scale=0.3, imitation_coef=0.0, tau=0.01, anneal=0.0),
         )
     if name == "debug":
@@ -268,10 +295,13 @@ def check(config: RunConfig) -> None:
         "--seeds must be one or more different integers >= 0": config.seeds
         and min(config.seeds) >= 0
         and len(set(config.seeds)) == len(config.seeds),
-        "--envs must divide --updates-per-learn": config.envs > 0 and config.updates_per_learn % config.envs == 0,
-        "--decisions must be at least 1": config.decisions > 0,
-        "--seed-episodes must be at least 1": config.seed_episodes > 0,
         "--updates-per-learn must be at least 1": config.updates_per_learn > 0,
+        "--decisions-per-update must be at least 1": config.decisions_per_update > 0,
+        "--envs must divide --updates-per-learn times --decisions-per-update": config.envs > 0
+        and decisions_per_learn(config) % config.envs == 0,
+        "--decisions must be at least 1": config.decisions > 0,
+        "--step-timeout must be above 0": config.step_timeout > 0,
+        "--seed-episodes must be at least 1": config.seed_episodes > 0,
         "--optim.batch-size must be at least 1": config.optim.batch_size > 0,
         "--model.simnorm-dim must divide --model.latent-dim": model.simnorm_dim > 0
         and model.latent_dim % model.simnorm_dim == 0,
@@ -293,9 +323,24 @@ def check(config: RunConfig) -> None:
         "--mppi.min-std must be above 0 and at most --mppi.max-std": 0 < mppi.min_std <= mppi.max_std,
         "--mppi.explore-min-std must be above 0 and at most --mppi.max-std": 0 < mppi.explore_min_std <= mppi.max_std,
     }
-    for demand, met in demands.items():
+    for demand, met in (demands | _range_demands(asdict(config), "--")).items():
         if not met:
             raise UserError(f"{demand}.")
+
+
+def _range_demands(tree: dict[str, Any], prefix: str) -> dict[str, bool]:
+    """What every number has to be, whatever it is for; by option."""
+    demands = {}
+    for key, value in tree.items():
+        option, least = prefix + key.replace("_", "-"), 0 if key in MAY_BE_ZERO else 1
+        if isinstance(value, dict):
+            demands |= _range_demands(value, f"{option}.")
+        elif isinstance(value, float):
+            demands[f"{option} must be a finite number >= 0"] = 0 <= value < math.inf
+        elif isinstance(value, (int, tuple)) and not isinstance(value, bool):
+            numbers = value if isinstance(value, tuple) else (value,)
+            demands[f"{option} must be from {least} to {LARGEST}"] = all(least <= one <= LARGEST for one in numbers)
+    return demands
 
 
 def discount(episode_length: int, least: float) -> float:
@@ -304,80 +349,16 @@ def discount(episode_length: int, least: float) -> float:
     return min(max((fifth - 1) / fifth, least), 0.995)
 
 
+def decisions_per_learn(config: RunConfig) -> int:
+    """Decisions per seed, over all its environments, before each `learn` call."""
+    return config.updates_per_learn * config.decisions_per_update
+
+
 def total_decisions(config: RunConfig) -> int:
-    """The run's decisions per seed, and so its updates: those asked for, rounded up to whole `learn` calls."""
-    return -(-config.decisions // config.updates_per_learn) * config.updates_per_learn
+    """The run's decisions per seed: those asked for, rounded up to whole `learn` calls."""
+    return -(-config.decisions // decisions_per_learn(config)) * decisions_per_learn(config)
 
 
-def to_yaml(config: RunConfig) -> str:
-    """The settings as plain YAML: mappings, lists, numbers, strings. `out` is left out: a run folder may be moved."""
-    tree = {key: _plain(value) for key, value in asdict(config).items() if key != "out"}
-    return yaml.safe_dump(tree, sort_keys=False)
-
-
-def from_yaml(text: str, source: str = "config.yaml") -> RunConfig:
-    """The inverse of `to_yaml`; absent keys take their defaults.
-
-    Raises:
-        UserError: not YAML, an unknown key, or a value of the wrong type.
-    """
-    try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{source} is not YAML: {error}") from error
-    return _build(RunConfig, tree, source, "")
-
-
-def _plain(value):
-    if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _build(cls, tree, source: str, prefix: str):
-    if not isinstance(tree, dict):
-        raise UserError(
-            f"{source}: expected a mapping of settings{f' under {prefix}' if prefix else ''}, got {tree!r}."
-        )
-    types = get_type_hints(cls)
-    for key in tree:
-        if key not in types:
-            close = get_close_matches(str(key), types, n=1)
-            hint = f" Did you mean {prefix}{close[0]}?" if close else ""
-            raise UserError(f"{source}: unknown setting {prefix}{key}.{hint}")
-    return cls(**{key: _value(types[key], value, source, prefix + key) for key, value in tree.items()})
-
-
-def _value(kind, value, source: str, name: str):
-    if is_dataclass(kind):
-        return _build(kind, value, source, f"{name}.")
-    if get_origin(kind) is tuple and isinstance(value, list):
-        return tuple(_value(get_args(kind)[0], one, source, name) for one in value)
-    allowed = get_args(kind) if get_origin(kind) is Literal else None
-    if kind is float and isinstance(value, (int, str)):
-        # YAML 1.1 takes 3e-4 for a word.
-        value = _number(value)
-    if value not in allowed if allowed else type(value) is not kind:
-        expected = f"one of {', '.join(allowed)}" if allowed else getattr(kind, "__name__", str(kind))
-        raise UserError(f"{source}: {name} must be {expected}, got {value!r}.")
-    return value
-
-
-def _number(value):
-    try:
-        return float(value)
-    except ValueError:
-        return value
-
-
-def first_difference(one: RunConfig, other: RunConfig) -> str | None:
-    """A setting in which two runs differ, as `name: this, not that`; None if they are the same."""
-    flat_one, flat_other = (_flat(asdict(config)) for config in (one, other))
-    return next((f"{k}: {v}, not {flat_other[k]}" for k, v in flat_one.items() if flat_other[k] != v), None)
-
-
-def _flat(tree: dict, prefix: str = "") -> dict:
-    flat = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
+def total_updates(config: RunConfig) -> int:
+    """The run's updates per seed."""
+    return total_decisions(config) // config.decisions_per_update

@@ -14,3 +14,10 @@ class Interrupted(Exception):
     def __init__(self, message: str, code: int):
         super().__init__(message)
         self.code = code
+
+
+class Diverged(Exception):
+    """Learning left the numbers and did not come back: says which seed, in which term, and what can be done.
+
+    Nothing was saved after it happened. The command line prints it without a traceback and exits with code 3.
+    """

@@ -1,8 +1,8 @@
 """The vocabulary every room shares: what an episode is, what a world looks like, what one training example holds."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32
@@ -10,6 +10,12 @@ from jaxtyping import Bool, Float, Float32
 if TYPE_CHECKING:
     # At run time it would import JAX, which processes that only step simulators do without.
     from jaxtyping import Array
+
+Precision = Literal["float32", "tf32", "bfloat16"]
+"""How the factors of a matrix product are rounded before they are multiplied."""
+
+Say = Callable[[str], None]
+"""Takes a line, or a few, for whoever watches."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from cdred.algos.make import annealed, make_algorithm
 from cdred.algos.objective import Lived
 from cdred.config import discount
 from cdred.models.rewards.coupled_rnd import CoupledRND
+from cdred.nn.layers import Shared
 from cdred.types import EnvSpec, Segment
 
 KEY = jax.random.key(7)
@@ -32,7 +33,7 @@ GOLDEN = {
     "target_value_absmax": 3.8720906,
     "grad_norm": 5.0996623,
     "imitation_loss": 1.8940467,
-    "policy_grad_norm": 34.03616,
+    "policy_grad_norm": 208.3822,
     "policy_value": -0.21038118,
     "q_scale": 1.1259193,
 }
@@ -373,7 +374,8 @@ def test_seeds_at_once_are_seeds_one_by_one(algorithm, make_batch, programs, upd
         assert_close(here.trainable, alone.trainable, rtol=1e-3, atol=1e-4)
 
 
-def test_the_imagined_return_is_discounted_rewards_and_a_final_value(config, algorithm, state):
+@pytest.mark.parametrize("start", [lambda z: z, Shared])
+def test_the_imagined_return_is_discounted_rewards_and_a_final_value(start, config, algorithm, state):
     z = state.model.encode(jnp.array([0.5, -0.2, 1.0]))
     actions = jax.random.uniform(KEY, (3, 2), minval=-1.0)
     expected, latent = 0.0, z
@@ -384,7 +386,35 @@ def test_the_imagined_return_is_discounted_rewards_and_a_final_value(config, alg
     expected += GAMMA**3 * float(values.mean())
     assert abs(float(values.mean())) > 1e-3
     assert algorithm.discount == discount(100, config.optim.least_discount) == GAMMA
-    assert float(algorithm.imagined_return(state, z, actions)) == pytest.approx(expected, rel=1e-4)
+    assert float(algorithm.imagined_return(state, start(z), actions)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_plan_pays_for_its_distance_from_the_priors_own(config, algorithm, state):
+    state = eqx.tree_at(lambda s: s.q_scale, state, jnp.array(7.0))
+    z = latent = state.model.encode(jnp.array([0.5, -0.2, 1.0]))
+    nominal = []
+    for _ in range(3):
+        nominal.append(state.model.pi(latent).mode)
+        latent = state.model.next(latent, nominal[-1])
+    nominal = jnp.stack(nominal)
+    worth = algorithm.worth(state, z)
+    for actions in (nominal, nominal.at[1, 0].add(0.5), -nominal):
+        paid = config.mppi.prior_coef * 7.0 * float(jnp.sum((actions - nominal) ** 2))
+        expected = float(algorithm.imagined_return(state, z, actions)) - paid
+        assert float(worth(actions)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_dearer_it_is_to_leave_the_prior_the_nearer_the_plan_stays(config, spec, state):
+    observations = jax.random.normal(KEY, (20, 3))
+    modes = jax.vmap(lambda obs: state.model.pi(state.model.encode(obs)).mode)(observations)
+
+    def distance(coef):
+        planner = make_algorithm(replace(config, mppi=replace(config.mppi, num_samples=128, prior_coef=coef)), spec)
+        act = jax.jit(lambda obs, key: planner.act(state, planner.init_plan(), obs, key, jnp.array(False))[0])
+        actions = jax.vmap(act)(observations, jax.random.split(KEY, 20))
+        return float(jnp.mean(jnp.abs(actions - modes)))
+
+    assert distance(100.0) < 0.3 * distance(0.0)
 
 
 def test_planning_explores_only_when_told(algorithm, state, programs):

@@ -144,12 +144,12 @@ def test_the_range_of_values_is_their_middle_ninety_percent():
 def test_the_gradient_penalty_is_the_slopes_distance_from_one_between_the_stores():
     """Of x^2, whose slope tells where it was taken, and of 3 x: 2 from 1, wherever."""
     x = jnp.concatenate([jnp.full((500, 1, 1), 2.0), jnp.full((500, 1, 1), 1.0)])
-    square = losses.gradient_penalty(lambda x: x[0] ** 2, x, KEY)
+    square = losses.gradient_penalty(lambda rows: rows[:, 0] ** 2, x, KEY)
     assert square.shape == (1000, 1)
     np.testing.assert_array_equal(square[:500], square[500:])
     points = (jnp.sqrt(square[:500]) + 1) / 2
     assert 1.0 <= float(points.min()) < 1.02
     assert 1.98 < float(points.max()) <= 2.0001
     assert float(points.mean()) == pytest.approx(1.5, abs=0.05)
-    both = losses.gradient_penalty(lambda x: jnp.stack([3 * x[0], x[0] * 0]), x, KEY)
+    both = losses.gradient_penalty(lambda rows: jnp.array([3.0, 0.0]) * rows[:, 0], x, KEY, 2)
     np.testing.assert_allclose(both, (2.0**2 + 1.0) / 2, rtol=1e-5)

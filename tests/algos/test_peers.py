@@ -13,14 +13,15 @@ from cdred.algos.make import make_algorithm
 from cdred.algos.objective import Lived, joined
 from cdred.algos.world_model_agent import mean_value
 from cdred.config import IQMPCConfig
+from cdred.nn.layers import Shared
 
 KEY = jax.random.key(11)
 
 
 @pytest.fixture
 def peer(config, spec):
-    """Builds a peer with a step large enough to learn something in a test."""
-    optim = replace(config.optim, learning_rate=3e-3, anneal=0.0, tau=0.05)
+    """Builds a peer that learns something in a test, by its own objective alone."""
+    optim = replace(config.optim, learning_rate=3e-3, anneal=0.0, tau=0.05, imitation_coef=0.0)
     return lambda algo, **changes: make_algorithm(replace(config, algo=algo, optim=optim, **changes), spec)
 
 
@@ -137,7 +138,7 @@ def test_iqmpcs_plan_is_worth_its_first_value_and_what_each_action_adds(peer):
             advantage = jnp.mean(model.values(model.critics, latent, action)) - mean_value(model, latent)
             total += algorithm.discount**h * advantage
             latent = model.imagine(latent, action)
-        return algorithm.imagined_return(state, z, actions), total + mean_value(model, z)
+        return algorithm.imagined_return(state, Shared(z), actions), total + mean_value(model, z)
 
     planned, telescoped = both()
     assert float(planned) == pytest.approx(float(telescoped), rel=1e-4)

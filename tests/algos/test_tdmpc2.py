@@ -57,3 +57,10 @@ def test_the_rewards_fit_shapes_the_latents(algorithm, own):
     grads = jax.jit(jax.grad(lambda t: alone.model_loss(t, state, own(KEY), KEY)[0]))(state.trainable)
     assert float(optax.tree.norm(grads.encoder)) > 0
     assert float(optax.tree.norm(grads.dynamics)) > 0
+
+
+def test_its_plans_pay_nothing_for_leaving_the_prior(config, algorithm):
+    state, actions = algorithm.init(KEY), jax.random.uniform(KEY, (3, 2), minval=-1.0)
+    z = state.model.encode(jnp.array([0.5, -0.2, 1.0]))
+    assert config.mppi.prior_coef > 0
+    assert float(algorithm.worth(state, z)(actions)) == float(algorithm.imagined_return(state, z, actions))

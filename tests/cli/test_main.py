@@ -34,12 +34,6 @@ def test_what_the_user_can_mend_is_said_in_a_few_lines_and_exits_with_2(words, s
     assert "Traceback" not in error
 
 
-def test_an_unknown_option_exits_with_2():
-    with pytest.raises(SystemExit) as exit_:
-        main(["train", "probe/point", "--desicions", "10"])
-    assert exit_.value.code == 2
-
-
 def test_options_override_the_preset_that_is_named():
     config = parse(["probe/point", "--preset", "debug", "--seeds", "3", "4", "--reward.zeta", "1.0", "--demos", "7"])
     assert (config.task, config.seeds, config.reward.zeta, config.demos) == ("probe/point", (3, 4), 1.0, "7")

@@ -33,6 +33,10 @@ def reward(lane, episode, time):
     return np.float32(1 + lane + episode / 10 + time / 100)
 
 
+BROKEN = None
+"""The end of an episode whose last decision is void."""
+
+
 class Lane:
     """What one environment lives through, in the order in which it is written: (episode, time, absorbing)."""
 
@@ -45,6 +49,8 @@ class Lane:
         length, terminates = self.episodes[self.episode % len(self.episodes)]
         here = self.episode, self.time
         ended = self.time + 1 == length
+        if ended and terminates is BROKEN:
+            return self.broken_step()
         self.rows.append((self.episode, self.time + 1, ended and terminates))
         if ended:
             self.rows += [(self.episode, self.time + 2 + i, True) for i in range(TAIL)] if terminates else []
@@ -59,7 +65,18 @@ class Lane:
             observation(self.number, here[0], here[1] + 1),
             ended and terminates,
             ended,
+            False,
         )
+
+    def broken_step(self):
+        """Nothing of it is to be found again, neither what is no number nor its flags."""
+        if self.time == 0:
+            self.rows.pop()
+        here = observation(self.number, self.episode, self.time)
+        self.episode, self.time = self.episode + 1, 0
+        self.rows.append((self.episode, 0, False))
+        nothing = np.full(3, np.nan, np.float32)
+        return here, nothing[:2], nothing[0], nothing, True, True, True
 
     def segments(self, horizon):
         """(lane, episode, time) -> absorbing flags, of every segment stored: the row of a running episode counts."""
@@ -83,7 +100,8 @@ def live(lanes, blocks):
     return replay
 
 
-episodes = st.lists(st.tuples(st.integers(1, 15), st.booleans()), min_size=1, max_size=5)
+ends = st.sampled_from([False, True, BROKEN])
+episodes = st.lists(st.tuples(st.integers(1, 15), ends), min_size=1, max_size=5)
 
 
 @settings(max_examples=60, deadline=None)
@@ -95,6 +113,7 @@ def test_segments_are_exactly_the_stored_pieces_of_real_episodes(streams, blocks
     counts = np.asarray(index(replay, horizon))
     assert counts[-1] == len(expected)
     assert set(np.diff(counts, prepend=0)) <= {0, 1}
+    assert all(np.isfinite(x).all() for x in (replay.obs, replay.action, replay.reward))
     if not expected:
         return
     # Where a segment starts is told by its reward: unlike an observation, it is kept in absorbing rows too, as 0.
@@ -124,6 +143,13 @@ def test_the_true_final_observation_of_a_truncated_episode_is_kept():
     batch = sample(replay, index(replay, 3), jax.random.key(0), 64, 3)
     assert (batch.obs[:, -1, 2] == 4).any()
     assert not batch.absorbing.any()
+
+
+def test_a_broken_episode_is_kept_up_to_its_last_good_decision_and_costs_no_row():
+    # Three good decisions and their final observation; then an episode that broke at once; then the next.
+    replay = live([Lane(0, [(4, BROKEN), (1, BROKEN), (50, False)])], 2)
+    assert replay.time[0, :8].tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
+    assert [int(replay.num_segments(h)) for h in (1, 3, 4)] == [6, 2, 0]
 
 
 def test_an_ended_world_is_left_by_no_action_and_gives_nothing():
@@ -179,7 +205,7 @@ def test_a_store_of_trajectories_is_what_adding_them_gives(trajectories):
     added = Replay.init(SPEC, 1, loaded.time.shape[1], TAIL)
     for one in trajectories:
         last = np.arange(len(one)) == len(one) - 1
-        block = (one.obs[:-1], one.action, one.reward, one.obs[1:], last & one.terminated, last)
+        block = (one.obs[:-1], one.action, one.reward, one.obs[1:], last & one.terminated, last, last & False)
         added = added.add(Transition(*(jnp.asarray(x)[:, None] for x in block)))
     for name, value in vars(loaded).items():
         np.testing.assert_array_equal(value, getattr(added, name), err_msg=name)
@@ -208,7 +234,7 @@ def test_seeds_at_once_are_seeds_one_by_one():
     keys = jax.random.split(jax.random.key(0), 2)
     together = jax.tree.map(lambda *x: jnp.stack(x), *alone)
     block = Transition(
-        jnp.ones((4, 1, 3)), jnp.ones((4, 1, 2)), jnp.ones((4, 1)), jnp.ones((4, 1, 3)), *jnp.zeros((2, 4, 1), bool)
+        jnp.ones((4, 1, 3)), jnp.ones((4, 1, 2)), jnp.ones((4, 1)), jnp.ones((4, 1, 3)), *jnp.zeros((3, 4, 1), bool)
     )
     together = jax.vmap(partial(Replay.add, block=block))(together)
     drawn = jax.vmap(lambda r, k: r.sample(r.index(3), k, 16, 3))(together, keys)
@@ -217,3 +243,20 @@ def test_seeds_at_once_are_seeds_one_by_one():
         segments = expected.sample(expected.index(3), keys[i], 16, 3)
         same = jax.tree.map(lambda x, y, i=i: jnp.array_equal(x[i], y), (together, drawn), (expected, segments))
         assert jax.tree.all(same)
+
+
+def test_the_newest_segments_are_the_last_that_were_lived_through():
+    """Two lanes of 7 decisions in a ring of 6 + 2 rows: the oldest rows are overwritten."""
+    spec, horizon = EnvSpec("probe/fake", (1,), 1, 100), 2
+    time = np.arange(8, dtype=np.float32)[:, None, None] + np.array([0.0, 100.0], np.float32)[None, :, None]
+    no = np.zeros((7, 2), bool)
+    block = Transition(time[:-1], time[:-1] / 1000, time[:-1, :, 0], time[1:], no, no, no)
+    store = add(Replay.init(spec, 2, 8, horizon), block)
+    segments, there = jax.jit(Replay.newest, static_argnums=(1, 2))(store, 3, horizon)
+    assert there.tolist() == [True] * 6
+    assert segments.obs[:, :, 0].tolist() == [
+        [lane + start + i for i in range(3)] for lane in (0, 100) for start in (5, 4, 3)
+    ]
+    np.testing.assert_allclose(segments.action[:, :, 0], segments.obs[:, :-1, 0] / 1000)
+    _, there = Replay.newest(store, 8, horizon)
+    assert there.reshape(2, 8).sum(axis=1).tolist() == [int(store.num_segments(horizon)) // 2] * 2

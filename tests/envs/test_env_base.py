@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cdred.envs.base import Step, checked, no_picture, resized
+from cdred.envs.base import Step, checked, checked_obs, no_picture, resized
 from cdred.errors import UserError
 from cdred.types import EnvSpec
 
@@ -26,6 +26,31 @@ def test_large_but_finite_observations_pass():
 def test_a_step_that_is_not_finite_is_refused_by_name(broken):
     with pytest.raises(FloatingPointError, match="probe/any"):
         checked(SPEC, broken)
+
+
+@pytest.mark.parametrize("reward", [float("inf"), 1e300, -4e38])
+def test_a_reward_that_would_be_infinite_where_it_is_stored_is_refused(reward):
+    with pytest.raises(FloatingPointError, match="probe/any: the simulator returned reward"):
+        checked(SPEC, step(reward=reward))
+    assert checked(SPEC, step(reward=3e38)).reward == 3e38
+
+
+@pytest.mark.parametrize("success", [float("nan"), None, "yes", 2])
+def test_a_success_that_is_neither_true_nor_false_is_refused(success):
+    with pytest.raises(ValueError, match="probe/any: the simulator returned success"):
+        checked(SPEC, step()._replace(success=success))
+
+
+@pytest.mark.parametrize("success", [True, np.True_, np.float32(1.0), 0, np.array(False)])
+def test_a_success_as_suites_write_it_passes(success):
+    assert checked(SPEC, step()._replace(success=success)).success is success
+
+
+def test_an_observation_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match=r"probe/any.*of shape \(3,\), not \(2,\)"):
+        checked(SPEC, step(obs=(0.0, 1.0, 2.0)))
+    with pytest.raises(ValueError, match=r"of shape \(1, 2\)"):
+        checked_obs(SPEC, np.zeros((1, 2), np.float32))
 
 
 def test_resizing_samples_the_nearest_pixel_and_none_leaves_the_frame():

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cdred.envs.faults import SimulatorFailed
 from cdred.envs.grid import STREAMS, EnvGrid, episode_seed
 from cdred.envs.registry import make
 from cdred.errors import UserError
@@ -180,7 +181,7 @@ def test_a_simulator_that_does_not_come_back_is_reported(monkeypatch):
         grid.step(np.ones((1, 1, 2)))
         snapshot = grid.snapshot()
         monkeypatch.setattr(Point, "SPEED", 0.1)
-        with pytest.raises(RuntimeError, match="other observations"):
+        with pytest.raises(SimulatorFailed, match=r"probe/point, seed 0, environment 0.*other observations"):
             grid.restore(snapshot)
 
 

@@ -5,9 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cdred.envs.faults import SimulatorFailed
 from cdred.envs.functional import Hosted
 from cdred.envs.grid import STREAMS, EnvGrid, episode_seed
-from cdred.envs.jax_grid import JaxGrid, Origin, episode_seeds, open_grid
+from cdred.envs.jax_grid import NOT_FINITE, JaxGrid, Origin, episode_seeds, open_grid
+from cdred.envs.jax_probes import JaxDying
 from cdred.envs.probes import Dying, Point
 from cdred.envs.registry import functional, make
 from cdred.errors import UserError
@@ -106,12 +108,66 @@ def test_actions_of_another_shape_or_not_finite_are_refused(action):
         grid.step(action)
 
 
-def test_what_is_not_finite_is_refused():
-    grid = open_grid("jaxprobe/point", (0,), 1)
-    grid.reset()
-    grid.state = grid.state._replace(env=np.full((1, 1, 4), np.nan, np.float32))
-    with pytest.raises(FloatingPointError, match="jaxprobe/point"):
-        grid.step(np.zeros((1, 1, 2), np.float32))
+def spoilt(grid, *cells):
+    """The grid, the simulators of these cells having left the numbers."""
+    for cell in cells:
+        grid.state = grid.state._replace(env=grid.state.env.at[cell].set(jnp.nan))
+
+
+def test_an_episode_that_leaves_the_numbers_is_given_up_and_the_others_live_on():
+    said = []
+    grid, whole = (open_grid("jaxprobe/dying", (0, 7), 2, say=said.append) for _ in range(2))
+    before = grid.reset()
+    whole.reset()
+    spoilt(grid, (1, 0))
+    step, other = (one.step(np.zeros((2, 2, 1), np.float32)) for one in (grid, whole))
+    assert step.void.tolist() == [[False, False], [True, False]]
+    np.testing.assert_array_equal(step.obs[1, 0], before[1, 0])
+    assert [bool(field[1, 0]) for field in step[1:5]] == [False] * 4
+    for field, undisturbed in zip(step, other, strict=True):
+        np.testing.assert_array_equal(field[0], undisturbed[0])
+        np.testing.assert_array_equal(field[1, 1], undisturbed[1, 1])
+    assert grid.broken.tolist() == [0, 1]
+    assert said == ["jaxprobe/dying, seed 7, environment 0: an episode is given up: " + NOT_FINITE]
+    with pytest.raises(RuntimeError, match="step before reset"):
+        grid.step(np.zeros((2, 2, 1), np.float32))
+    begun = grid.reset(step.ended)
+    np.testing.assert_array_equal(begun[1, 0], make("jaxprobe/dying").reset(episode_seed(7, "train", 0, 1)))
+    resumed = open_grid("jaxprobe/dying", (0, 7), 2)
+    resumed.restore(grid.snapshot())
+    assert resumed.broken.tolist() == [0, 1]
+
+
+def test_an_episode_that_begins_beyond_the_numbers_is_given_up_at_its_first_decision(monkeypatch):
+    env, first = JaxDying(), jnp.uint32(episode_seed(0, "train", 0, 0))
+    whole = env.reset
+
+    def reset(seed):
+        state, obs = whole(seed)
+        return state, jnp.where(seed == first, jnp.nan, obs)
+
+    monkeypatch.setattr(env, "reset", reset)
+    grid = JaxGrid(env, (0,), say=lambda _: None)
+    assert np.isfinite(grid.reset()).all()
+    assert grid.step(np.zeros((1, 1, 1), np.float32)).void.all()
+    np.testing.assert_array_equal(grid.reset()[0, 0], whole(jnp.uint32(episode_seed(0, "train", 0, 1)))[1])
+    assert not grid.step(np.zeros((1, 1, 1), np.float32)).void.any()
+    assert grid.broken.tolist() == [1]
+
+
+def test_a_simulator_on_the_device_that_only_breaks_ends_it():
+    grid = open_grid("jaxprobe/dying", (0,), say=lambda _: None)
+
+    def another():
+        grid.reset()
+        spoilt(grid, (0, 0))
+        return grid.step(np.zeros((1, 1, 1), np.float32))
+
+    assert [another().void.all() for _ in range(2)] == [True, True]
+    with pytest.raises(SimulatorFailed, match="jaxprobe/dying, seed 0, environment 0: 3 episodes in a row") as caught:
+        another()
+    assert grid.broken.tolist() == [3]
+    assert NOT_FINITE in str(caught.value)
 
 
 def test_one_object_a_task_and_none_for_a_simulator_on_the_host():

@@ -1,7 +1,6 @@
 """Whoever steps the environments, they do the same."""
 
 import os
-import signal
 import sys
 from pathlib import Path
 
@@ -87,48 +86,38 @@ def test_another_mode_is_refused():
 @pytest.mark.usefixtures("fake")
 @pytest.mark.parametrize("mode", ["sync", "process"])
 def test_a_failure_says_where_it_happened_and_leaves_the_others_in_step(mode):
-    with EnvGrid("fake/count", [0, 7], 2, workers=mode) as grid:
-        grid.reset()
-        action = np.zeros((2, 2, 2), np.float32)
-        action[1, 0, 0] = 2
-        with pytest.raises(FloatingPointError, match="exploded") as caught:
-            grid.step(action)
-        assert "It happened in fake/count, seed 7, environment 0." in caught.value.__notes__
-        seeds = [grid.episode_seed(*cell) for cell in np.ndindex(grid.shape)]
-        obs = grid.reset()
-        assert [grid.episode_seed(*cell) for cell in np.ndindex(grid.shape)] != seeds
-        np.testing.assert_array_equal(obs[1, 0, 0], np.float32(grid.episode_seed(1, 0)))
-
-
-def test_a_failure_in_a_thread_says_where_it_happened(monkeypatch):
-    from cdred.envs.probes import Point
-
-    with EnvGrid("probe/point", [0, 7], workers="thread") as grid:
-        grid.reset()
-        monkeypatch.setattr(Point, "SPEED", np.nan)
-        with pytest.raises(FloatingPointError) as caught:
-            grid.step(np.zeros((2, 1, 2)))
-        assert "It happened in probe/point, seed 0, environment 0." in caught.value.__notes__
+    group = crew("fake/count", ["first", "second", "third"], mode)
+    group.call("reset", {0: 10, 1: 11, 2: 12})
+    wishes = {i: np.array([2 if i == 1 else 0, 0], np.float32) for i in range(3)}
+    answers, failures = group.call("step", wishes)
+    assert {i: step.obs[1] for i, step in answers.items()} == {0: 1, 2: 1}
+    assert [type(failure) for failure in failures.values()] == [FloatingPointError]
+    assert "It happened in second." in failures[1].__notes__
+    again, failures = group.call("reset", {1: 21, 2: 22})
+    assert ([obs[0] for obs in again.values()], failures) == ([21, 22], {})
+    group.close()
 
 
 @pytest.mark.usefixtures("fake")
-def test_a_process_that_dies_is_reported_and_the_rest_is_closed():
-    with EnvGrid("fake/count", [0, 1], workers="process") as grid:
-        grid.reset()
-        first, second = (worker.pid for worker in grid._crew._workers)
-        os.kill(second, signal.SIGKILL)
-        with pytest.raises(RuntimeError, match=f"{second} was ended by signal 9") as caught:
-            grid.step(np.zeros((2, 1, 2)))
-        assert "It happened in fake/count, seed 1, environment 0." in caught.value.__notes__
-    with pytest.raises(ProcessLookupError):
-        os.kill(first, 0)
+def test_who_is_made_anew_shares_a_process_with_one_of_those_asked_for():
+    group = crew("fake/count", ["a", "b", "c"], "process")
+    before = [worker.pid for worker in group._workers]
+    assert group.renew([2]) == {0, 2}
+    after = [worker.pid for worker in group._workers]
+    assert (before[0] != after[0], before[1] == after[1]) == (True, True)
+    answers, failures = group.call("reset", {0: 1, 1: 2, 2: 3})
+    assert ([int(obs[0]) for obs in answers.values()], failures) == ([1, 2, 3], {})
+    group.close()
+    for pid in {*before, *after}:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
 
 
 @pytest.mark.usefixtures("fake")
 @pytest.mark.parametrize(("mode", "processes"), [("sync", 1), ("thread", 1), ("process", 2)])
 def test_a_foreign_suite_shares_as_few_processes_as_told(mode, processes):
     group = crew("fake/count", ["a", "b", "c"], mode)
-    made = [obs[2] for obs in group.call("reset", {0: 1, 1: 2, 2: 3}).values()]
+    made = [obs[2] for obs in group.call("reset", {0: 1, 1: 2, 2: 3})[0].values()]
     group.close()
     assert len(group._workers) == processes
     assert made == ([3, 3, 3] if processes == 1 else [2, 1, 2])

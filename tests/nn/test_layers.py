@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cdred.nn.layers import MLP, Ensemble, LayerNorm, Linear, NormedLinear, ema, mish, simnorm
+from cdred.nn.layers import MLP, Ensemble, LayerNorm, Linear, NormedLinear, Shared, ema, join, mish, simnorm
 
 KEY = jax.random.key(0)
 GRID = jnp.linspace(-50.0, 50.0, 2001)
@@ -124,6 +124,19 @@ def test_without_a_key_nothing_is_dropped():
     dropping, whole = (MLP(4, (8, 8), 3, key=KEY, dropout=p) for p in (0.5, 0.0))
     np.testing.assert_array_equal(dropping(jnp.ones(4)), whole(jnp.ones(4)))
     assert not jnp.array_equal(dropping(jnp.ones(4), KEY), whole(jnp.ones(4)))
+
+
+def test_a_shared_latent_gives_what_the_concatenation_gives_and_is_multiplied_once():
+    z, actions = jax.random.normal(KEY, (32,)), jax.random.normal(KEY, (50, 3))
+    network = Ensemble(lambda k: MLP(35, (16,), 2, key=k), 4, key=KEY)
+
+    def outputs(z, actions):
+        return jax.vmap(lambda a: network(join(z, a)))(actions)
+
+    plain, shared = (jax.jit(outputs).lower(start, actions).compile() for start in (z, Shared(z)))
+    np.testing.assert_allclose(shared(Shared(z), actions), plain(z, actions), rtol=1e-5, atol=1e-6)
+    saved = plain.cost_analysis()["flops"] - shared.cost_analysis()["flops"]
+    assert saved == pytest.approx(2 * 49 * 4 * 32 * 16, rel=0.05)
 
 
 def test_dropout_acts_on_the_first_layer_only():

@@ -11,7 +11,6 @@ from cdred.planning.mppi import MPPI, PlanState
 
 KEY = jax.random.key(0)
 H, A = 3, 2
-Z = jnp.zeros(4)
 GREEDY, EXPLORE = jnp.array(False), jnp.array(True)
 TARGET = jnp.array([[0.5, -0.3], [-0.7, 0.0], [0.2, 0.9]])
 
@@ -34,11 +33,11 @@ def make(**changes):
 def plan(mppi, value, *, proposals=None, key=KEY, explore=GREEDY, state=None):
     proposals = jnp.zeros((mppi.num_pi_trajs, H, A)) if proposals is None else proposals
     state = PlanState.create(H, A) if state is None else state
-    return jax.jit(lambda p, k, e, s: mppi.plan(Z, s, p, value, k, e))(proposals, key, explore, state)
+    return jax.jit(lambda p, k, e, s: mppi.plan(s, p, value, k, e))(proposals, key, explore, state)
 
 
 def towards(target):
-    return lambda z, actions: -10 * jnp.sum((actions - target) ** 2) + 0 * jnp.sum(z)
+    return lambda actions: -10 * jnp.sum((actions - target) ** 2)
 
 
 @pytest.mark.parametrize("target", [TARGET, jnp.zeros((H, A)), jnp.ones((H, A)), jnp.full((H, A), -1.0)])
@@ -59,22 +58,13 @@ def test_more_iterations_come_closer():
     assert errors[1] < 0.3 * errors[0]
 
 
-def test_the_latent_reaches_the_value():
-    def first_action(z):
-        state, proposals = PlanState.create(H, A), jnp.zeros((8, H, A))
-        return make().plan(z, state, proposals, lambda z, a: towards(z[0])(z, a), KEY, GREEDY)[0]
-
-    actions = jax.jit(jax.vmap(first_action))(jnp.array([[-0.6] * 4, [0.6] * 4]))
-    np.testing.assert_allclose(actions, [[-0.6] * A, [0.6] * A], atol=0.15)
-
-
 @jax.jit
 @partial(jax.vmap, in_axes=(0, None, None))
 def plan_below(key, border, bad):
-    def value(_, actions):
+    def value(actions):
         return jnp.where(actions[0, 0] > border, bad, -10 * (actions[0, 0] - 1.0) ** 2 - 1.0)
 
-    return make(num_samples=48).plan(Z, PlanState.create(H, A), jnp.full((8, H, A), -0.9), value, key, GREEDY)
+    return make(num_samples=48).plan(PlanState.create(H, A), jnp.full((8, H, A), -0.9), value, key, GREEDY)
 
 
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, -jnp.inf])
@@ -92,7 +82,7 @@ def test_a_proposal_better_than_all_samples_is_taken_exactly():
     proposals = jax.random.uniform(KEY, (8, H, A), minval=-1.0)
     best = proposals[3]
     action, state = plan(
-        make(), lambda _, a: jnp.where(jnp.abs(a - best).max() < 1e-6, 1e4, -jnp.sum(a**2)), proposals=proposals
+        make(), lambda a: jnp.where(jnp.abs(a - best).max() < 1e-6, 1e4, -jnp.sum(a**2)), proposals=proposals
     )
     np.testing.assert_array_equal(action, best[0])
     np.testing.assert_allclose(state.mean, best, rtol=1e-5)
@@ -109,7 +99,7 @@ def test_without_exploration_a_key_decides_the_action():
 @partial(jax.vmap, in_axes=(0, None, None))
 def act(key, explore, target):
     mppi, state = make(min_std=0.1, explore_min_std=0.1), PlanState.create(H, A)
-    return mppi.plan(Z, state, jnp.zeros((8, H, A)), towards(target), key, explore)[0]
+    return mppi.plan(state, jnp.zeros((8, H, A)), towards(target), key, explore)[0]
 
 
 def test_exploration_adds_the_plans_own_noise():
@@ -144,7 +134,7 @@ def test_a_plan_is_shifted_by_one_decision():
 def test_planning_starts_from_the_last_plan_shifted():
     mppi = make(iterations=1, min_std=1e-6, max_std=1e-6, explore_min_std=1e-6)
     state = PlanState(TARGET)
-    _, planned = plan(mppi, lambda _, a: jnp.where(jnp.all(a == 0), -1e9, -jnp.sum(a**2)), state=state)
+    _, planned = plan(mppi, lambda a: jnp.where(jnp.all(a == 0), -1e9, -jnp.sum(a**2)), state=state)
     np.testing.assert_allclose(planned.mean, state.shifted().mean, atol=1e-4)
 
 
@@ -163,3 +153,15 @@ def test_elites_are_weighted_by_their_value():
     np.testing.assert_allclose(logits, [0.0, -0.5, -1.0])
     assert mean[0, 0] == pytest.approx(weight @ ranked, rel=1e-5)
     assert std[0, 0] == pytest.approx(np.sqrt(weight @ (ranked - weight @ ranked) ** 2), rel=1e-5)
+
+
+@pytest.mark.parametrize("explore", [GREEDY, EXPLORE])
+def test_where_no_sequence_has_a_finite_value_the_action_is_no_number(explore):
+    """Trap 4: the first candidate must not pass for a plan."""
+    mppi = make(iterations=2, num_samples=64)
+    for bad in (jnp.nan, jnp.inf, -jnp.inf):
+        action, _ = plan(mppi, lambda actions, bad=bad: bad + 0.0 * actions.sum(), explore=explore)
+        assert not jnp.isfinite(action).any()
+    # One that has is a plan.
+    action, _ = plan(mppi, lambda actions: jnp.where((actions == 0).all(), 1.0, jnp.nan))
+    np.testing.assert_array_equal(action, 0.0)

@@ -38,11 +38,26 @@ def test_resuming_drops_what_will_be_told_again(tmp_path: Path, resume_step: int
         first.log(step, {}, "train")
     first.close()
     path.write_text(path.read_text() + '{"step": 4, "ki')  # a kill in the middle of a line
+    before = path.read_bytes()
     second = JsonLines(path, resume_step)
+    assert path.read_bytes() == before
     second.log(9, {}, "train")
     second.close()
     assert [line["step"] for line in read_lines(path)] == [*kept, 9]
     assert [item.name for item in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_what_follows_the_last_save_at_its_own_step_is_told_once(tmp_path: Path) -> None:
+    """The last evaluation is logged at the step of the last checkpoint, and made again if the run is killed then."""
+    path = tmp_path / "metrics.jsonl"
+    first = JsonLines(path)
+    for step, kind in ((1, "eval"), (2, "train"), (2, "eval")):
+        first.log(step, {}, kind)
+    first.close()
+    second = JsonLines(path, 2, again="eval")
+    second.log(2, {}, "eval")
+    second.close()
+    assert [(line["step"], line["kind"]) for line in read_lines(path)] == [(1, "eval"), (2, "train"), (2, "eval")]
 
 
 class Recorder:

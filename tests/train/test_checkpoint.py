@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from faults import faults
 
 from cdred.errors import UserError
 from cdred.train import checkpoint
@@ -78,7 +79,7 @@ def test_names_are_readable_paths(tmp_path: Path) -> None:
     assert index["step"] == 1
 
 
-@pytest.mark.parametrize("stage", ["_flush", "save_file"])
+@pytest.mark.parametrize("stage", ["_put", "_publish", "flush"])
 def test_a_killed_save_leaves_the_previous_one_latest(tmp_path: Path, monkeypatch, stage: str) -> None:
     first = checkpoint.save(tmp_path, 1, make_state(1), {})
 
@@ -140,9 +141,81 @@ def test_damage_is_told(tmp_path: Path) -> None:
     arrays.write_bytes(arrays.read_bytes()[:-5])
     with pytest.raises(UserError, match=r"state.safetensors is damaged"):
         checkpoint.load(folder, like)
-    index.write_text(index.read_text().replace('"format": 1', '"format": 99'))
-    with pytest.raises(UserError, match="format 99, this cdred reads 1"):
+    index.write_text(index.read_text().replace('"format": 2', '"format": 99'))
+    with pytest.raises(UserError, match="format 99, this cdred reads 2"):
         checkpoint.load(folder, like)
     index.write_text("{")
     with pytest.raises(UserError, match="Remove the folder 000000001"):
         checkpoint.load(folder, like)
+
+
+def attempts(root: Path, since: Path):
+    """The second and third saves of a small run, and a best; each at a folder that holds the one before."""
+    yield lambda: checkpoint.save(root, 2, make_state(2), {}, keep=2, since=since)
+    yield lambda: checkpoint.save_best(root, 2, make_state(2).learner, {}, [2.0])
+
+
+@pytest.mark.parametrize("torn", [False, True])
+@pytest.mark.parametrize("which", [0, 1])
+def test_killed_at_any_change_to_a_file_the_last_good_ones_stand(tmp_path: Path, which: int, torn: bool) -> None:
+    """Every instant of a save: between any two things that it does to the disk, and in the middle of a file."""
+
+    def prepared(root: Path) -> Path:
+        checkpoint.save_best(root, 0, make_state(0).learner, {}, [1.0])
+        checkpoint.save(root, 0, make_state(0), {}, keep=2)
+        return checkpoint.save(root, 1, make_state(1), {}, keep=2)
+
+    counting = tmp_path / "counting"
+    since = prepared(counting)
+    with faults(counting) as counted:
+        list(attempts(counting, since))[which]()
+    assert counted.count > 5
+    for at in range(1, counted.count + 1):
+        root = tmp_path / str(at)
+        since = prepared(root)
+        attempt = list(attempts(root, since))[which]
+        with faults(root, at, torn=torn):
+            attempt()
+        step = int(checkpoint.latest(root).name)
+        assert_same(checkpoint.load(checkpoint.latest(root), make_state(9))[0], make_state(step))
+        kept = checkpoint.best(root)
+        assert_same(checkpoint.load(kept, make_state(9).learner)[0], make_state(int(kept.name[-9:])).learner)
+        attempt()
+        names = [path.name for path in sorted(root.iterdir()) if not path.name.startswith(checkpoint.UNFINISHED)]
+        assert (
+            names
+            == (
+                ["000000001", "000000002", "best-000000000"],
+                ["000000000", "000000001", "best-000000002"],
+            )[which]
+        )
+
+
+def test_full_at_any_file_the_checkpoint_before_stands_alone_and_a_line_says_what_to_do(tmp_path: Path) -> None:
+    first = checkpoint.save(tmp_path, 1, make_state(1), {})
+    with faults(tmp_path, full=True) as counted:
+        checkpoint.save(tmp_path, 2, make_state(2), {}, keep=1, since=first)
+    first = checkpoint.save(tmp_path, 3, make_state(1), {}, keep=1)
+    for at in range(1, counted.count + 1):
+        with faults(tmp_path, at, full=True), pytest.raises(UserError) as told:
+            checkpoint.save(tmp_path, 4, make_state(2), {}, keep=1, since=first)
+        if at < counted.count:  # the last one is the removal of the old checkpoint
+            assert [path.name for path in tmp_path.iterdir()] == [first.name]
+            assert str(told.value).count("\n") == 1
+            for said in (str(tmp_path), "No space left on device", "It takes 0.0 MiB", "MiB are free", "same command"):
+                assert said in str(told.value)
+
+
+def test_the_best_is_the_greatest_score_ever_given(tmp_path: Path) -> None:
+    kept = []
+    for step, score in enumerate(
+        [[0.5, -3.0], [0.5, -4.0], [0.5, -2.0], [float("nan"), 9.0], [1.0, -9.0], [1.0, -9.0]]
+    ):
+        checkpoint.save_best(tmp_path, step, {"x": jnp.full(1, float(step))}, {"note": step}, score)
+        kept.append(int(checkpoint.best(tmp_path).name.removeprefix(checkpoint.BEST)))
+    assert kept == [0, 0, 2, 2, 4, 4]
+    best, meta = checkpoint.load(checkpoint.best(tmp_path), {"x": jnp.zeros(1)})
+    assert (best["x"].tolist(), meta) == ([4.0], {"note": 4, "score": [1.0, -9.0]})
+    assert checkpoint.latest(tmp_path) is None  # a run is not resumed from its best
+    checkpoint.forget_best(tmp_path)
+    assert checkpoint.best(tmp_path) is None

@@ -16,8 +16,8 @@ from cdred.train.demonstrate import (
     level,
     numbered_demos,
     random_level,
-    rollout,
 )
+from cdred.train.rollouts import rollout
 
 
 class Careless(PointExpert):

@@ -4,8 +4,8 @@ import numpy as np
 
 from cdred.envs.grid import EnvGrid, episode_seed
 from cdred.envs.registry import make
-from cdred.train.demonstrate import rollout
 from cdred.train.evaluate import evaluate
+from cdred.train.rollouts import rollout
 
 
 def acting(policy):
@@ -50,11 +50,10 @@ def test_lanes_with_short_episodes_do_not_count_for_more():
     # The first lane dies after a few decisions, the second idles for twenty: two episodes of each are counted.
     rush_and_idle = np.array([[[1.0], [0.0]]], np.float32)
     env = make("probe/dying")
-    rushed = [
-        rollout(env, episode_seed(0, "eval", 0, episode), lambda *_: rush_and_idle[0, 0]).episode_return
-        for episode in range(2)
-    ]
+    rushed = [rollout(env, episode_seed(0, "eval", 0, episode), lambda *_: rush_and_idle[0, 0]) for episode in range(2)]
+    returns, lengths = [one.episode_return for one in rushed], [len(one) for one in rushed]
     with EnvGrid("probe/dying", [0], 2, "eval") as grid:
         result = evaluate(acting(lambda _: rush_and_idle), None, grid, None, 4)
-    assert -10 < min(rushed) <= max(rushed) < 0
-    np.testing.assert_allclose(result.episode_return, [(sum(rushed) - 40) / 4])
+    assert -10 < min(returns) <= max(returns) < 0
+    np.testing.assert_allclose(result.episode_return, [(sum(returns) - 40) / 4])
+    np.testing.assert_allclose(result.episode_length, [(sum(lengths) + 40) / 4])

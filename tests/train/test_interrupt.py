@@ -5,23 +5,17 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 
-import numpy as np
 import pytest
-from runs import arrays
+from runs import arrays, assert_same_arrays, config, curves, stopped_at
 
 import cdred
 from cdred.errors import Interrupted, UserError
+from cdred.track.sinks import JsonLines
 from cdred.train import checkpoint
 from cdred.train.interrupt import SIGNALS, Stop, alone_in
 
 PATIENCE = 300
-
-
-def config(out, **changes):
-    base = replace(cdred.preset("debug"), task="probe/point", demos="3", video=False, out=str(out))
-    return replace(base, **changes)
 
 
 def test_a_signal_is_taken_down_and_the_handlers_are_given_back():
@@ -37,28 +31,37 @@ def test_a_signal_is_taken_down_and_the_handlers_are_given_back():
     assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
-def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, monkeypatch):
-    from cdred.train import loop
+def test_a_stopped_run_goes_on_bit_for_bit(finished, tmp_path):
+    # While the decisions from 140 on are collected: away from every multiple of `checkpoint_every`.
+    with stopped_at(140, "stopped at decision 160 of 200.*goes on"):
+        cdred.train(config(tmp_path / "run"), quiet=True)
+    assert_goes_on_as(finished, tmp_path / "run", 160)
 
-    cdred.train(config(tmp_path / "whole"), quiet=True)
-    whole = loop._collect_and_learn
 
-    def interrupted(run, state, updates):
-        # While the decisions from 140 on are collected: away from every multiple of `checkpoint_every`.
-        if int(state.decisions) == 140:
+@pytest.mark.parametrize(("step", "kind"), [(140, "train"), (100, "eval"), (100, "save"), (200, "train")])
+def test_a_signal_that_comes_after_learning_stops_the_run_at_that_very_decision(
+    finished, tmp_path, monkeypatch, step, kind
+):
+    """While it logs, evaluates, saves; and after the last block, before the evaluation of its end."""
+
+    def log(self, at, metrics, of, whole=JsonLines.log):
+        whole(self, at, metrics, of)
+        if (at, of) == (step, kind):
             os.kill(os.getpid(), signal.SIGTERM)
-        return whole(run, state, updates)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "_collect_and_learn", interrupted)
-        with pytest.raises(Interrupted, match=r"stopped at decision 160 of 200.*goes on"):
+        patch.setattr(JsonLines, "log", log)
+        with pytest.raises(Interrupted, match=f"stopped at decision {step} of 200"):
             cdred.train(config(tmp_path / "run"), quiet=True)
-    assert checkpoint.latest(tmp_path / "run" / "checkpoints").name == "000000160"
-    assert not (tmp_path / "run" / "result.json").exists()
-    cdred.train(config(tmp_path / "run"), quiet=True)
-    one, other = arrays(tmp_path / "whole"), arrays(tmp_path / "run")
-    assert one.keys() == other.keys()
-    assert [name for name in one if not np.array_equal(one[name], other[name], equal_nan=True)] == []
+    assert_goes_on_as(finished, tmp_path / "run", step)
+
+
+def assert_goes_on_as(unbroken, run, decision):
+    assert checkpoint.latest(run / "checkpoints").name == f"{decision:09}"
+    assert not (run / "result.json").exists()
+    cdred.train(config(run), quiet=True)
+    assert_same_arrays(arrays(unbroken), arrays(run))
+    assert curves(unbroken) == curves(run)
 
 
 def test_sigterm_ends_the_command_with_its_code_and_one_line(tmp_path):

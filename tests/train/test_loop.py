@@ -7,25 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from runs import arrays, assert_same_arrays, curves
+from runs import arrays, assert_same_arrays, config, curves, killed_at
 
 import cdred
 from cdred import api
+from cdred.config_file import to_yaml
 from cdred.errors import UserError
-from cdred.train import checkpoint
+from cdred.train import checkpoint, loop
 from cdred.train.loop import crossed
-
-
-def config(out, **changes):
-    base = replace(cdred.preset("debug"), task="probe/point", demos="3", seeds=(0, 1), video=False, out=str(out))
-    return replace(base, **changes)
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    out = tmp_path_factory.mktemp("run") / "run"
-    cdred.train(config(out), quiet=True)
-    return out
 
 
 @pytest.mark.parametrize("workers", ["thread", "process"])
@@ -35,51 +24,31 @@ def test_a_run_is_the_same_whoever_steps_its_environments(finished, tmp_path, wo
     assert curves(finished) == curves(tmp_path / "run")
 
 
-class Killed(Exception):
-    pass
-
-
-def train_until(monkeypatch, decisions, out):
-    """Train, and die when the loop has just collected the decisions up to `decisions`."""
-    with monkeypatch.context() as patch:
-        from cdred.train import loop
-
-        whole = loop._collect_and_learn
-
-        def dying(run, state, updates):
-            if int(state.decisions) >= decisions:
-                raise Killed
-            return whole(run, state, updates)
-
-        patch.setattr(loop, "_collect_and_learn", dying)
-        with pytest.raises(Killed):
-            cdred.train(config(out), quiet=True)
-
-
-@pytest.mark.parametrize("killed_at", [60, 140])
-def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(finished, tmp_path, monkeypatch, killed_at):
-    train_until(monkeypatch, killed_at, tmp_path / "run")
+@pytest.mark.parametrize("decisions", [60, 140])
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(finished, tmp_path, decisions):
+    with killed_at(decisions):
+        cdred.train(config(tmp_path / "run"), quiet=True)
     assert not (tmp_path / "run" / "result.json").exists()
     cdred.train(config(tmp_path / "run"), quiet=True)
     assert_same_arrays(arrays(finished), arrays(tmp_path / "run"))
     assert curves(finished) == curves(tmp_path / "run")
 
 
-def test_a_simulator_is_resumed_in_the_middle_of_an_episode(tmp_path, monkeypatch):
+def test_a_simulator_is_resumed_in_the_middle_of_an_episode(tmp_path):
     changes = {"checkpoint_every": 30, "updates_per_learn": 10, "decisions": 100, "eval_every": 1000}
-    monkeypatch.setattr(__name__ + ".config", lambda out, base=config: base(out, **changes))
-    cdred.train(config(tmp_path / "whole"), quiet=True)
-    train_until(monkeypatch, 50, tmp_path / "broken")
+    cdred.train(config(tmp_path / "whole", **changes), quiet=True)
+    with killed_at(50):
+        cdred.train(config(tmp_path / "broken", **changes), quiet=True)
     assert int(checkpoint.latest(tmp_path / "broken" / "checkpoints").name) % 20 == 10
-    cdred.train(config(tmp_path / "broken"), quiet=True)
+    cdred.train(config(tmp_path / "broken", **changes), quiet=True)
     assert_same_arrays(arrays(tmp_path / "whole"), arrays(tmp_path / "broken"))
 
 
-def test_a_method_that_only_watches_is_resumed_too_and_lives_through_nothing(tmp_path, monkeypatch):
+def test_a_method_that_only_watches_is_resumed_too_and_lives_through_nothing(tmp_path):
     cdred.train(config(tmp_path / "whole", algo="bc"), quiet=True)
-    monkeypatch.setattr(__name__ + ".config", lambda out, base=config: base(out, algo="bc"))
-    train_until(monkeypatch, 140, tmp_path / "broken")
-    cdred.train(config(tmp_path / "broken"), quiet=True)
+    with killed_at(140):
+        cdred.train(config(tmp_path / "broken", algo="bc"), quiet=True)
+    cdred.train(config(tmp_path / "broken", algo="bc"), quiet=True)
     assert_same_arrays(arrays(tmp_path / "whole"), arrays(tmp_path / "broken"))
     assert curves(tmp_path / "whole") == curves(tmp_path / "broken")
     assert {line["kind"] for line in curves(tmp_path / "whole")} == {"levels", "train", "eval"}
@@ -127,6 +96,7 @@ def test_result_says_what_outside_scripts_rely_on(finished):
     assert scores["episodes"] == 2
     for key in ("return", "success", "success_end", "normalized"):
         assert len(scores[key]) == 2
+    assert scores["length"] is None
     span = scores["expert_return"] - scores["random_return"]
     assert scores["normalized"] == pytest.approx([(r - scores["random_return"]) / span for r in scores["return"]])
     assert (finished / "report.png").stat().st_size > 10_000
@@ -146,10 +116,15 @@ def test_a_folder_with_another_run_is_refused_by_the_setting_that_differs(finish
 def test_a_run_that_could_not_start_leaves_its_folder_free(tmp_path):
     with pytest.raises(UserError, match="Did you mean probe/point"):
         cdred.train(config(tmp_path / "run", task="probe/pint"), quiet=True)
-    assert not (tmp_path / "run").exists()
     with pytest.raises(UserError, match=r"missing\.npz"):
         cdred.train(config(tmp_path / "run", demos="missing.npz"), quiet=True)
-    assert api._claim(tmp_path / "run", config(tmp_path / "run")) is None
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_without_a_checkpoint_may_be_begun_again_with_other_settings(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text(to_yaml(config(tmp_path / "run", algo="bc", demos="7")))
+    cdred.train(config(tmp_path / "run", algo="bc", decisions=20, demos="3"), quiet=True)
     assert "demos: '3'" in (tmp_path / "run" / "config.yaml").read_text()
 
 
@@ -199,7 +174,7 @@ def test_several_environments_per_seed_share_the_decisions(tmp_path):
 
 
 def test_demonstrations_may_come_from_a_file(finished, tmp_path):
-    demos = api.demonstrations(config(finished), api._spec("probe/point"), lambda _: None)
+    demos = api.demonstrations(config(finished), api.spec_of("probe/point"), lambda _: None)
     from cdred.data.demos import save_demos
 
     save_demos(demos, tmp_path / "demos.npz")
@@ -218,9 +193,45 @@ def test_bonus_reward_is_read_from_the_saved_targets(finished):
     saved = arrays(finished)
     names = [name for name in saved if name.startswith("learner/reward/targets")]
     assert names
-    fresh = api.make_programs(config(finished), api._spec("probe/point")).init(api.seed_keys((0, 1), api.INIT))
+    fresh = api.make_programs(config(finished), api.spec_of("probe/point")).init(api.seed_keys((0, 1), api.INIT))
     loaded = api._load(finished, None)[1]
     for state in (fresh, loaded):
         leaves = jax.tree.leaves(state.reward.targets)
         assert len(leaves) == len(names)
         assert all(any(np.array_equal(leaf, saved[name]) for name in names) for leaf in leaves)
+
+
+def test_the_best_agents_are_taken_when_asked_for_and_missed_where_there_are_none(finished, tmp_path):
+    best = checkpoint.best(finished / "checkpoints")
+    stored, agent = checkpoint.load_arrays(best), cdred.load(finished, seed=1, best=True)
+    name = next(name for name in stored if name.startswith("learner/reward/targets"))
+    assert any(np.array_equal(leaf, stored[name][1]) for leaf in jax.tree.leaves(agent._learner.reward.targets))
+    assert cdred.evaluate(finished, episodes=1, best=True, say=lambda _: None)["decisions"] == int(best.name[-9:])
+    with pytest.raises(UserError, match="not a run with the best checkpoint of an evaluation"):
+        cdred.load(tmp_path, best=True)
+
+
+def test_signs_of_health_are_logged_beside_every_train_line(finished):
+    lines = {kind: [line for line in curves(finished) if line["kind"] == kind] for kind in ("train", "health")}
+    assert [line["step"] for line in lines["health"]] == [line["step"] for line in lines["train"]]
+    for train, health in zip(lines["train"], lines["health"], strict=True):
+        assert health.keys() == {"step", "kind", "bonus_expert", "critic_scale", "dynamics_error", "reward_gap"}
+        assert all(np.isfinite(health[name]).all() for name in health.keys() - {"kind"})
+        apart = [expert - own for expert, own in zip(train["reward_expert"], train["reward_own"], strict=True)]
+        np.testing.assert_array_equal(np.sign(health["reward_gap"]), np.sign(apart))
+        assert np.abs(health["reward_gap"]).max() <= 1.0
+
+
+def test_demonstrations_are_held_out_for_the_panel_only_when_asked():
+    settings = config("", demos="4")
+    spec = api.spec_of(settings.task)
+    demos = api.demonstrations(settings, spec, lambda _: None)
+    programs = loop.make_programs(settings, spec)
+    rows = lambda store: int((np.asarray(store.time) >= 0).sum())  # noqa: E731
+    learned, held_out = loop._expert_stores(demos, spec, programs, 0)
+    assert held_out is None
+    fewer, one = loop._expert_stores(demos, spec, programs, 1)
+    assert rows(fewer) + rows(one) == rows(learned) == 4 * 21
+    np.testing.assert_array_equal(one.obs[0, :21], demos[3].obs)
+    with pytest.raises(UserError, match="--held-out 4 of 4 demonstrations leaves none"):
+        loop._expert_stores(demos, spec, programs, 4)

@@ -42,7 +42,7 @@ def lived(spec, seeds):
         obs = jax.random.normal(jax.random.key(seed), (STEPS + 1, ENVS, 3))
         action = jax.random.uniform(jax.random.key(seed), (STEPS, ENVS, 2))
         reward, no = jnp.zeros((STEPS, ENVS)), jnp.zeros((STEPS, ENVS), bool)
-        return Replay.init(spec, ENVS, 20, 3).add(Transition(obs[:-1], action, reward, obs[1:], no, no))
+        return Replay.init(spec, ENVS, 20, 3).add(Transition(obs[:-1], action, reward, obs[1:], no, no, no))
 
     return jax.tree.map(lambda *x: jnp.stack(x), *map(one, seeds))
 
@@ -55,7 +55,7 @@ def play(programs, spec, seeds, calls, expert):
         counter = jnp.array(call, jnp.int32)
         fresh = jnp.full((len(seeds), ENVS), call == 0)
         action, plan = programs.act(learner, plan, obs, fresh, seed_keys(seeds, ACT), counter, EXPLORE)
-        learner, metrics = programs.learn(learner, replay, expert, seed_keys(seeds, LEARN), counter)
+        learner, metrics, _ = programs.learn(learner, replay, expert, seed_keys(seeds, LEARN), counter, None)
     return learner, action, metrics
 
 

@@ -1,31 +1,23 @@
 """The loop as one program, against the loop that steps the same simulators from the host."""
 
-from dataclasses import replace
-
 import jax
 import numpy as np
 import pytest
-from runs import arrays, assert_same_arrays, curves
+from runs import arrays, assert_same_arrays, curves, on_device, stopped_at
 
 import cdred
 from cdred import api
-from cdred.errors import Interrupted
+from cdred.envs.faults import SimulatorFailed
 from cdred.track.sinks import JsonLines
 from cdred.train import checkpoint, loop
-from cdred.train.demonstrate import rollout
-
-
-def config(out, task="jaxprobe/point", **changes):
-    learns = {"demos": "3"} if task == "jaxprobe/point" else {"algo": "tdmpc2"}
-    settings = {"seeds": (0, 1), "envs": 2, "decisions": 80, "eval_every": 40, "checkpoint_every": 40, "video": False}
-    base = replace(cdred.preset("debug"), task=task, out=str(out), **learns, **settings)
-    return replace(base, **changes)
+from cdred.train.demonstrate import Level
+from cdred.train.rollouts import rollout
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("run") / "run"
-    cdred.train(config(out), quiet=True)
+    cdred.train(on_device(out), quiet=True)
     return out
 
 
@@ -41,7 +33,7 @@ def assert_lives_the_same(one, other):
 
 
 def test_one_program_does_what_the_hosts_loop_does(finished, tmp_path):
-    cdred.train(config(tmp_path / "host", workers="thread"), quiet=True)
+    cdred.train(on_device(tmp_path / "host", workers="thread"), quiet=True)
     assert_lives_the_same(finished, tmp_path / "host")
     mine, theirs = curves(finished), curves(tmp_path / "host")
     assert [(line["kind"], line["step"]) for line in mine] == [(line["kind"], line["step"]) for line in theirs]
@@ -52,13 +44,18 @@ def test_one_program_does_what_the_hosts_loop_does(finished, tmp_path):
 def test_so_it_does_where_the_world_can_end(tmp_path):
     for name, workers in (("device", "sync"), ("host", "thread")):
         changes = {"workers": workers, "seeds": (0,), "decisions": 120, "eval_every": 1000, "planner": "policy"}
-        cdred.train(config(tmp_path / name, "jaxprobe/dying", **changes), quiet=True)
+        changes |= {"task": "jaxprobe/dying", "algo": "tdmpc2", "decisions_per_update": 2, "updates_per_learn": 10}
+        cdred.train(on_device(tmp_path / name, **changes), quiet=True)
     assert_lives_the_same(tmp_path / "device", tmp_path / "host")
-    assert arrays(tmp_path / "device")["replay/absorbing"].any()
+    learned = arrays(tmp_path / "device")
+    assert learned["replay/absorbing"].any()
+    assert learned["learner/updates"] == 60
+    lengths = [line["episode_length"][0] for line in curves(tmp_path / "device") if line["kind"] == "episode"]
+    assert 0 < min(lengths) < max(lengths) <= 20
 
 
 def test_a_seed_does_not_depend_on_its_company(finished, tmp_path):
-    cdred.train(config(tmp_path / "run", seeds=(7, 1)), quiet=True)
+    cdred.train(on_device(tmp_path / "run", seeds=(7, 1)), quiet=True)
     one, other = arrays(finished), arrays(tmp_path / "run")
     for name in one:
         if name.startswith(("replay/", "learner/", "plan/", "grid/state")):
@@ -68,34 +65,26 @@ def test_a_seed_does_not_depend_on_its_company(finished, tmp_path):
 
 @pytest.mark.slow
 def test_seeds_side_by_side_are_seeds_one_by_one(finished, tmp_path):
-    cdred.train(config(tmp_path / "alone", seeds=(1,)), quiet=True)
+    cdred.train(on_device(tmp_path / "alone", seeds=(1,)), quiet=True)
     beside, alone = arrays(finished), arrays(tmp_path / "alone")
     for name in alone:
         if name.startswith(("replay/", "learner/")):
             np.testing.assert_allclose(beside[name][1], alone[name][0], rtol=1e-4, atol=1e-5, err_msg=name)
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(finished, tmp_path, monkeypatch):
-    whole = loop._collect_and_learn
-
-    def stopped(run, state, updates):
-        # In the middle of an episode, of ten decisions in each of two environments.
-        run.stop.signal = 2 if int(state.decisions) == 40 else run.stop.signal
-        return whole(run, state, updates)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "_collect_and_learn", stopped)
-        with pytest.raises(Interrupted, match="stopped at decision 60 of 80"):
-            cdred.train(config(tmp_path / "run"), quiet=True)
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(finished, tmp_path):
+    # In the middle of an episode, of ten decisions in each of two environments.
+    with stopped_at(40, "stopped at decision 60 of 80"):
+        cdred.train(on_device(tmp_path / "run"), quiet=True)
     assert arrays(tmp_path / "run")["grid/state/length"].tolist() == [[10, 10], [10, 10]]
-    cdred.train(config(tmp_path / "run"), quiet=True)
+    cdred.train(on_device(tmp_path / "run"), quiet=True)
     assert_same_arrays(arrays(finished), arrays(tmp_path / "run"))
     assert curves(finished) == curves(tmp_path / "run")
 
 
 def test_each_program_compiles_once(tmp_path):
-    settings = config(tmp_path)
-    demos = api.demonstrations(settings, api._spec(settings.task), lambda _: None)
+    settings = on_device(tmp_path)
+    demos = api.demonstrations(settings, api.spec_of(settings.task), lambda _: None)
     lines = JsonLines(tmp_path / "metrics.jsonl", -1)
     run = loop.open_run(settings, demos, tmp_path, lines, lambda _: None)
     outcome = loop.train_loop(run)
@@ -105,7 +94,7 @@ def test_each_program_compiles_once(tmp_path):
     assert (run.scanned.acting._cache_size(), run.scanned.idling._cache_size()) == (1, 1)
 
 
-def test_a_world_that_leaves_the_numbers_ends_the_run_before_it_is_saved(tmp_path, monkeypatch):
+def test_a_world_that_only_leaves_the_numbers_ends_the_run_before_it_is_saved(tmp_path, monkeypatch):
     from cdred.envs.jax_probes import JaxPoint
 
     def diverging(self, state, action):
@@ -113,12 +102,13 @@ def test_a_world_that_leaves_the_numbers_ends_the_run_before_it_is_saved(tmp_pat
         return state, decision._replace(reward=jax.numpy.where(state[0] > -2.0, jax.numpy.nan, 0.0))
 
     whole = JaxPoint.step
+    env = JaxPoint()
     monkeypatch.setattr(JaxPoint, "step", diverging)
-    monkeypatch.setattr("cdred.envs.jax_probes.functional", lambda _name: JaxPoint())
-    monkeypatch.setattr(api, "random_level", lambda *_: api.Level(0.0, 0.0, 0.0))
+    monkeypatch.setattr("cdred.envs.jax_probes.functional", lambda _name: env)
+    monkeypatch.setattr(api, "random_level", lambda *_, **__: Level(0.0, 0.0, 0.0))
     monkeypatch.setattr(api, "demonstrations", lambda *_: None)
-    with pytest.raises(FloatingPointError, match="jaxprobe/point"):
-        cdred.train(config(tmp_path / "run", algo="tdmpc2", seeds=(0,)), quiet=True)
+    with pytest.raises(SimulatorFailed, match=r"jaxprobe/point, seed 0, environment 0: .* episodes in a row broke"):
+        cdred.train(on_device(tmp_path / "run", algo="tdmpc2", seeds=(0,)), quiet=True)
     assert checkpoint.latest(tmp_path / "run" / "checkpoints") is None
 
 

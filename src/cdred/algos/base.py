@@ -14,7 +14,10 @@ State = TypeVar("State")
 
 
 class Batch(NamedTuple):
-    """What one update learns from: B segments of each store that the method has a use for."""
+    """What one update learns from: B segments of each store that the method has a use for.
+
+    Nobody learns from `held_out`: it is for early stopping, and for signs of health.
+    """
 
     expert: Segment | None
     own: Segment | None
@@ -52,6 +55,18 @@ class Algorithm(eqx.Module, Generic[State]):
     @abstractmethod
     def update(self, state: State, batch: Batch, key: Key[Array, ""]) -> tuple[State, Metrics]:
         """One gradient step on one batch."""
+
+    def health(self, state: State, batch: Batch, newest: Segment, there: Bool[Array, " N"]) -> Metrics:
+        """Signs of health that need no reward from the environment, as far as the method has them (docs/health.md).
+
+        Args:
+            state: of one seed.
+            batch: drawn as for an update; `held_out`, if any, is not learned from.
+            newest: N of the agent's own segments, those that it has learned least from.
+            there: which of them exist.
+        """
+        del state, batch, newest, there
+        return {}
 
     @abstractmethod
     def act(

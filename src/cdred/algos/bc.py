@@ -52,7 +52,10 @@ class CloneState(eqx.Module):
 
 
 class BC(Algorithm[CloneState]):
-    """Maximum likelihood of the expert's actions, with early stopping. No environment is stepped while it learns.
+    """The expert's actions by least squares, with early stopping. No environment is stepped while it learns.
+
+    Not by likelihood: scripted experts often act at the bounds, where a squashed Gaussian's density has no limit, and
+    its gradient drowns the other actions' (results/peers).
 
     Attributes:
         make_model: builds a fresh world model from a key, of which the clone is a part.
@@ -117,8 +120,8 @@ class BC(Algorithm[CloneState]):
         key: Key[Array, ""],
         explore: Bool[Array, ""],
     ) -> tuple[Float[Array, " A"], PlanState]:
-        policy = state.best(obs)
-        return jnp.where(explore, policy.sample(key)[0], policy.mode), plan
+        del key, explore
+        return state.best(obs).mode, plan
 
 
 def _learned(clone: Clone) -> PyTree:
@@ -126,10 +129,10 @@ def _learned(clone: Clone) -> PyTree:
 
 
 def _loss(learned: PyTree, clone: Clone, segments: Segment | None) -> Float[Array, ""]:
-    """-E log pi(a | h(s)); where the world has ended nobody acts."""
+    """E |a - mode of pi(. | h(s))|^2; where the world has ended nobody acts."""
     assert segments is not None, "BC learns from demonstrations, and is given held-out ones"
     clone = eqx.tree_at(_learned, clone, learned)
-    log_prob = jax.vmap(jax.vmap(lambda obs, action: clone(obs).log_prob(action)))
+    distance = jax.vmap(jax.vmap(lambda obs, action: jnp.sum((clone(obs).mode - action) ** 2)))
     acting = ~segments.absorbing[:, :-1]
-    total = jnp.sum(jnp.where(acting, log_prob(segments.obs[:, :-1], segments.action), 0.0))
-    return -total / jnp.sum(acting.astype(jnp.float32))
+    total = jnp.sum(jnp.where(acting, distance(segments.obs[:, :-1], segments.action), 0.0))
+    return total / jnp.sum(acting.astype(jnp.float32))

@@ -27,7 +27,8 @@ def coupled_scores(reward: CoupledRND, x: Float[Array, "N H in"], key: Key[Array
     x is cut off beforehand: the density estimates follow the latent space and do not shape it.
     """
     stores = jax.lax.stop_gradient(x).reshape(2, -1, x.shape[-1])
-    embeddings = jax.lax.stop_gradient(jax.vmap(jax.vmap(reward.targets))(stores))
+    with jax.named_scope("targets"):
+        embeddings = jax.lax.stop_gradient(jax.vmap(jax.vmap(reward.targets))(stores))
     drawn = jax.random.randint(key, stores.shape[:2], 0, len(reward.targets))
     fitted, predictions = _predictions(reward, stores)
     distilled = jax.vmap(jax.vmap(distillation_loss))(fitted, embeddings, drawn)
@@ -35,6 +36,7 @@ def coupled_scores(reward: CoupledRND, x: Float[Array, "N H in"], key: Key[Array
     return Scores(distilled.reshape(x.shape[:2]), r.reshape(x.shape[:2]))
 
 
+@jax.named_scope("predictors")
 def _predictions(reward: CoupledRND, stores: Float[Array, "2 n in"]) -> tuple[Float[Array, "2 n e"], Array]:
     """What the loss fits, each store by its own predictor, and what the reward reads, `[2, n, 2, e]` without gradient.
 

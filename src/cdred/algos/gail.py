@@ -34,5 +34,5 @@ def adversarial_scores(
     """The discriminator's cross-entropy and penalty, and its logits; it follows the latents and does not shape them."""
     x = jax.lax.stop_gradient(x)
     logits = jax.vmap(jax.vmap(reward))(x)
-    loss = adversarial_loss(logits) + penalty * gradient_penalty(reward, x, key)
+    loss = adversarial_loss(logits) + penalty * gradient_penalty(jax.vmap(reward), x, key)
     return Scores(loss, jax.lax.stop_gradient(logits))

@@ -46,7 +46,8 @@ def inverse_q(
     each = jnp.mean(iq_loss(residual, v - following, alpha), axis=-1)
     # Without weight no gradient is computed for it.
     if gradient_penalty:
-        each += gradient_penalty * losses.gradient_penalty(partial(_values_at, model), lived.inputs, penalty_key)
+        values = partial(model.values_of_each, model.critics)
+        each += gradient_penalty * losses.gradient_penalty(values, lived.inputs, penalty_key, len(model.critics))
     return Objective(
         losses.discounted_over_time(each, discount_time),
         jnp.zeros(()),
@@ -68,8 +69,3 @@ def iq_loss(residual: Float[Array, "N H num"], drift: Float[Array, "N H num"], a
     """
     expert = jnp.where(jnp.arange(len(residual)) < len(residual) // 2, 2.0, 0.0)[:, None, None]
     return -expert * residual + drift + residual**2 / (4.0 * alpha)
-
-
-def _values_at(model: ActorCritic, x: Float[Array, " in"]) -> Float[Array, " num"]:
-    """Q of each critic at x = (z, a)."""
-    return model.values(model.critics, *jnp.split(x, [model.absorbing.shape[0]]))

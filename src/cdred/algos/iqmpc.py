@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Key
 from cdred.algos.inverse_q import inverse_q
 from cdred.algos.objective import Lived, Objective
 from cdred.algos.world_model_agent import LearnerState, WorldModelAgent, mean_value
+from cdred.nn.layers import Shared
 
 
 class IQMPC(WorldModelAgent):
@@ -37,7 +38,11 @@ class IQMPC(WorldModelAgent):
         )
 
     def imagined_reward(
-        self, state: LearnerState, z: Float[Array, " Z"], action: Float[Array, " A"], following: Float[Array, " Z"]
+        self,
+        state: LearnerState,
+        z: Float[Array, " Z"] | Shared,
+        action: Float[Array, " A"],
+        following: Float[Array, " Z"],
     ) -> Float[Array, ""]:
         """r = Q(z, a) - gamma V(z'), the mean over critics, the prior at its mode."""
         model = state.model

@@ -18,7 +18,8 @@ from cdred.nn.layers import Ensemble
 
 def discounted_over_time(loss: Float[Array, "N T"], rate: float) -> Float[Array, ""]:
     """sum_t rate^t mean_n loss[n, t]."""
-    return jnp.dot(jnp.mean(loss, axis=0), rate ** jnp.arange(loss.shape[1], dtype=jnp.float32))
+    weights = rate ** jnp.arange(loss.shape[1], dtype=jnp.float32)
+    return jnp.dot(jnp.mean(loss, axis=0), weights, precision="highest")
 
 
 def dynamics_loss(latents: Float[Array, "N H Z"], encoded: Float[Array, "N H Z"], rate: float) -> Float[Array, ""]:
@@ -62,6 +63,7 @@ def termination_loss(
     return discounted_over_time(optax.sigmoid_binary_cross_entropy(logits, over.astype(jnp.float32)), rate)
 
 
+@jax.named_scope("critics")
 def critic_loss(
     model: ActorCritic,
     latents: Float[Array, "N H Z"],
@@ -129,21 +131,26 @@ def imitation_loss(
 
 
 def gradient_penalty(
-    value: Callable[[Float[Array, " in"]], Float[Array, "..."]], x: Float[Array, "N H in"], key: Key[Array, ""]
+    values: Callable[[Float[Array, "num in"]], Float[Array, " num"]],
+    x: Float[Array, "N H in"],
+    key: Key[Array, ""],
+    num: int = 1,
 ) -> Float[Array, "N H"]:
     """(|d value / dx| - 1)^2 at random points between the expert's x and own ones (arXiv 1704.00028).
 
     Args:
-        value: of one x; the mean over its components, if it has any.
+        values: what each of `num` functions makes of a row of its own. Their slopes at one x are then one gradient:
+            `jax.jacrev` of all at one row would go back through each of them for each of them.
         x: of both stores, the expert's half first. Each of a pair is charged the same.
         key: where between them.
+        num: how many functions; their penalties' mean is charged.
     """
     expert, own = jnp.split(jax.lax.stop_gradient(x), 2)
     between = own + jax.random.uniform(key, (*own.shape[:2], 1)) * (expert - own)
 
     def penalty(x):
-        slope = jnp.sqrt(jnp.sum(jax.jacrev(value)(x) ** 2, axis=-1) + 1e-12)
-        return jnp.mean((slope - 1.0) ** 2)
+        slopes = jax.grad(lambda rows: jnp.sum(values(rows)))(jnp.tile(x, (num, 1)))
+        return jnp.mean((jnp.sqrt(jnp.sum(slopes**2, axis=-1) + 1e-12) - 1.0) ** 2)
 
     return jnp.tile(jax.vmap(jax.vmap(penalty))(between), (2, 1))
 

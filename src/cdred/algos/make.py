@@ -18,7 +18,7 @@ from cdred.algos.reward_sac import RewardSAC
 from cdred.algos.sac_agent import SACAgent
 from cdred.algos.tdmpc2 import TDMPC2
 from cdred.algos.world_model_agent import Trainable, WorldModelAgent
-from cdred.config import ON_OBSERVATIONS, ModelConfig, OptimConfig, RunConfig, discount, total_decisions
+from cdred.config import ON_OBSERVATIONS, OptimConfig, RunConfig, discount, total_updates
 from cdred.models.actor_critic import ObsActorCritic
 from cdred.models.rewards.coupled_rnd import CoupledRND
 from cdred.models.rewards.discriminator import Discriminator
@@ -35,10 +35,10 @@ MANY_ACTIONS, EXTRA_ITERATIONS = 20, 2
 
 def make_algorithm(config: RunConfig, spec: EnvSpec) -> Algorithm:
     """The method that `config` asks for, sized for the task."""
-    step_size = annealed(config.optim.learning_rate, config.optim.anneal, total_decisions(config))
+    step_size = annealed(config.optim.learning_rate, config.optim.anneal, total_updates(config))
     if config.algo == "bc":
         optimiser = optax.chain(optax.clip_by_global_norm(config.optim.grad_clip), optax.adam(step_size))
-        return BC(partial(_world_model, config.model, spec, None), optimiser, config.mppi.horizon, spec.action_dim)
+        return BC(partial(_world_model, config, spec, None), optimiser, config.mppi.horizon, spec.action_dim)
     if config.algo in ON_OBSERVATIONS:
         return _sac_agent(config, spec, step_size)
     return _world_model_agent(config, spec, step_size)
@@ -48,11 +48,13 @@ def _world_model_agent(config: RunConfig, spec: EnvSpec, step_size: optax.Schedu
     optim, input_dim = config.optim, config.model.latent_dim + spec.action_dim
     two_hot = None if config.algo == "iqmpc" else TwoHot(config.model.num_bins)
     settings = {
-        "make_model": partial(_world_model, config.model, spec, two_hot),
+        "make_model": partial(_world_model, config, spec, two_hot),
         "planner": _mppi(config, spec.action_dim),
         "model_optimiser": _model_optimiser(optim, step_size),
         "policy_optimiser": _policy_optimiser(optim, step_size),
         "plan_actions": config.planner == "mppi",
+        # Without demonstrations nothing says that the prior is better than a plan.
+        "prior_coef": 0.0 if config.algo == "tdmpc2" else config.mppi.prior_coef,
         "action_dim": spec.action_dim,
         "discount": discount(spec.episode_length, optim.least_discount),
         "discount_time": optim.discount_time,
@@ -68,7 +70,7 @@ def _world_model_agent(config: RunConfig, spec: EnvSpec, step_size: optax.Schedu
         # Its critics have no reward to wait for.
         return IQMPC(**settings, make_reward=None, warmup_updates=0, **asdict(config.iqmpc))
     if config.algo == "tdmpc2":
-        make_reward = partial(_supervised, config.model, input_dim)
+        make_reward = partial(_supervised, config, input_dim)
         return TDMPC2(**settings, make_reward=make_reward, warmup_updates=0)
     settings["warmup_updates"] = config.reward.warmup_updates
     if config.algo == "gail":
@@ -83,7 +85,7 @@ def _sac_agent(config: RunConfig, spec: EnvSpec, step_size: optax.Schedule) -> S
     clip = optax.clip_by_global_norm(optim.grad_clip)
     two_hot = None if config.algo == "iqlearn-sac" else TwoHot(config.model.num_bins)
     settings = {
-        "make_model": partial(_obs_actor_critic, config.model, spec, two_hot),
+        "make_model": partial(_obs_actor_critic, config, spec, two_hot),
         "judges_optimiser": optax.chain(clip, optax.adam(step_size)),
         "policy_optimiser": _policy_optimiser(optim, step_size),
         "horizon": config.mppi.horizon,
@@ -104,42 +106,54 @@ def _sac_agent(config: RunConfig, spec: EnvSpec, step_size: optax.Schedule) -> S
     return RewardSAC(**settings, warmup_updates=config.reward.warmup_updates)
 
 
-def _obs_actor_critic(config: ModelConfig, spec: EnvSpec, two_hot: TwoHot | None, *, key) -> ObsActorCritic:
+def _obs_actor_critic(config: RunConfig, spec: EnvSpec, two_hot: TwoHot | None, *, key) -> ObsActorCritic:
+    model = config.model
     return ObsActorCritic.create(
         prod(spec.obs_shape),
         spec.action_dim,
-        widths=config.widths,
-        num_critics=config.num_critics,
+        widths=model.widths,
+        num_critics=model.num_critics,
         two_hot=two_hot,
         terminates=spec.terminates,
-        standardise=config.standardise,
+        standardise=model.standardise,
+        precision=config.precision.model,
         key=key,
     )
 
 
-def _world_model(config: ModelConfig, spec: EnvSpec, two_hot: TwoHot | None, *, key) -> WorldModel:
+def _world_model(config: RunConfig, spec: EnvSpec, two_hot: TwoHot | None, *, key) -> WorldModel:
+    model = config.model
     return WorldModel.create(
         prod(spec.obs_shape),
         spec.action_dim,
-        latent_dim=config.latent_dim,
-        simnorm_dim=config.simnorm_dim,
-        encoder_widths=config.encoder_widths,
-        widths=config.widths,
-        num_critics=config.num_critics,
-        dropout=config.dropout,
+        latent_dim=model.latent_dim,
+        simnorm_dim=model.simnorm_dim,
+        encoder_widths=model.encoder_widths,
+        widths=model.widths,
+        num_critics=model.num_critics,
+        dropout=model.dropout,
         two_hot=two_hot,
         terminates=spec.terminates,
-        standardise=config.standardise,
+        standardise=model.standardise,
+        precision=config.precision.model,
         key=key,
     )
 
 
-def _supervised(config: ModelConfig, input_dim: int, *, key) -> SupervisedReward:
-    return SupervisedReward.create(input_dim, widths=config.widths, two_hot=TwoHot(config.num_bins), key=key)
+def _supervised(config: RunConfig, input_dim: int, *, key) -> SupervisedReward:
+    return SupervisedReward.create(
+        input_dim,
+        widths=config.model.widths,
+        two_hot=TwoHot(config.model.num_bins),
+        precision=config.precision.reward,
+        key=key,
+    )
 
 
 def _discriminator(config: RunConfig, input_dim: int, *, key) -> Discriminator:
-    return Discriminator.create(input_dim, widths=config.reward.predictor_widths, key=key)
+    return Discriminator.create(
+        input_dim, widths=config.reward.predictor_widths, precision=config.precision.reward, key=key
+    )
 
 
 def _expert_support(config: RunConfig, input_dim: int, *, key) -> ExpertSupport:
@@ -150,6 +164,7 @@ def _expert_support(config: RunConfig, input_dim: int, *, key) -> ExpertSupport:
         predictor_widths=nets.predictor_widths,
         embedding_dim=nets.embedding_dim,
         sigma=config.red.sigma,
+        precision=config.precision.reward,
         key=key,
     )
 
@@ -170,6 +185,7 @@ def _coupled_rnd(config: RunConfig, input_dim: int, *, key) -> CoupledRND:
         count_reduction=reward.count_reduction,
         variance_floor=reward.variance_floor,
         average_rate=reward.average_rate,
+        precision=config.precision.reward,
         key=key,
     )
 

@@ -4,13 +4,13 @@ from abc import abstractmethod
 from typing import Generic, TypeVar
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from cdred.algos.from_reward import Scores, regress
 from cdred.algos.objective import Lived, Objective
 from cdred.algos.world_model_agent import LearnerState, WorldModelAgent
 from cdred.models.rewards.base import RewardModel
+from cdred.nn.layers import Shared, join
 
 Reward = TypeVar("Reward", bound=RewardModel)
 
@@ -40,7 +40,11 @@ class RewardAgent(WorldModelAgent, Generic[Reward]):
         )
 
     def imagined_reward(
-        self, state: LearnerState, z: Float[Array, " Z"], action: Float[Array, " A"], following: Float[Array, " Z"]
+        self,
+        state: LearnerState,
+        z: Float[Array, " Z"] | Shared,
+        action: Float[Array, " A"],
+        following: Float[Array, " Z"],
     ) -> Float[Array, ""]:
         del following
-        return state.reward(jnp.concatenate([z, action]))
+        return state.reward(join(z, action))

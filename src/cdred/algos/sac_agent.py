@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from cdred.algos import losses
 from cdred.algos.base import Algorithm, Batch, Metrics
+from cdred.algos.health import signs
 from cdred.algos.objective import Lived, Objective, encode, joined, mean_rewards
 from cdred.models.actor_critic import ObsActorCritic
 from cdred.models.rewards.base import RewardModel
@@ -151,6 +152,10 @@ class SACAgent(Algorithm[SACState]):
         new = (optax.apply_updates(state.model.policy, updates), opt)
         state = eqx.tree_at(lambda s: (s.model.policy, s.policy_opt), state, new)
         return state, metrics | {"policy_grad_norm": optax.tree.norm(grads)}
+
+    def health(self, state: SACState, batch: Batch, newest: Segment, there: Bool[Array, " N"]) -> Metrics:
+        del newest, there  # without dynamics there is nothing to predict
+        return signs(state.model, state.reward, batch)
 
     def _learning(self, state: SACState) -> Float[Array, ""]:
         """0 while the reward model warms up, then 1."""

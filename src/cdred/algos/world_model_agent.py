@@ -16,12 +16,13 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from cdred.algos import losses
 from cdred.algos.base import Algorithm, Batch, Metrics
+from cdred.algos.health import signs, unexplained
 from cdred.algos.objective import Lived, Objective, encode, joined, mean_rewards
 from cdred.models.rewards.base import RewardModel
 from cdred.models.world_model import WorldModel
-from cdred.nn.layers import Ensemble, ema
+from cdred.nn.layers import Ensemble, Shared, ema
 from cdred.nn.standardise import Standardise
-from cdred.planning.mppi import MPPI, PlanState
+from cdred.planning.mppi import MPPI, PlanState, Return
 from cdred.types import Segment
 
 
@@ -75,6 +76,7 @@ class WorldModelAgent(Algorithm[LearnerState]):
         make_model, make_reward: build fresh networks from a key; no reward model is made if the second is None.
         planner: MPPI's settings; its horizon is also a segment's length.
         plan_actions: plan with MPPI, or act from the prior alone.
+        prior_coef: what a plan pays for leaving the prior's.
         action_dim: components of an action.
         discount: gamma.
     """
@@ -85,6 +87,7 @@ class WorldModelAgent(Algorithm[LearnerState]):
     model_optimiser: optax.GradientTransformation = eqx.field(static=True)
     policy_optimiser: optax.GradientTransformation = eqx.field(static=True)
     plan_actions: bool = eqx.field(static=True)
+    prior_coef: float = eqx.field(static=True)
     action_dim: int = eqx.field(static=True)
     discount: float = eqx.field(static=True)
     discount_time: float = eqx.field(static=True)
@@ -103,7 +106,11 @@ class WorldModelAgent(Algorithm[LearnerState]):
 
     @abstractmethod
     def imagined_reward(
-        self, state: LearnerState, z: Float[Array, " Z"], action: Float[Array, " A"], following: Float[Array, " Z"]
+        self,
+        state: LearnerState,
+        z: Float[Array, " Z"] | Shared,
+        action: Float[Array, " A"],
+        following: Float[Array, " Z"],
     ) -> Float[Array, ""]:
         """The reward of (z, a), after which the model expects the latent `following`."""
 
@@ -135,17 +142,16 @@ class WorldModelAgent(Algorithm[LearnerState]):
         model_key, policy_key = jax.random.split(key)
         state, latents, metrics = self._update_model(state, batch, model_key)
         state, policy_metrics = self._update_policy(state, batch, latents, policy_key)
-        state = eqx.tree_at(
-            lambda s: (s.target_critics, s.updates),
-            state,
-            (ema(state.target_critics, state.model.critics, self.tau), state.updates + 1),
-        )
+        with jax.named_scope("averages"):
+            target_critics = ema(state.target_critics, state.model.critics, self.tau)
+        state = eqx.tree_at(lambda s: (s.target_critics, s.updates), state, (target_critics, state.updates + 1))
         return state, metrics | policy_metrics
 
     def _update_model(self, state, batch, key):
         grads, (latents, metrics) = jax.grad(self.model_loss, has_aux=True)(state.trainable, state, batch, key)
-        updates, opt = self.model_optimiser.update(grads, state.model_opt, state.trainable)
-        state = state.replace_trainable(optax.apply_updates(state.trainable, updates))
+        with jax.named_scope("optimiser"):
+            updates, opt = self.model_optimiser.update(grads, state.model_opt, state.trainable)
+            state = state.replace_trainable(optax.apply_updates(state.trainable, updates))
         state = eqx.tree_at(lambda s: s.model_opt, state, opt)
         if state.reward is not None:
             state = eqx.tree_at(lambda s: s.reward, state, state.reward.settled())
@@ -154,9 +160,11 @@ class WorldModelAgent(Algorithm[LearnerState]):
     def _update_policy(self, state, batch, latents, key):
         grad = jax.grad(self.policy_loss, has_aux=True)
         grads, (values, metrics) = grad(state.model.policy, state, batch, latents, key)
-        updates, opt = self.policy_optimiser.update(grads, state.policy_opt)
+        with jax.named_scope("optimiser"):
+            updates, opt = self.policy_optimiser.update(grads, state.policy_opt)
+            policy = optax.apply_updates(state.model.policy, updates)
         q_scale = ema(state.q_scale, losses.q_range(values[:, :1]), self.tau)
-        new = (optax.apply_updates(state.model.policy, updates), opt, q_scale)
+        new = (policy, opt, q_scale)
         metrics |= {"policy_grad_norm": optax.tree.norm(grads), "q_scale": q_scale}
         return eqx.tree_at(lambda s: (s.model.policy, s.policy_opt, s.q_scale), state, new), metrics
 
@@ -202,6 +210,16 @@ class WorldModelAgent(Algorithm[LearnerState]):
             loss += self.imitation_coef(state.updates) * imitation if self.imitation_coef else 0.0
         return loss, (values, metrics)
 
+    def health(self, state: LearnerState, batch: Batch, newest: Segment, there: Bool[Array, " N"]) -> Metrics:
+        model, own = state.model, batch.own
+        assert own is not None, "a world model is learned from what was lived through"
+        predicted = jax.vmap(_rolled_out, in_axes=(None, 0))(model, newest)[:, -1]
+        actual = jax.vmap(model.encode)(newest.obs[:, -1])
+        seen = jax.vmap(jax.vmap(model.encode))(own.obs).reshape(-1, actual.shape[1])
+        counts = there & ~newest.absorbing[:, -1]
+        error = unexplained(predicted, actual, counts, seen, ~own.absorbing.reshape(-1))
+        return signs(model, state.reward, batch) | {"dynamics_error": error}
+
     def _learning(self, state: LearnerState) -> Float[Array, ""]:
         """0 while the predictors warm up, then 1."""
         return (state.updates >= self.warmup_updates).astype(jnp.float32)
@@ -220,7 +238,7 @@ class WorldModelAgent(Algorithm[LearnerState]):
             policy = state.model.pi(z)
             return jnp.where(explore, policy.sample(pi_key)[0], policy.mode), plan
         proposals = self._propose(state.model, z, pi_key)
-        return self.planner.plan(z, plan, proposals, lambda z, a: self.imagined_return(state, z, a), plan_key, explore)
+        return self.planner.plan(plan, proposals, self.worth(state, z), plan_key, explore)
 
     def _propose(self, model: WorldModel, z: Float[Array, " Z"], key: Key[Array, ""]) -> Float[Array, "P H A"]:
         """Action sequences of the policy prior from z."""
@@ -234,17 +252,37 @@ class WorldModelAgent(Algorithm[LearnerState]):
 
         return jax.vmap(one)(jax.random.split(key, self.planner.num_pi_trajs))
 
+    def worth(self, state: LearnerState, z: Float[Array, " Z"]) -> Return:
+        """What the planner maximises from z: the imagined return, less c S sum_h |a_h - mu_h|^2.
+
+        mu is the prior's own plan, its modes along the model. Where few demonstrations reach, reward and critics are
+        guesses, and the best of many guesses is the boldest; the prior has been held to the expert's actions. The
+        Q-scale S gives the weight c the same meaning whatever the reward's scale.
+        """
+        # All sequences begin at the same latent.
+        start = Shared(z)
+        if not self.prior_coef:
+            return lambda actions: self.imagined_return(state, start, actions)
+        modes, latent = [], z
+        for _ in range(self.planner.horizon):
+            modes.append(state.model.pi(latent).mode)
+            latent = state.model.imagine(latent, modes[-1])
+        nominal, weight = jnp.stack(modes), self.prior_coef * state.q_scale
+        return lambda actions: self.imagined_return(state, start, actions) - weight * jnp.sum((actions - nominal) ** 2)
+
     def reward_at(self, state: LearnerState, obs: Float[Array, "*obs"], action: Float[Array, " A"]) -> Float[Array, ""]:
         """The imagined reward of an action at an observation."""
         z = state.model.encode(obs)
         return self.imagined_reward(state, z, action, state.model.imagine(z, action))
 
     def imagined_return(
-        self, state: LearnerState, z: Float[Array, " Z"], actions: Float[Array, "H A"]
+        self, state: LearnerState, z: Float[Array, " Z"] | Shared, actions: Float[Array, "H A"]
     ) -> Float[Array, ""]:
         """sum_{h<H} gamma^h R(z_h, a_h) + gamma^H mean_q Q(z_H, pi(z_H))."""
-        total, latent = jnp.zeros(()), z
-        for h, action in enumerate(actions):
+        first, *others = actions
+        latent = state.model.imagine(z, first)
+        total = self.imagined_reward(state, z, first, latent)
+        for h, action in enumerate(others, 1):
             following = state.model.imagine(latent, action)
             total += self.discount**h * self.imagined_reward(state, latent, action, following)
             latent = following

@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 import tyro
 
 from cdred.cli.train import preset_in
+from cdred.cli.words import understood
 from cdred.config import AlgoName, RunConfig, preset
 
 
@@ -23,12 +24,16 @@ class Compare(RunConfig):
 def main(arguments: list[str]) -> None:
     """Read the settings, train, print the table."""
     start = preset(preset_in(arguments))
-    options = tyro.cli(
-        Compare,
-        args=arguments,
-        default=Compare(**_settings(start)),
-        prog="cdred compare",
-        config=(tyro.conf.FlagConversionOff,),
+    options = understood(
+        lambda words: tyro.cli(
+            Compare,
+            args=words,
+            default=Compare(**_settings(start)),
+            prog="cdred compare",
+            config=(tyro.conf.FlagConversionOff,),
+        ),
+        arguments,
+        "cdred compare",
     )
     from cdred.api import compare  # after parsing: a wrong option should not have to wait for JAX
 

@@ -12,7 +12,9 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from cdred.data.formats import FormatName
+from cdred.cli.words import understood
+from cdred.data.formats import FormatName, require_place
+from cdred.files import refuse_taken
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,10 @@ class List:
 def main(arguments: list[str]) -> None:
     """Do what the sub-verb says."""
     verbs = {"collect": Collect, "convert": Convert, "info": Info, "list": List}
-    options = tyro.extras.subcommand_cli_from_dict(verbs, args=arguments, prog="cdred demos")
+    prog = "cdred demos"
+    options = understood(
+        lambda words: tyro.extras.subcommand_cli_from_dict(verbs, args=words, prog=prog), arguments, prog
+    )
     {Collect: collect, Convert: convert, Info: info, List: list_shipped}[type(options)](options)
 
 
@@ -80,6 +85,7 @@ def collect(options: Collect) -> None:
     from cdred.data.demos import save_demos
     from cdred.train.demonstrate import collect_scripted
 
+    require_place(options.out)
     with Progress() as progress:
         bar = progress.add_task(options.task, total=options.num)
         dataset = collect_scripted(
@@ -96,10 +102,9 @@ def collect(options: Collect) -> None:
 
 def convert(options: Convert) -> None:
     """Read, rename, save, describe what was saved."""
-    from cdred.data.atomic import refuse_taken
     from cdred.data.demos import open_demos, save_demos
 
-    refuse_taken(options.out)
+    require_place(options.out, options.format)
     with _progress(f"reading {options.source}") as told:
         dataset = open_demos(
             options.source,
@@ -120,6 +125,8 @@ def info(options: Info) -> None:
     from cdred.data.demos import inspect_demos
     from cdred.data.describe import draw_actions, facts, lines
 
+    if options.plot:
+        refuse_taken(options.plot)
     with _progress(f"reading {options.path}") as told:
         dataset, unfit = inspect_demos(options.path, options.obs_keys, told)
     found = facts(dataset)

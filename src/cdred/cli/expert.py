@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 from rich.progress import Progress
 
+from cdred.cli.words import understood
 from cdred.config import PresetName, RunConfig, preset
 
 
@@ -34,7 +35,7 @@ class Expert:
 
 def main(arguments: list[str]) -> None:
     """Train, record with progress, describe."""
-    options = tyro.cli(Expert, args=arguments, prog="cdred expert")
+    options = understood(lambda words: tyro.cli(Expert, args=words, prog="cdred expert"), arguments, "cdred expert")
     from cdred.api import make_expert
     from cdred.cli.demos import Info, info
 

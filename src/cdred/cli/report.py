@@ -6,6 +6,10 @@ from typing import Annotated
 
 import tyro
 
+from cdred.cli.words import understood
+from cdred.errors import UserError
+from cdred.files import refuse_no_file
+
 
 @dataclass(frozen=True)
 class ReportOptions:
@@ -19,10 +23,15 @@ class ReportOptions:
 
 def main(arguments: list[str]) -> None:
     """Draw and print."""
-    options = tyro.cli(ReportOptions, args=arguments, prog="cdred report")
+    options = understood(
+        lambda words: tyro.cli(ReportOptions, args=words, prog="cdred report"), arguments, "cdred report"
+    )
+    if not options.runs:
+        raise UserError("give the folders of one or more runs: cdred report RUN ...")
     from cdred.studies.report import write_report
     from cdred.studies.table import markdown_table
 
+    refuse_no_file(options.table)
     for run in options.runs:
         print(f"report: {write_report(run)}")
     finished = [run for run in options.runs if (run / "result.json").exists()]
@@ -30,4 +39,5 @@ def main(arguments: list[str]) -> None:
         table = markdown_table(finished)
         print(table)
         if options.table:
+            options.table.parent.mkdir(parents=True, exist_ok=True)
             options.table.write_text(table + "\n")

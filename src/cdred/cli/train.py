@@ -5,6 +5,7 @@ from typing import cast, get_args
 
 import tyro
 
+from cdred.cli.words import understood
 from cdred.config import PresetName, RunConfig, preset
 from cdred.errors import UserError
 
@@ -20,14 +21,19 @@ def main(arguments: list[str]) -> None:
 
 def parse(arguments: list[str]) -> RunConfig:
     """Settings from command-line words, on top of the preset that they name."""
-    return tyro.cli(
-        RunConfig,
-        args=arguments,
-        default=preset(preset_in(arguments)),
-        prog="cdred train",
-        description="Train an agent from demonstrations. Everything is kept in the run folder; "
-        "the same command again resumes.",
-        config=(tyro.conf.FlagConversionOff,),
+    default = preset(preset_in(arguments))
+    return understood(
+        lambda words: tyro.cli(
+            RunConfig,
+            args=words,
+            default=default,
+            prog="cdred train",
+            description="Train an agent from demonstrations. Everything is kept in the run folder; "
+            "the same command again resumes.",
+            config=(tyro.conf.FlagConversionOff,),
+        ),
+        arguments,
+        "cdred train",
     )
 
 

@@ -2,7 +2,9 @@
 
 import importlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -14,7 +16,35 @@ from cdred.types import Trajectory
 # Called with how many are done and how many there are.
 OnProgress = Callable[[int, int], None]
 
+LONGEST = 500
+
 NO_FINAL_OBSERVATION = "the last action of each episode, because the file has no observation after it"
+
+
+class Damage(UserError):
+    """A file that is not what its beginning or its name says."""
+
+
+@contextmanager
+def damage_told(path: Path, kind: str) -> Iterator[None]:
+    """Whatever goes wrong while the body reads `path` as `kind`, as `Damage`.
+
+    What libraries raise on damaged files has no end: there is hardly a type of exception that they do not.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise Damage(f"{path} cannot be read as {kind}: {brief(error)}; fetch or record it again.") from error
+
+
+def brief(error: Exception) -> str:
+    """The first line of what an exception says, and its type where that belongs to it."""
+    text = (str(error).splitlines() or [""])[0].rstrip(". ")
+    return one_line(
+        text if isinstance(error, OSError) and text else f"{type(error).__name__}: {text}".removesuffix(": ")
+    )
 
 
 def required(arrays: Mapping[str, object], key: str, where: str) -> Any:
@@ -24,8 +54,19 @@ def required(arrays: Mapping[str, object], key: str, where: str) -> Any:
         UserError: there is no such key.
     """
     if key not in arrays:
-        raise UserError(f"{where}: no '{key}' in it (there are: {', '.join(sorted(arrays))}).")
+        raise UserError(f"{where}: no '{key}' in it (there are: {names(arrays)}).")
     return arrays[key]
+
+
+def names(keys: Iterable[str]) -> str:
+    """What a file calls its parts, sorted, for a message."""
+    return one_line(", ".join(sorted(keys)))
+
+
+def one_line(text: object) -> str:
+    """A text out of a file, for a message: of one line and some length, whatever bytes it is made of."""
+    plain = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in str(text))
+    return plain if len(plain) <= LONGEST else f"{plain[:LONGEST]} ..."
 
 
 def as_float32(values: object, key: str, where: str) -> np.ndarray:

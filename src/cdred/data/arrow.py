@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from cdred.data.arrays import optional_module
+from cdred.data.arrays import damage_told, names, optional_module
+from cdred.data.limits import refuse_bomb
 from cdred.errors import UserError
 
 BATCH_ROWS = 2048
@@ -22,11 +23,26 @@ def parquet(path: Path) -> Iterator[Any]:
         UserError: PyArrow is not installed, or the file is damaged where the body reads it.
     """
     module = optional_module("pyarrow.parquet", f"reading {path}")
+    with damage_told(path, "Parquet"), module.ParquetFile(path) as file:
+        stored, rows = path.stat().st_size, file.metadata.num_rows
+        refuse_bomb(row_bytes(file.schema_arrow) * rows, stored, str(path))
+        yield file
+
+
+def row_bytes(fields: Any) -> int:
+    """Least number of bytes that a row takes in memory; of an Arrow schema, or a struct's type."""
+    return sum(_value_bytes(field.type) for field in fields)
+
+
+def _value_bytes(kind: Any) -> int:
+    if str(kind).startswith("struct"):
+        return row_bytes(kind)
+    if str(kind).startswith("fixed_size_list"):
+        return kind.list_size * _value_bytes(kind.value_type)
     try:
-        with module.ParquetFile(path) as file:
-            yield file
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as Parquet: {error}") from error
+        return max(kind.bit_width // 8, 1)
+    except ValueError:
+        return 1
 
 
 def rows_of(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
@@ -109,4 +125,4 @@ def _check_columns(file: Any, columns: Sequence[str] | dict[str, Any], path: Pat
     there = set(file.schema_arrow.names)
     missing = [name for name in columns if name not in there]
     if missing:
-        raise UserError(f"{path}: no column '{missing[0]}' in it (there are: {', '.join(sorted(there))}).")
+        raise UserError(f"{path}: no column '{missing[0]}' in it (there are: {names(there)}).")

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from cdred.data.arrays import OnProgress
+from cdred.data.arrays import OnProgress, damage_told
 from cdred.data.formats import FormatName, format_of, saver
+from cdred.data.limits import refuse_links_out
 from cdred.data.rescale import rescaled
 from cdred.data.validate import validated
 from cdred.errors import UserError
@@ -54,7 +55,12 @@ def read_demos(
         UserError: nothing there, an unknown format, or a file that cannot be read as that format.
     """
     path = Path(source).expanduser()
-    return format_of(path).read(path, obs_keys, on_progress)
+    found = format_of(path)
+    if path.is_dir():
+        refuse_links_out(path)
+    # Each reader names the file and what is wrong with it; this is for what no reader has thought of.
+    with damage_told(path, found.name):
+        return found.read(path, obs_keys, on_progress)
 
 
 def inspect_demos(

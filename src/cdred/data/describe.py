@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from cdred.data.atomic import new_file
 from cdred.errors import UserError
+from cdred.files import new_file
 from cdred.types import DemoDataset
 
 BINS, COLUMNS = 41, 4

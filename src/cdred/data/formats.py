@@ -12,6 +12,7 @@ from cdred.data.minari_format import is_minari, read_minari, save_minari
 from cdred.data.npz import is_npz, read_npz, save_npz
 from cdred.data.robomimic import is_robomimic, read_robomimic
 from cdred.errors import UserError
+from cdred.files import refuse_no_file, refuse_taken
 from cdred.types import DemoDataset
 
 FormatName = Literal["minari", "lerobot", "npz"]
@@ -62,3 +63,14 @@ def format_of(path: Path) -> Format:
 def saver(path: Path, name: FormatName | None) -> Callable[..., None]:
     """What writes the format `name`; None for npz where `path` ends in `.npz`, and Minari elsewhere."""
     return SAVERS[name or ("npz" if path.suffix == ".npz" else "minari")]
+
+
+def require_place(path: Path, name: FormatName | None = None) -> None:
+    """Check, before the work of recording them, that demonstrations can be saved to `path` as `saver` would.
+
+    Raises:
+        UserError: it is taken, or cannot be written to.
+    """
+    refuse_taken(path)
+    if saver(path, name) is SAVERS["npz"]:
+        refuse_no_file(path)

@@ -1,4 +1,8 @@
-"""What the readers of HDF5 files share."""
+"""What the readers of HDF5 files share.
+
+A file may name others: by external links, by arrays whose bytes lie elsewhere, by virtual arrays. None of them is
+followed: what is opened is what was named. Nor is an array read that claims far more than the file can hold.
+"""
 
 import re
 from collections.abc import Callable, Iterator
@@ -8,9 +12,14 @@ from typing import Any
 
 import h5py
 import numpy as np
+from h5py import h5d, h5g, h5l, h5o  # pyright: ignore[reportAttributeAccessIssue]  (compiled, without stubs)
 
-from cdred.data.arrays import as_float32
+from cdred.data.arrays import Damage, as_float32, damage_told, names, one_line
+from cdred.data.limits import refuse_bomb
 from cdred.errors import UserError
+
+# An entry takes more than that in any file: a name, an address, and what it leads to.
+LEAST_BYTES_AN_ENTRY = 16
 
 
 @contextmanager
@@ -18,24 +27,84 @@ def opened(path: Path) -> Iterator[Any]:
     """The `h5py.File` at `path`, to read. (h5py's own types leave open what a key leads to.)
 
     Raises:
-        UserError: it is no HDF5 file, or damaged where the body reads it.
+        UserError: it is no HDF5 file, it leads to other files, it claims more than it can hold, or it is damaged where
+            the body reads it.
     """
-    try:
-        with h5py.File(path, "r") as file:
-            yield file
-    except OSError as error:
-        raise UserError(f"{path} cannot be read as HDF5: {error}") from error
+    with damage_told(path, "HDF5"), h5py.File(path, "r") as file:
+        _refuse_links(file, path)
+        _refuse_arrays(file, path)
+        yield file
 
 
 def holds(path: Path, what: Callable[[Any], bool]) -> bool:
-    """Whether `path` is an HDF5 file of which `what` is true."""
+    """Whether `path` is an HDF5 file of which `what` is true.
+
+    Raises:
+        UserError: it leads to other files.
+    """
     if not path.is_file() or not h5py.is_hdf5(path):
         return False
     try:
-        with h5py.File(path, "r") as file:
+        with damage_told(path, "HDF5"), h5py.File(path, "r") as file:
+            # Before anything is looked up: a link is followed by looking.
+            _refuse_links(file, path)
             return what(file)
-    except OSError:
+    except Damage:
         return False
+
+
+def _refuse_links(file: Any, path: Path) -> None:
+    def leads_out(name: bytes, link: Any) -> bytes | None:
+        return None if link.type in (h5l.TYPE_HARD, h5l.TYPE_SOFT) else name
+
+    name = file.id.links.visit(leads_out, info=True)
+    if name is not None:
+        raise UserError(
+            f"{path}: '{_shown(name)}' is a link to another file, which is not followed: "
+            "put what it leads to into this one."
+        )
+
+
+def _shown(name: bytes) -> str:
+    return one_line(name.decode(errors="replace"))
+
+
+def _refuse_arrays(file: Any, path: Path) -> None:
+    """Refuse arrays whose bytes are in other files, and claims that this one cannot keep.
+
+    Every name counts for itself, also where several lead to one array, because each of them may be read.
+    """
+    stored, declared = path.stat().st_size, 0
+    for before, (name, array) in enumerate(_entries(file.id, ())):
+        if array is not None:
+            _refuse_elsewhere(array, f"{path}: '{_shown(name)}'")
+            declared += array.get_type().get_size() * int(np.prod(array.shape or (0,), dtype=object))
+        refuse_bomb(declared, stored, str(path))
+        if before * LEAST_BYTES_AN_ENTRY > stored:
+            raise UserError(f"{path}: it has more names than {stored:,} bytes can hold; expected each thing once.")
+
+
+def _entries(group: Any, above: tuple[int, ...]) -> Iterator[tuple[bytes, Any]]:
+    """Every name below a group, with its array if it is one; soft links lead to what another name leads to."""
+    here = h5o.get_info(group).addr
+    if here in above:
+        raise ValueError("a group is part of itself")
+    for name in group:
+        # A soft link may lead nowhere, and then nothing can be read through it.
+        if not h5o.exists_by_name(group, name):
+            continue
+        found = h5o.open(group, name)
+        yield name, found if isinstance(found, h5d.DatasetID) else None
+        if isinstance(found, h5g.GroupID):
+            yield from ((name + b"/" + below, one) for below, one in _entries(found, (*above, here)))
+
+
+def _refuse_elsewhere(array: Any, where: str) -> None:
+    plan = array.get_create_plist()
+    virtual = plan.get_layout() == h5d.VIRTUAL
+    sources = [plan.get_virtual_filename(index) for index in range(plan.get_virtual_count())] if virtual else []
+    if plan.get_external_count() or any(source != "." for source in sources):
+        raise UserError(f"{where} has its numbers in another file, which is not opened: put them into this one.")
 
 
 def numbered(group: Any, prefix: str) -> list[tuple[str, Any]]:
@@ -65,8 +134,13 @@ def read(array: h5py.Dataset, key: str, where: str, rows: slice = slice(None)) -
     Raises:
         UserError: they are not numbers.
     """
-    if array.dtype.kind not in "fiu" or array.ndim == 0:
-        return as_float32(array[rows] if array.ndim else array[()], key, where)
+    if array.dtype.kind not in "fiub":
+        # Of nothing: texts and the like are not read to be refused.
+        return as_float32(np.empty(0, array.dtype), key, where)
+    if array.ndim == 0:
+        return as_float32(array[()], key, where)
+    if array.dtype.kind == "b":
+        return as_float32(array[rows], key, where)
     start, stop, _ = rows.indices(len(array))
     found = np.empty((max(stop - start, 0), *array.shape[1:]), np.float32)
     if found.size:
@@ -81,7 +155,7 @@ def read_array(group: Any, key: str, where: str) -> np.ndarray:
         UserError: there is none, it is a group, or it does not hold numbers.
     """
     if key not in group:
-        raise UserError(f"{where}: no '{key}' in it (there are: {', '.join(sorted(group))}).")
+        raise UserError(f"{where}: no '{key}' in it (there are: {names(group)}).")
     found = group[key]
     if not isinstance(found, h5py.Dataset):
         raise UserError(f"{where}: '{key}' is in several parts; only one array can be used: flatten it first.")

@@ -16,14 +16,16 @@ truncated. Actions are in the robot's own units; `cdred.data.rescale` brings the
 """
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from cdred.data.arrays import NO_FINAL_OBSERVATION, OnProgress, no_actions, tracked, without_last_action
+from cdred.data.arrays import NO_FINAL_OBSERVATION, OnProgress, no_actions, one_line, tracked, without_last_action
 from cdred.data.arrow import fill, numbers, parquet, rows_of
+from cdred.data.limits import refuse_bomb, refuse_path_out
 from cdred.data.parts import account, listed, selected
 from cdred.errors import UserError
 from cdred.types import DemoDataset, Trajectory
@@ -84,11 +86,15 @@ def read_lerobot(
         UserError: another version, damaged or missing files, no such feature, PyArrow not installed.
     """
     info = _json(path / INFO)
-    if info.get("codebase_version") not in VERSIONS:
+    version = info.get("codebase_version")
+    if version not in VERSIONS:
         raise UserError(
-            f"{path / INFO}: codebase_version is {info.get('codebase_version')}; known are {', '.join(VERSIONS)}: "
+            f"{path / INFO}: codebase_version is {one_line(version)}; known are {', '.join(VERSIONS)}: "
             "convert it with LeRobot's own scripts."
         )
+    for key in ("data_path", "video_path"):
+        if info.get(key):
+            refuse_path_out(info[key], f"{path / INFO}: '{key}'")
     features = _features(info, path)
     layout = Layout(features, _obs_keys(features, obs_keys, str(path / INFO)), _closing(path))
     files = _places(path, info)
@@ -177,6 +183,10 @@ def _closing(path: Path) -> dict[int, dict[str, Any]]:
 
 def _episodes(file: Path, places: list[Place], layout: Layout) -> list[Trajectory]:
     """The episodes of one data file, each read into the arrays that it keeps."""
+    rows = sum(place.rows.stop - place.rows.start for place in places)
+    width = sum(math.prod(layout.features[key].shape[1:]) for key in {*layout.keys, ACTION} & {*layout.features})
+    # The shapes are those of info.json, which may say anything.
+    refuse_bomb(4 * rows * width, file.stat().st_size, str(file))
     drafts = [_draft(place, layout) for place in places]
     fill(file, [place.rows for place in places], [_targets(one, layout) for one in drafts])
     return [

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 
 from cdred.data.arrays import OnProgress, optional_module, tracked
-from cdred.data.atomic import new_folder, refuse_taken
 from cdred.data.lerobot import ACTION, FINAL, INFO, OURS, REWARD, SEED, SUCCESS, TERMINATED, TRUNCATED
 from cdred.errors import UserError
+from cdred.files import new_folder, refuse_taken
 from cdred.types import DemoDataset, Trajectory
 
 FPS_WHERE_UNKNOWN = 10

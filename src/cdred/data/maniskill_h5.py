@@ -24,7 +24,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from cdred.data.arrays import OnProgress, no_actions, tracked
+from cdred.data.arrays import OnProgress, no_actions, one_line, tracked
 from cdred.data.hdf5 import holds, leaves, numbered, opened, read, read_array
 from cdred.data.parts import account, joined, selected
 from cdred.errors import UserError
@@ -95,7 +95,7 @@ def _offered(parts: dict[str, h5py.Dataset], obs_keys: Sequence[str] | None, whe
         return parts
     obs = {key: part for key, part in parts.items() if not key.startswith("env_states/")}
     if not obs:
-        states = ", ".join(parts) or "none"
+        states = one_line(", ".join(parts) or "none")
         raise UserError(
             f"{where}: no observations in it: {REPLAY}, or name states with --obs-keys (there are: {states})."
         )

@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from cdred.data.arrays import as_float32, optional_module
+from cdred.data.arrays import as_float32, damage_told, optional_module
+from cdred.data.arrow import row_bytes
+from cdred.data.limits import refuse_bomb
 from cdred.data.minari_hdf5 import Stored
 from cdred.errors import UserError
 
@@ -32,7 +34,7 @@ def arrow_episodes(folder: Path, kind: str, space: str) -> list[Callable[[], Sto
     """
     optional_module("pyarrow.dataset", f"{folder} is a Minari dataset in {kind}, and reading it")
     shapes = _shapes(space, f"{folder}, observation_space")
-    found = sorted((entry for entry in folder.iterdir() if entry.name.isdigit()), key=lambda entry: int(entry.name))
+    found = sorted((entry for entry in folder.iterdir() if entry.name.isdecimal()), key=lambda entry: int(entry.name))
     return [lambda entry=entry: _stored(entry, kind, shapes) for entry in found]
 
 
@@ -73,11 +75,15 @@ def _stored(folder: Path, kind: str, shapes: Shapes) -> Stored:
 
 def _table(folder: Path, kind: str) -> Any:
     pyarrow_dataset = optional_module("pyarrow.dataset", f"reading {folder}")
-    try:
+    with damage_told(folder, kind):
         ignored = ["_", ".", "metadata.json"]
-        return pyarrow_dataset.dataset(str(folder), format=kind, ignore_prefixes=ignored).to_table()
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder} cannot be read as {kind}: {error}") from error
+        dataset = pyarrow_dataset.dataset(str(folder), format=kind, ignore_prefixes=ignored)
+        stored = sum(file.stat().st_size for file in folder.iterdir())
+        refuse_bomb(row_bytes(dataset.schema) * dataset.count_rows(), stored, str(folder))
+        table = dataset.to_table()
+        # Arrow takes offsets and lengths at their word, and reads wherever they say.
+        table.validate(full=True)
+        return table
 
 
 def _fields(columns: dict[str, Any], name: str) -> dict[str, Any]:

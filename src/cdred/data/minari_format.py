@@ -19,14 +19,14 @@ from typing import Any
 
 import numpy as np
 
-from cdred.data.arrays import OnProgress, last_flag, no_actions, tracked
-from cdred.data.atomic import new_folder
+from cdred.data.arrays import OnProgress, last_flag, no_actions, one_line, tracked
 from cdred.data.hdf5 import opened
 from cdred.data.minari_arrow import arrow_episodes
 from cdred.data.minari_hdf5 import Stored, hdf5_episodes
 from cdred.data.parts import account, joined, selected
 from cdred.data.rescale import DECLARED
 from cdred.errors import UserError
+from cdred.files import new_folder
 from cdred.types import DemoDataset, Trajectory
 
 DATA_FILE, METADATA_FILE = "main_data.hdf5", "metadata.json"
@@ -74,9 +74,12 @@ def read_minari(
 
 def _metadata(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        metadata = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}") from error
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("cdred", {}), dict):
+        raise UserError(f"{path}: expected a JSON object, and one under 'cdred' if that is there.")
+    return metadata
 
 
 @contextmanager
@@ -88,7 +91,9 @@ def _episodes(folder: Path, metadata: dict[str, Any]) -> Iterator[list[Any]]:
         with opened(folder / DATA_FILE) as file:
             yield hdf5_episodes(file, str(folder / DATA_FILE))
     else:
-        raise UserError(f"{folder / METADATA_FILE}: data_format is '{kind}'; known are hdf5, arrow and parquet.")
+        raise UserError(
+            f"{folder / METADATA_FILE}: data_format is '{one_line(kind)}'; known are hdf5, arrow and parquet."
+        )
 
 
 def _foreign(metadata: dict[str, Any]) -> dict[str, object]:
@@ -140,7 +145,8 @@ def save_minari(dataset: DemoDataset, path: str | Path, on_progress: OnProgress 
     Raises:
         UserError: `path` exists and is not an empty folder.
     """
-    path = Path(path)
+    # Minari appends a relative path to itself.
+    path = Path(path).absolute()
     with new_folder(path) as folder:
         (folder / "data").mkdir()
         _write(dataset, folder / "data", _dataset_id(path.name), on_progress)

@@ -19,17 +19,17 @@ writes.
 
 import json
 import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from cdred.data.arrays import OnProgress, as_bool, as_float32, no_actions, required, tracked
-from cdred.data.atomic import new_file
+from cdred.data.arrays import OnProgress, as_bool, as_float32, brief, no_actions, required, tracked
+from cdred.data.limits import refuse_bomb
 from cdred.data.npy import read_member
 from cdred.data.parts import selected
 from cdred.errors import UserError
+from cdred.files import new_file
 from cdred.types import DemoDataset, Trajectory
 
 PER_DECISION = ("action", "reward", "success")
@@ -66,15 +66,23 @@ def _load(path: Path) -> dict[str, np.ndarray]:
     """The arrays that this format knows of; others stay in the file."""
     try:
         with zipfile.ZipFile(path) as archive:
+            _refuse_bomb(archive, path)
             names = {name.removesuffix(".npy") for name in archive.namelist()}
             required(dict.fromkeys(names), "obs", str(path))
             known = (key for key in (*NUMBERS, *OTHERS) if key in names)
             return {key: read_member(archive, key, as_float32=key in NUMBERS) for key in known}
-    except (ValueError, OSError, EOFError, KeyError, zlib.error, zipfile.BadZipFile) as error:
+    except UserError:
+        raise
+    except Exception as error:  # of which the zip, the compression and the header have many
         raise UserError(
-            f"{path} cannot be read as npz without pickle ({error}): "
+            f"{path} cannot be read as npz without pickle ({brief(error)}): "
             "save plain numeric arrays with np.savez, none of dtype object."
         ) from error
+
+
+def _refuse_bomb(archive: zipfile.ZipFile, path: Path) -> None:
+    """By the sizes in the archive's directory, beyond which nothing is unpacked."""
+    refuse_bomb(sum(member.file_size for member in archive.infolist()), path.stat().st_size, str(path))
 
 
 def _stacked(arrays: dict[str, np.ndarray], where: str) -> list[dict[str, np.ndarray]]:

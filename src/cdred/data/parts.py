@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from cdred.data.arrays import one_line
 from cdred.errors import UserError
 
 
@@ -65,7 +66,7 @@ def is_vector(part: Part) -> bool:
 
 def listed(parts: Mapping[str, Part]) -> str:
     """Names and shapes of the parts, for a message."""
-    return ", ".join(f"{key} {tuple(part.shape[1:])}" for key, part in parts.items()) or "none"
+    return one_line(", ".join(f"{key} {tuple(part.shape[1:])}" for key, part in parts.items()) or "none")
 
 
 def joined(parts: Mapping[str, Part], keys: Sequence[str], read: Callable[[str], np.ndarray], where: str) -> np.ndarray:

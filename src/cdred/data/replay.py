@@ -21,6 +21,9 @@ from jaxtyping import Array, Bool, Float, Float32, Int, Key
 
 from cdred.types import EnvSpec, Segment, Trajectory
 
+# `Replay.time` of a row that holds nothing.
+EMPTY_TIME = -1
+
 
 class Transition(NamedTuple):
     """One decision of every lane (leading axes `[time, E]` in a block).
@@ -32,6 +35,8 @@ class Transition(NamedTuple):
         next_obs: what came of it: the true final observation where the episode ended.
         terminated: whether the world ended.
         done: whether the episode ended, for whatever reason.
+        void: whether the simulator broke, and the episode ended with the decision before. Nothing of a void decision
+            is stored.
     """
 
     obs: Float[Array | np.ndarray, "..."]
@@ -40,6 +45,7 @@ class Transition(NamedTuple):
     next_obs: Float[Array | np.ndarray, "..."]
     terminated: Bool[Array | np.ndarray, "..."]
     done: Bool[Array | np.ndarray, "..."]
+    void: Bool[Array | np.ndarray, "..."]
 
 
 class Replay(eqx.Module):
@@ -65,7 +71,7 @@ class Replay(eqx.Module):
             action=jnp.zeros((lanes, capacity, spec.action_dim), jnp.float32),
             reward=jnp.zeros((lanes, capacity), jnp.float32),
             absorbing=jnp.zeros((lanes, capacity), bool),
-            time=jnp.full((lanes, capacity), -1, jnp.int32),
+            time=jnp.full((lanes, capacity), EMPTY_TIME, jnp.int32),
             head=jnp.zeros(lanes, jnp.int32),
             tail=horizon if spec.terminates else 0,
         )
@@ -78,10 +84,12 @@ class Replay(eqx.Module):
 
         return jax.lax.scan(step, self, block)[0]
 
+    @jax.named_scope("replay")
     def index(self, horizon: int) -> Int[Array, " rows"]:
         """Cumulative count of valid starts over all rows, from which `sample` draws. Costs one pass over the store."""
         return jnp.cumsum(jax.vmap(lambda lane: _valid_starts(lane, horizon))(self).reshape(-1).astype(jnp.int32))
 
+    @jax.named_scope("replay")
     def sample(self, index: Int[Array, " rows"], key: Key[Array, ""], batch: int, horizon: int) -> Segment:
         """`batch` segments of `horizon` transitions, drawn uniformly with replacement from all valid starts.
 
@@ -99,6 +107,19 @@ class Replay(eqx.Module):
             idle = jax.random.uniform(action_key, action.shape, minval=-1.0)
             action = jnp.where(absorbing[:, :-1, None], idle, action)
         return Segment(self.obs[lane, rows], action, self.reward[lane, before], absorbing)
+
+    def newest(self, num: int, horizon: int) -> tuple[Segment, Bool[Array, " N"]]:
+        """The last `num` segments of every lane, N in all, and which of them there are (the others mean nothing)."""
+
+        def of_lane(lane):
+            capacity = lane.time.shape[0]
+            age = (jnp.arange(capacity) - lane.head - 1) % capacity
+            order, start = jax.lax.top_k(jnp.where(_valid_starts(lane, horizon), age, -1), min(num, capacity))
+            rows = (start[:, None] + jnp.arange(horizon + 1)[None]) % capacity
+            before = rows[:, :-1]
+            return Segment(lane.obs[rows], lane.action[before], lane.reward[before], lane.absorbing[rows]), order >= 0
+
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), jax.vmap(of_lane)(self))
 
     def num_segments(self, horizon: int) -> Int[Array, ""]:
         """How many segments of `horizon` transitions there are."""
@@ -139,33 +160,52 @@ def replay_bytes(spec: EnvSpec, lanes: int, capacity: int) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
 
 
+def rows_touched(
+    before: Int[np.ndarray, "..."], after: Int[np.ndarray, "..."], decisions: int, capacity: int, tail: int
+) -> tuple[Int[np.ndarray, "..."], Int[np.ndarray, "..."]]:
+    """Which rows of each lane `decisions` of it may have changed, its head having been `before` and being `after`.
+
+    Returns:
+        The first row of each lane, and how many from there on, around the ring. Every row where the lane may have been
+        written to all around: its head does not tell how often.
+    """
+    # Written from the old head to the new one, the new one included: it holds the next observation, or the -1 that
+    # sets a new episode apart (`_write`).
+    counts = (after - before) % capacity + 1
+    return before, np.full_like(counts, capacity) if decisions * (2 + tail) >= capacity else counts
+
+
 def _write(lane: Replay, transition: Transition) -> Replay:
     """One decision into one lane (all arrays without the lane axis).
 
     The next observation is always written one row on: the next decision overwrites it with the same content, unless
-    the episode ended, in which case it stays as the final row and the head moves past it and the absorbing rows.
+    the episode ended, in which case it stays as the final row and the head moves past it and the absorbing rows. A void
+    decision leaves as the final row what the decision before wrote there, if there was one.
     """
-    capacity = lane.time.shape[0]
-    here, after = lane.head, (lane.head + 1) % capacity
-    time = jnp.maximum(lane.time[here], 0)  # -1 where an episode begins, else what the last decision left
-    ended = transition.terminated & (lane.tail > 0)
-    head = (after + jnp.where(transition.done, 1 + jnp.where(ended, lane.tail, 0), 0)) % capacity
-    times = lane.time.at[here].set(time).at[after].set(time + 1)
-    absorbing = lane.absorbing.at[here].set(False).at[after].set(ended)
-    rewards = lane.reward.at[here].set(transition.reward)
+    capacity, void = lane.time.shape[0], transition.void
+    after = (lane.head + 1) % capacity
+    time = jnp.maximum(lane.time[lane.head], 0)  # -1 where an episode begins, else what the last decision left
+    ended = transition.terminated & (lane.tail > 0) & ~void
+    skipped = jnp.where(transition.done, 1 + jnp.where(ended, lane.tail, 0), 0)
+    head = jnp.where(void, lane.head + jnp.minimum(time, 1), after + skipped) % capacity
+    # What is void is written beyond the end, and so nowhere.
+    here, there = jnp.where(void, capacity, lane.head), jnp.where(void, capacity, after)
+    times = lane.time.at[here].set(time, mode="drop").at[there].set(time + 1, mode="drop")
+    absorbing = lane.absorbing.at[here].set(False, mode="drop").at[there].set(ended, mode="drop")
+    rewards = lane.reward.at[here].set(transition.reward, mode="drop")
     if lane.tail:
         beyond = (after + 1 + jnp.arange(lane.tail)) % capacity
         times = times.at[beyond].set(jnp.where(ended, time + 2 + jnp.arange(lane.tail), times[beyond]))
         absorbing = absorbing.at[beyond].set(ended | absorbing[beyond])
-        rewards = rewards.at[beyond].set(jnp.where(ended, 0.0, rewards[beyond])).at[after].set(0.0)
+        rewards = rewards.at[beyond].set(jnp.where(ended, 0.0, rewards[beyond])).at[there].set(0.0, mode="drop")
     # After an episode's end the head's row is the oldest, and must not be taken for a running episode's.
-    times = jnp.where(transition.done, times.at[head].set(-1), times)
+    times = jnp.where(transition.done | void, times.at[head].set(-1), times)
     return eqx.tree_at(
         lambda r: (r.obs, r.action, r.reward, r.absorbing, r.time, r.head),
         lane,
         (
-            lane.obs.at[here].set(transition.obs).at[after].set(transition.next_obs),
-            lane.action.at[here].set(transition.action),
+            lane.obs.at[here].set(transition.obs, mode="drop").at[there].set(transition.next_obs, mode="drop"),
+            lane.action.at[here].set(transition.action, mode="drop"),
             rewards,
             absorbing,
             times,

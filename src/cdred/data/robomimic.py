@@ -22,7 +22,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from cdred.data.arrays import NO_FINAL_OBSERVATION, OnProgress, no_actions, tracked, without_last_action
+from cdred.data.arrays import NO_FINAL_OBSERVATION, OnProgress, names, no_actions, tracked, without_last_action
 from cdred.data.hdf5 import holds, leaves, numbered, opened, read, read_array
 from cdred.data.parts import account, joined, selected
 from cdred.errors import UserError
@@ -72,7 +72,7 @@ def _env(data: Any, where: str) -> dict[str, object]:
 def _parts(group: Any, key: str, where: str) -> dict[str, h5py.Dataset]:
     if key not in group:
         raise UserError(
-            f"{where}: no '{key}' in it (there are: {', '.join(sorted(group))}); a file with states only needs its "
+            f"{where}: no '{key}' in it (there are: {names(group)}); a file with states only needs its "
             "observations extracted by robomimic's dataset_states_to_obs.py first."
         )
     return leaves(group[key], key)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from cdred.data.arrays import one_line
 from cdred.data.rescale import DECLARED
 from cdred.errors import UserError
 from cdred.types import DemoDataset, EnvSpec, Trajectory
@@ -71,7 +72,9 @@ def _largest(one: Trajectory) -> float:
 
 def _check_task(task: str, source: str, spec: EnvSpec) -> None:
     if task and task != spec.task:
-        raise UserError(f"{source}: its demonstrations are of {task}, not of {spec.task}; give those of {spec.task}.")
+        raise UserError(
+            f"{source}: its demonstrations are of {one_line(task)}, not of {spec.task}; give those of {spec.task}."
+        )
 
 
 def _check_counts(trajectory: Trajectory, where: str) -> None:

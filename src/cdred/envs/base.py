@@ -1,6 +1,5 @@
 """What every simulator looks like from inside: one episode at a time, told by its seed, never reset unasked."""
 
-import math
 from typing import NamedTuple, NoReturn, Protocol
 
 import numpy as np
@@ -8,6 +7,9 @@ from jaxtyping import Float32, UInt8
 
 from cdred.errors import UserError
 from cdred.types import EnvSpec
+
+# A reward beyond it would be infinite where it is stored.
+LARGEST = float(np.finfo(np.float32).max)
 
 
 class Step(NamedTuple):
@@ -48,7 +50,7 @@ class Env(Protocol):
         """Take one decision; components of `action` outside [-1, 1] are clipped.
 
         Raises:
-            FloatingPointError: the simulator returned a non-finite observation or reward.
+            Exception: as `checked`, or whatever the simulator raises.
         """
         ...
 
@@ -69,15 +71,34 @@ def checked(spec: EnvSpec, step: Step) -> Step:
     """`step` itself.
 
     Raises:
-        FloatingPointError: its observation or reward is not finite.
+        FloatingPointError: its observation or reward is not finite as float32.
+        ValueError: its observation has another shape than the spec's, or its success is neither true nor false.
         RuntimeError: it ends a world that by its spec cannot end.
     """
     if step.terminated and not spec.terminates:
         raise RuntimeError(f"{spec.task}: the simulator terminated an episode, though its spec says terminates=False")
-    if not (np.isfinite(step.obs).all() and math.isfinite(step.reward)):
-        what = f"reward {step.reward}" if np.isfinite(step.obs).all() else "an observation that is not finite"
-        raise FloatingPointError(f"{spec.task}: the simulator returned {what}")
+    checked_obs(spec, step.obs)
+    if not abs(step.reward) <= LARGEST:
+        raise FloatingPointError(f"{spec.task}: the simulator returned reward {step.reward}")
+    if step.success not in (0, 1):
+        raise ValueError(f"{spec.task}: the simulator returned success {step.success!r}, neither true nor false")
     return step
+
+
+def checked_obs(spec: EnvSpec, obs: Float32[np.ndarray, "*obs"]) -> Float32[np.ndarray, "*obs"]:
+    """`obs` itself.
+
+    Raises:
+        FloatingPointError: it is not finite.
+        ValueError: it has another shape than the spec's.
+    """
+    if np.shape(obs) != spec.obs_shape:
+        raise ValueError(
+            f"{spec.task}: the simulator returned an observation of shape {np.shape(obs)}, not {spec.obs_shape}"
+        )
+    if not np.isfinite(obs).all():
+        raise FloatingPointError(f"{spec.task}: the simulator returned an observation that is not finite")
+    return obs
 
 
 def no_picture(task: str, cause: Exception) -> NoReturn:

@@ -50,9 +50,9 @@ class Gym:
         self._decisions += 1
         # Our own clock for environments without one; elsewhere Gymnasium's strikes at the same decision.
         late = not terminated and self._decisions >= self.spec.episode_length
-        success = bool(info.get("success", info.get("is_success", False)))
+        success = info.get("success", info.get("is_success", False))
         step = Step(flatten(obs), float(reward), bool(terminated), bool(truncated) or late, success)
-        return checked(self.spec, step)
+        return checked(self.spec, step)._replace(success=bool(success))
 
     def _native(self, action: Float32[np.ndarray, " A"]) -> np.ndarray:
         unit = (np.clip(action, -1.0, 1.0).astype(np.float64) + 1.0) / 2.0

@@ -12,25 +12,34 @@ from typing import Any, NamedTuple, Self
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float32, Int32, UInt8, UInt32
+from jaxtyping import Array, Bool, Float32, Int32, Int64, UInt8, UInt32
 
+from cdred.envs.faults import Strikes, require_some_sound, warned
 from cdred.envs.functional import EnvState, FunctionalEnv
 from cdred.envs.grid import STREAMS, EnvGrid, GridStep, episode_seed, require_actions, require_place
 from cdred.envs.registry import functional
+from cdred.envs.remote.client import STEP_SECONDS
 from cdred.envs.workers import WorkersName
+from cdred.types import Say
 
 # NumPy's SeedSequence: a hash of the words into a pool of four, and of the pool into what it generates.
 INIT_A, MULT_A, INIT_B, MULT_B = 0x43B0D7E5, 0x931E8875, 0x8B51F9DD, 0x58F38DED
 MIX_LEFT, MIX_RIGHT = 0xCA01F9DD, 0x4973F715
 
+NOT_FINITE = "an observation or a reward that is not finite"
+
 
 class GridState(NamedTuple):
-    """Where every environment is; `episode` counts from 0 (-1: none begun), `length` the decisions taken in it."""
+    """Where every environment is; `episode` counts from 0 (-1: none begun), `length` the decisions taken in it.
+
+    `length` is -1 in an episode whose first observation is no number (`obs` is then 0): its first decision is void.
+    """
 
     env: EnvState
     obs: Float32[Array, "S E *obs"]
     episode: Int32[Array, "S E"]
     length: Int32[Array, "S E"]
+    strikes: Strikes
 
 
 class DeviceStep(NamedTuple):
@@ -41,6 +50,12 @@ class DeviceStep(NamedTuple):
     terminated: Bool[Array, "S E"]
     truncated: Bool[Array, "S E"]
     success: Bool[Array, "S E"]
+    void: Bool[Array, "S E"]
+
+    @property
+    def ended(self) -> Bool[Array, "S E"]:
+        """As `GridStep.ended`."""
+        return self.terminated | self.truncated | self.void
 
 
 class Origin(NamedTuple):
@@ -57,19 +72,31 @@ def begin(env: FunctionalEnv, origin: Origin, state: GridState, mask: Bool[Array
     def some(state: GridState) -> GridState:
         episode = state.episode + mask.astype(jnp.int32)
         fresh, obs = jax.vmap(jax.vmap(env.reset))(episode_seeds(origin, episode.astype(jnp.uint32)))
-        begun = GridState(fresh, obs, episode, jnp.zeros_like(state.length))
+        sound = _finite(obs)
+        obs = _where(sound, obs, jnp.zeros_like(obs))
+        begun = GridState(fresh, obs, episode, jnp.where(sound, 0, -1).astype(jnp.int32), state.strikes)
         return jax.tree.map(partial(_where, mask), begun, state)
 
     return jax.lax.cond(jnp.any(mask), some, lambda state: state, state)
 
 
 def advance(env: FunctionalEnv, state: GridState, action: Float32[Array, "S E A"]) -> tuple[GridState, DeviceStep]:
-    """One decision everywhere; components of `action` outside [-1, 1] are clipped."""
+    """One decision everywhere; components of `action` outside [-1, 1] are clipped.
+
+    Void where an observation or the reward is not finite.
+    """
     stepped, decision = jax.vmap(jax.vmap(env.step))(state.env, jnp.clip(action, -1.0, 1.0))
-    length = state.length + 1
-    truncated = ~decision.terminated & (length >= env.spec.episode_length)
-    step = DeviceStep(decision.obs, decision.reward, decision.terminated, truncated, decision.success)
-    return GridState(stepped, decision.obs, state.episode, length), step
+    lived = _finite(decision.obs) & jnp.isfinite(decision.reward) & (state.length >= 0)
+    length, terminated = state.length + 1, decision.terminated & lived
+    truncated = lived & ~terminated & (length >= env.spec.episode_length)
+    obs, reward = _where(lived, decision.obs, state.obs), jnp.where(lived, decision.reward, 0.0)
+    step = DeviceStep(obs, reward, terminated, truncated, decision.success & lived, ~lived)
+    strikes = state.strikes.after(~lived, terminated | truncated)
+    return GridState(stepped, obs, state.episode, length, strikes), step
+
+
+def _finite(obs: Float32[Array, "S E *obs"]) -> Bool[Array, "S E"]:
+    return jnp.all(jnp.isfinite(obs), axis=tuple(range(2, obs.ndim)))
 
 
 def episode_seeds(origin: Origin, episode: UInt32[Array, "S E"]) -> UInt32[Array, "S E"]:
@@ -118,6 +145,7 @@ class JaxGrid:
         num_envs: environments a run (E).
         stream: as in `EnvGrid`.
         render_size: as in `registry.make`.
+        say: as in `EnvGrid`.
 
     Raises:
         UserError: seeds that are negative or none.
@@ -131,6 +159,7 @@ class JaxGrid:
         stream: str = "train",
         *,
         render_size: int | None = None,
+        say: Say = warned,
     ):
         require_place(seeds, num_envs, stream)
         self.env, self.spec, self.stream = env, env.spec, stream
@@ -139,12 +168,13 @@ class JaxGrid:
         words = (rows, np.full(self.shape, STREAMS.index(stream)), columns)
         self.origin = Origin(*(jnp.array(word, jnp.uint32) for word in words))
         self.state = self._nothing_begun()
-        self._done, self._render_size = np.ones(self.shape, bool), render_size
+        self._done, self._render_size, self._say = np.ones(self.shape, bool), render_size, say
 
     def _nothing_begun(self) -> GridState:
         env, obs = jax.eval_shape(jax.vmap(jax.vmap(self.env.reset)), self.origin.seed)
         env, obs = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (env, obs))
-        return GridState(env, obs, jnp.full(self.shape, -1, jnp.int32), jnp.zeros(self.shape, jnp.int32))
+        strikes = Strikes(*map(jnp.asarray, Strikes.none(self.shape)))
+        return GridState(env, obs, jnp.full(self.shape, -1, jnp.int32), jnp.zeros(self.shape, jnp.int32), strikes)
 
     def reset(self, mask: Bool[np.ndarray, "S E"] | None = None) -> Float32[np.ndarray, "S E *obs"]:
         """Start the next episode where `mask` holds (None: everywhere); the current observations of all."""
@@ -159,7 +189,7 @@ class JaxGrid:
         Raises:
             RuntimeError: an environment has ended its episode, or never begun one, and was not reset.
             ValueError: `action` has the wrong shape or is not finite.
-            FloatingPointError: the simulator returned a non-finite observation or reward.
+            SimulatorFailed: too many episodes in a row were given up.
         """
         if self._done.any():
             raise RuntimeError(f"step before reset: no running episode in cells {np.argwhere(self._done).tolist()}")
@@ -167,9 +197,28 @@ class JaxGrid:
         require_actions(action, (*self.shape, self.spec.action_dim))
         self.state, after = _advance(self.env, self.state, action)
         step = GridStep(*(np.array(field) for field in after))
-        require_finite(self.spec.task, bool(np.isfinite(step.obs).all() and np.isfinite(step.reward).all()))
-        self._done = step.terminated | step.truncated
+        self._done = step.ended
+        self.tell_void(step.void)
         return step
+
+    def tell_void(self, void: Bool[np.ndarray, "S E"]) -> None:
+        """Say which environments' episodes were just given up.
+
+        Raises:
+            SimulatorFailed: too many were in a row, by now.
+        """
+        for s, e in np.argwhere(void):
+            self._say(f"{self._name(s, e)}: an episode is given up: {NOT_FINITE}")
+        if void.any():
+            require_some_sound(jax.device_get(self.state.strikes), self._name, NOT_FINITE)
+
+    def _name(self, s: int, e: int) -> str:
+        return f"{self.spec.task}, seed {self.seeds[s]}, environment {e}"
+
+    @property
+    def broken(self) -> Int64[np.ndarray, " S"]:
+        """Episodes given up so far, per seed."""
+        return np.asarray(self.state.strikes.broken).sum(axis=1, dtype=np.int64)
 
     def episode_seed(self, s: int, e: int) -> int:
         """Seed with which `Env.reset` reproduces the current episode of environment (s, e)."""
@@ -215,6 +264,8 @@ def open_grid(
     *,
     render_size: int | None = None,
     workers: WorkersName = "sync",
+    step_timeout: float = STEP_SECONDS,
+    say: Say = warned,
 ) -> Grid:
     """The grid of a task: on the device where its simulator is a JAX function, unless other workers are asked for.
 
@@ -222,11 +273,6 @@ def open_grid(
     """
     env = functional(task) if workers == "sync" else None
     if env is None:
-        return EnvGrid(task, seeds, num_envs, stream, render_size=render_size, workers=workers)
-    return JaxGrid(env, seeds, num_envs, stream, render_size=render_size)
-
-
-def require_finite(task: str, finite: bool) -> None:
-    """Raises FloatingPointError where it is not."""
-    if not finite:
-        raise FloatingPointError(f"{task}: the simulator returned an observation or a reward that is not finite")
+        options = {"render_size": render_size, "workers": workers, "step_timeout": step_timeout, "say": say}
+        return EnvGrid(task, seeds, num_envs, stream, **options)
+    return JaxGrid(env, seeds, num_envs, stream, render_size=render_size, say=say)

@@ -43,7 +43,7 @@ class PlannedExpert:
         hold: after the first success stand still and keep the grip.
     """
 
-    about = f"the suite's motion planner, redone in {CONTROL_MODE}"
+    about = f"the suite's motion planner, redone in {CONTROL_MODE} at twice its pace"
 
     def __init__(self, env: RemoteEnv, seed: int, hold: bool = False):
         found = env.plan(seed)

@@ -1,6 +1,7 @@
 """What every method that learns values has: critics and a policy, on whatever an observation is turned into."""
 
 from abc import abstractmethod
+from functools import partial
 from typing import Self
 
 import equinox as eqx
@@ -8,10 +9,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from cdred.nn.layers import MLP, Ensemble
+from cdred.nn.layers import MLP, Ensemble, Shared, join
 from cdred.nn.standardise import Standardise
 from cdred.nn.tanh_gaussian import TanhGaussian
 from cdred.nn.two_hot import TwoHot
+from cdred.types import Precision
 
 
 class ActorCritic(eqx.Module):
@@ -35,13 +37,24 @@ class ActorCritic(eqx.Module):
     def encode(self, obs: Float[Array, "*obs"]) -> Float[Array, " Z"]:
         """The z of an observation."""
 
+    @jax.named_scope("policy")
     def pi(self, z: Float[Array, " Z"]) -> TanhGaussian:
         """pi(. | z)."""
         return TanhGaussian.from_features(self.policy(z))
 
-    def values(self, critics: Ensemble, z: Float[Array, " Z"], action: Float[Array, " A"]) -> Float[Array, " N"]:
+    @jax.named_scope("critics")
+    def values(
+        self, critics: Ensemble, z: Float[Array, " Z"] | Shared, action: Float[Array, " A"]
+    ) -> Float[Array, " N"]:
         """Decoded values of any ensemble of critics (the online ones, a target copy, a subset) at (z, a)."""
-        outputs = critics(jnp.concatenate([z, action]))
+        return self._decoded(critics(join(z, action)))
+
+    @jax.named_scope("critics")
+    def values_of_each(self, critics: Ensemble, x: Float[Array, "N in"]) -> Float[Array, " N"]:
+        """Decoded value of critic i at x_i = (z, a)."""
+        return self._decoded(critics.each(x))
+
+    def _decoded(self, outputs: Float[Array, "N out"]) -> Float[Array, " N"]:
         return outputs[:, 0] if self.two_hot is None else jax.vmap(self.two_hot.decode)(outputs)
 
 
@@ -52,11 +65,13 @@ def make_critics(
     *,
     num: int,
     dropout: float = 0.0,
+    precision: Precision,
     key: Key[Array, ""],
 ) -> Ensemble:
     """Fresh critics; their heads start at zero, so every value starts at 0."""
     outputs = 1 if two_hot is None else two_hot.num_bins
-    return Ensemble(lambda k: MLP(input_dim, widths, outputs, key=k, zero_head=True, dropout=dropout), num, key=key)
+    make = partial(MLP, input_dim, widths, outputs, zero_head=True, dropout=dropout, precision=precision)
+    return Ensemble(lambda k: make(key=k), num, key=key)
 
 
 class ObsActorCritic(ActorCritic):
@@ -83,6 +98,7 @@ class ObsActorCritic(ActorCritic):
         two_hot: TwoHot | None,
         terminates: bool = False,
         standardise: bool = False,
+        precision: Precision = "float32",
         key: Key[Array, ""],
     ) -> Self:
         """Fresh networks."""
@@ -90,8 +106,10 @@ class ObsActorCritic(ActorCritic):
         dim = obs_dim + terminates
         return cls(
             standardise=Standardise.identity(obs_dim) if standardise else None,
-            critics=make_critics(dim + action_dim, widths, two_hot, num=num_critics, key=critics_key),
-            policy=MLP(dim, widths, 2 * action_dim, key=policy_key),
+            critics=make_critics(
+                dim + action_dim, widths, two_hot, num=num_critics, precision=precision, key=critics_key
+            ),
+            policy=MLP(dim, widths, 2 * action_dim, precision=precision, key=policy_key),
             two_hot=two_hot,
             obs_dim=obs_dim,
             terminates=terminates,

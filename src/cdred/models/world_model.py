@@ -1,5 +1,6 @@
 """The decoder-free latent world model of TD-MPC2 (arXiv 2310.16828); what scores (z, a) is not part of it."""
 
+from functools import partial
 from typing import Self
 
 import equinox as eqx
@@ -8,9 +9,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
 from cdred.models.actor_critic import ActorCritic, make_critics
-from cdred.nn.layers import MLP, Ensemble
+from cdred.nn.layers import MLP, Ensemble, Shared, join
 from cdred.nn.standardise import Standardise
 from cdred.nn.two_hot import TwoHot
+from cdred.types import Precision
 
 
 class WorldModel(ActorCritic):
@@ -45,18 +47,22 @@ class WorldModel(ActorCritic):
         two_hot: TwoHot | None,
         terminates: bool = False,
         standardise: bool = False,
+        precision: Precision = "float32",
         key: Key[Array, ""],
     ) -> Self:
         """Fresh networks."""
         ke, kd, kq, kp = jax.random.split(key, 4)
         kt = jax.random.fold_in(key, 4)
+        mlp, input_dim = partial(MLP, precision=precision), latent_dim + action_dim
         return cls(
             standardise=Standardise.identity(obs_dim) if standardise else None,
-            encoder=MLP(obs_dim, encoder_widths, latent_dim, key=ke, simnorm_group=simnorm_dim),
-            dynamics=MLP(latent_dim + action_dim, widths, latent_dim, key=kd, simnorm_group=simnorm_dim),
-            critics=make_critics(latent_dim + action_dim, widths, two_hot, num=num_critics, dropout=dropout, key=kq),
-            policy=MLP(latent_dim, widths, 2 * action_dim, key=kp),
-            termination=MLP(latent_dim + action_dim, widths, 1, key=kt) if terminates else None,
+            encoder=mlp(obs_dim, encoder_widths, latent_dim, key=ke, simnorm_group=simnorm_dim),
+            dynamics=mlp(input_dim, widths, latent_dim, key=kd, simnorm_group=simnorm_dim),
+            critics=make_critics(
+                input_dim, widths, two_hot, num=num_critics, dropout=dropout, precision=precision, key=kq
+            ),
+            policy=mlp(latent_dim, widths, 2 * action_dim, key=kp),
+            termination=mlp(input_dim, widths, 1, key=kt) if terminates else None,
             two_hot=two_hot,
             latent_dim=latent_dim,
             simnorm_dim=simnorm_dim,
@@ -67,14 +73,16 @@ class WorldModel(ActorCritic):
         """The latent of an ended world: a corner of every simplex."""
         return jnp.tile(jax.nn.one_hot(0, self.simnorm_dim), self.latent_dim // self.simnorm_dim)
 
+    @jax.named_scope("encoder")
     def encode(self, obs: Float[Array, "*obs"]) -> Float[Array, " Z"]:
         """h(obs)."""
         flat = obs.reshape(-1)
         return self.encoder(flat if self.standardise is None else self.standardise(flat))
 
-    def next(self, z: Float[Array, " Z"], action: Float[Array, " A"]) -> Float[Array, " Z"]:
+    @jax.named_scope("dynamics")
+    def next(self, z: Float[Array, " Z"] | Shared, action: Float[Array, " A"]) -> Float[Array, " Z"]:
         """d(z, a)."""
-        return self.dynamics(jnp.concatenate([z, action]))
+        return self.dynamics(join(z, action))
 
     def rollout(
         self, z: Float[Array, " Z"], actions: Float[Array, "H A"], absorbing: Bool[Array, " H"]
@@ -85,9 +93,10 @@ class WorldModel(ActorCritic):
             latents.append(jnp.where(over, self.absorbing, self.next(latents[-1], action)))
         return jnp.stack(latents)
 
-    def imagine(self, z: Float[Array, " Z"], action: Float[Array, " A"]) -> Float[Array, " Z"]:
+    def imagine(self, z: Float[Array, " Z"] | Shared, action: Float[Array, " A"]) -> Float[Array, " Z"]:
         """What the model expects of (z, a): d(z, a), or the absorbing latent if it thinks that the world ends."""
         following = self.next(z, action)
         if self.termination is None:
             return following
-        return jnp.where(self.termination(jnp.concatenate([z, action]))[0] > 0.0, self.absorbing, following)
+        with jax.named_scope("termination"):
+            return jnp.where(self.termination(join(z, action))[0] > 0.0, self.absorbing, following)

@@ -8,6 +8,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from cdred.nn.precision import dot
+from cdred.types import Precision
+
 Tree = TypeVar("Tree")
 
 
@@ -40,6 +43,24 @@ def simnorm(x: Float[Array, " dim"], group: int) -> Float[Array, " dim"]:
     return jax.nn.softmax(x.reshape(-1, group), axis=-1).reshape(-1)
 
 
+class Shared(eqx.Module):
+    """A latent that a whole vmapped batch has in common: what is said of (z, a) multiplies it once, not once per a."""
+
+    z: Float[Array, " Z"]
+
+
+class Apart(eqx.Module):
+    """x = (z, a), not concatenated because z is shared."""
+
+    z: Float[Array, " Z"]
+    action: Float[Array, " A"]
+
+
+def join(z: Float[Array, " Z"] | Shared, action: Float[Array, " A"]) -> Float[Array, " in"] | Apart:
+    """x = (z, a), what critics, dynamics and rewards are functions of."""
+    return Apart(z.z, action) if isinstance(z, Shared) else jnp.concatenate([z, action])
+
+
 class Linear(eqx.Module):
     """x W + b; weights are normal with variance 1 / in (LeCun's), or all zero on request.
 
@@ -49,14 +70,21 @@ class Linear(eqx.Module):
 
     weight: Float[Array, "in out"]
     bias: Float[Array, " out"]
+    precision: Precision = eqx.field(static=True)
 
-    def __init__(self, in_dim: int, out_dim: int, *, key: Key[Array, ""], zero: bool = False):
+    def __init__(
+        self, in_dim: int, out_dim: int, *, key: Key[Array, ""], zero: bool = False, precision: Precision = "float32"
+    ):
         init = jax.nn.initializers.zeros if zero else jax.nn.initializers.lecun_normal()
         self.weight = init(key, (in_dim, out_dim), jnp.float32)
         self.bias = jnp.zeros(out_dim)
+        self.precision = precision
 
-    def __call__(self, x: Float[Array, " in"]) -> Float[Array, " out"]:
-        return x @ self.weight + self.bias
+    def __call__(self, x: Float[Array, " in"] | Apart) -> Float[Array, " out"]:
+        if isinstance(x, Apart):
+            of_z, of_action = jnp.split(self.weight, [x.z.size])
+            return dot(x.z, of_z, self.precision) + dot(x.action, of_action, self.precision) + self.bias
+        return dot(x, self.weight, self.precision) + self.bias
 
 
 class LayerNorm(eqx.Module):
@@ -90,18 +118,19 @@ class NormedLinear(eqx.Module):
         key: Key[Array, ""],
         dropout: float = 0.0,
         activation: Callable[[Array], Array] = mish,
+        precision: Precision = "float32",
     ):
-        self.linear = Linear(in_dim, out_dim, key=key)
+        self.linear = Linear(in_dim, out_dim, key=key, precision=precision)
         self.norm = LayerNorm(out_dim)
         self.dropout = dropout
         self.activation = activation
 
-    def __call__(self, x: Float[Array, " in"], key: Key[Array, ""] | None = None) -> Float[Array, " out"]:
-        x = self.linear(x)
+    def __call__(self, x: Float[Array, " in"] | Apart, key: Key[Array, ""] | None = None) -> Float[Array, " out"]:
+        y = self.linear(x)
         if self.dropout and key is not None:
-            keep = jax.random.bernoulli(key, 1.0 - self.dropout, x.shape)
-            x = jnp.where(keep, x / (1.0 - self.dropout), 0.0)
-        return self.activation(self.norm(x))
+            keep = jax.random.bernoulli(key, 1.0 - self.dropout, y.shape)
+            y = jnp.where(keep, y / (1.0 - self.dropout), 0.0)
+        return self.activation(self.norm(y))
 
 
 class MLP(eqx.Module):
@@ -123,19 +152,21 @@ class MLP(eqx.Module):
         simnorm_group: int = 0,
         zero_head: bool = False,
         dropout: float = 0.0,
+        precision: Precision = "float32",
     ):
         keys = jax.random.split(key, len(widths) + 1)
         dims = (in_dim, *widths)
         self.hidden = tuple(
-            NormedLinear(dims[i], dims[i + 1], key=keys[i], dropout=dropout if i == 0 else 0.0)
+            NormedLinear(dims[i], dims[i + 1], key=keys[i], dropout=dropout if i == 0 else 0.0, precision=precision)
             for i in range(len(widths))
         )
         if simnorm_group:
-            self.head = NormedLinear(dims[-1], out_dim, key=keys[-1], activation=_SimNorm(simnorm_group))
+            norm = _SimNorm(simnorm_group)
+            self.head = NormedLinear(dims[-1], out_dim, key=keys[-1], activation=norm, precision=precision)
         else:
-            self.head = Linear(dims[-1], out_dim, key=keys[-1], zero=zero_head)
+            self.head = Linear(dims[-1], out_dim, key=keys[-1], zero=zero_head, precision=precision)
 
-    def __call__(self, x: Float[Array, " in"], key: Key[Array, ""] | None = None) -> Float[Array, " out"]:
+    def __call__(self, x: Float[Array, " in"] | Apart, key: Key[Array, ""] | None = None) -> Float[Array, " out"]:
         for layer in self.hidden:
             x = layer(x, key)
         return self.head(x)
@@ -168,7 +199,7 @@ class Ensemble(eqx.Module):
     def __len__(self) -> int:
         return jax.tree.leaves(self.members)[0].shape[0]
 
-    def __call__(self, x: Float[Array, " in"], key: Key[Array, ""] | None = None) -> Float[Array, "num out"]:
+    def __call__(self, x: Float[Array, " in"] | Apart, key: Key[Array, ""] | None = None) -> Float[Array, "num out"]:
         """All members at one input, each with a dropout mask of its own."""
         if key is None:
             return eqx.filter_vmap(lambda member: member(x))(self.members)

@@ -35,8 +35,8 @@ class TwoHot(eqx.Module):
 
     def decode(self, logits: Float[Array, " num_bins"]) -> Float[Array, ""]:
         """The value whose symlog is the distribution's mean."""
-        return symexp(jnp.dot(jax.nn.softmax(logits), self.bins))
+        return symexp(jnp.dot(jax.nn.softmax(logits), self.bins, precision="highest"))
 
     def cross_entropy(self, logits: Float[Array, " num_bins"], target: Float[Array, ""]) -> Float[Array, ""]:
         """-sum_i twohot(target)_i log softmax(logits)_i."""
-        return jax.nn.logsumexp(logits) - jnp.dot(self.encode(target), logits)
+        return jax.nn.logsumexp(logits) - jnp.dot(self.encode(target), logits, precision="highest")

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
-Rollout = Callable[[Float[Array, " Z"], Float[Array, "H A"]], Float[Array, ""]]
+Return = Callable[[Float[Array, "H A"]], Float[Array, ""]]
 
 
 class PlanState(eqx.Module):
@@ -52,21 +52,19 @@ class MPPI(eqx.Module):
 
     def plan(
         self,
-        z: Float[Array, " Z"],
         state: PlanState,
         proposals: Float[Array, "num_pi_trajs H A"],
-        value: Rollout,
+        value: Return,
         key: Key[Array, ""],
         explore: Bool[Array, ""],
     ) -> tuple[Float[Array, " A"], PlanState]:
         """The next action of one environment and the plan to warm-start from.
 
         Args:
-            z: latent of the present observation.
             state: the last plan.
             proposals: the prior's action sequences, which stay candidates in every iteration.
-            value: estimated return of an action sequence from a latent; sequences of non-finite value are never
-                elites.
+            value: estimated return of an action sequence from here; sequences of non-finite value are never elites,
+                and if all are such, or the elites themselves are not finite, neither is the action.
             key: randomness of this decision.
             explore: whether to add the plan's own noise to the action.
         """
@@ -75,13 +73,13 @@ class MPPI(eqx.Module):
         std = jnp.full_like(mean, self.max_std)
         least_std = jnp.where(explore, self.explore_min_std, self.min_std)
         # The prior's proposals do not change within a plan, so they are rolled out once.
-        proposal_values = self._evaluate(z, proposals, value)
+        proposal_values = self._evaluate(proposals, value)
 
         def refine(carry, k):
             mean, std = carry[:2]
             sequences = self._sample(mean, std, k)
             candidates = jnp.concatenate([proposals, sequences])
-            values = jnp.concatenate([proposal_values, self._evaluate(z, sequences, value)])
+            values = jnp.concatenate([proposal_values, self._evaluate(sequences, value)])
             return self._fit(candidates, values, least_std), None
 
         elites = (jnp.zeros((self.num_elites, *mean.shape)), jnp.zeros(self.num_elites))
@@ -89,17 +87,21 @@ class MPPI(eqx.Module):
             refine, (mean, std, *elites), jax.random.split(noise_key, self.iterations)
         )
         action = sequences[jax.random.categorical(elite_key, logits), 0]
+        # Where no sequence had a finite value there is no plan, and an action must not look as if there were (trap 4).
+        action = jnp.where(jnp.all(jnp.isfinite(mean)), action, jnp.nan)
         noise = std[0] * jax.random.normal(explore_key, action.shape)
         return jnp.clip(action + jnp.where(explore, noise, 0.0), -1.0, 1.0), PlanState(mean)
 
+    @jax.named_scope("planner")
     def _sample(self, mean: Array, std: Array, key: Key[Array, ""]) -> Float[Array, "N H A"]:
         noise = jax.random.normal(key, (self.num_samples - self.num_pi_trajs, *mean.shape))
         return jnp.clip(mean[None] + std[None] * noise, -1.0, 1.0)
 
-    def _evaluate(self, z: Array, sequences: Float[Array, "N H A"], value: Rollout) -> Float[Array, " N"]:
-        values = jax.vmap(value, in_axes=(None, 0))(z, sequences)
+    def _evaluate(self, sequences: Float[Array, "N H A"], value: Return) -> Float[Array, " N"]:
+        values = jax.vmap(value)(sequences)
         return jnp.where(jnp.isfinite(values), values, -jnp.inf)
 
+    @jax.named_scope("planner")
     def _fit(
         self, candidates: Float[Array, "M H A"], values: Float[Array, " M"], least_std: Float[Array, ""]
     ) -> tuple[Float[Array, "H A"], Float[Array, "H A"], Float[Array, "elites H A"], Float[Array, " elites"]]:

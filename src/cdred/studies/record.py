@@ -1,17 +1,19 @@
 """A run folder as its readers see it: the result, the description and the curves, whichever are there yet."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from jaxtyping import Float, Int
 
+from cdred.config_file import read_config
 from cdred.errors import UserError
 from cdred.track.sinks import read_lines
 
+# Of what `result.json` holds, as far as its readers count on it.
+KINDS = {"task": str, "seeds": list, "decisions": int, "eval": dict}
 LEVELS = ("expert_return", "expert_success", "random_return", "random_success")
 
 
@@ -36,7 +38,10 @@ class Record:
 
     def series(self, kind: str, key: str) -> Series:
         """A metric's history; empty if it was never reported, the last word where a step was reported twice."""
-        found = {line["step"]: _row(line[key]) for line in self.lines if line["kind"] == kind and key in line}
+        try:
+            found = {line["step"]: _row(line[key]) for line in self.lines if line["kind"] == kind and key in line}
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{self.folder / 'metrics.jsonl'}: '{key}' is not always a number ({error}).") from error
         width = max((len(row) for row in found.values()), default=1)
         whole = {step: row for step, row in sorted(found.items()) if len(row) == width}
         return Series(np.array([*whole], int), np.array([*whole.values()], float).reshape(len(whole), width))
@@ -65,7 +70,7 @@ def read_record(run_dir: Path) -> Record:
     if (run_dir / "result.json").exists():
         about = read_result(run_dir)
     elif config.exists():
-        about = yaml.safe_load(config.read_text()) or {}
+        about = asdict(read_config(config))
     return Record(run_dir, read_lines(metrics), about)
 
 
@@ -73,17 +78,24 @@ def read_result(run_dir: Path) -> dict[str, Any]:
     """The `result.json` of a finished run.
 
     Raises:
-        UserError: there is none, or it is no JSON object.
+        UserError: there is none, or it is not as a run writes it.
     """
     path = run_dir / "result.json"
     try:
         result = json.loads(path.read_text())
-    except OSError as error:
+    except FileNotFoundError as error:
         raise UserError(f"{path} cannot be read: the run has not finished.\nRe-run its command to go on.") from error
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON ({error}).\nRe-run its command to write it again.") from error
     if not isinstance(result, dict):
         raise UserError(f"{path} is not a JSON object.\nRe-run its command to write it again.")
+    for key, kind in KINDS.items():
+        if not isinstance(result.get(key, kind()), (kind, type(None))):
+            raise UserError(f"{path}: '{key}' is no {kind.__name__}.\nRe-run its command to write it again.")
+    for key, value in (result.get("eval") or {}).items():
+        numbers = value if isinstance(value, list) else [value]
+        if not all(isinstance(one, (int, float, type(None))) for one in numbers):
+            raise UserError(f"{path}: 'eval.{key}' is not all numbers.\nRe-run its command to write it again.")
     return result
 
 

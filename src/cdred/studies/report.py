@@ -1,17 +1,23 @@
 """The picture of one run: did it reach the expert, and was learning healthy on the way."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.gridspec import SubplotSpec
 
 from cdred.studies import draw
-from cdred.studies.draw import BLUE, GREEN, INK, ORANGE, QUIET, Label
-from cdred.studies.record import Record, read_record
+from cdred.studies.draw import BLUE, GREEN, INK, ORANGE, PALETTE, QUIET, Label
+from cdred.studies.record import Record, Series, read_record
+from cdred.track.health import ALARMS, levels
 from cdred.track.progress import RECENT
 
 LEFT, RIGHT = 0.045, 0.925
+# Between two panels, as a share of a row.
+GAP = 0.1
+Panel = Callable[[Axes, Record], None]
 
 
 def write_report(run_dir: Path) -> Path:
@@ -22,19 +28,27 @@ def write_report(run_dir: Path) -> Path:
     """
     record = read_record(run_dir)
     figure = Figure(figsize=(16, 10), facecolor="white")
-    grid = figure.add_gridspec(2, 6, left=LEFT, right=RIGHT, top=0.825, bottom=0.07, hspace=0.42, wspace=1.25)
+    rows = figure.add_gridspec(2, 1, left=LEFT, right=RIGHT, top=0.825, bottom=0.07, hspace=0.42)
     _headline(figure, record)
     with_success = any(len(record.series(kind, "success_any")) for kind in ("episode", "eval"))
-    if with_success:
-        _success(figure.add_subplot(grid[0, :3]), record)
-    _return(figure.add_subplot(grid[0, 3 if with_success else 0 :]), record)
-    _rewards(figure.add_subplot(grid[1, :2]), record)
-    _losses(figure.add_subplot(grid[1, 2:4]), record)
-    _gradient(figure.add_subplot(grid[1, 4:]), record)
+    _fill(figure, rows[0], record, [_success] * with_success + [_return])
+    with_health = any(line["kind"] == "health" for line in record.lines)
+    _fill(figure, rows[1], record, [_rewards, _losses, _gradient] + [_health] * with_health)
     for axes in figure.axes:
         draw.own_up(axes)
     figure.savefig(run_dir / "report.png", dpi=100)
     return run_dir / "report.png"
+
+
+def _fill(figure: Figure, row: SubplotSpec, record: Record, panels: Sequence[Panel]) -> None:
+    """The panels side by side, with room for the names at their curves' ends."""
+    width = (1.0 - (len(panels) - 1) * GAP) / len(panels)
+    places = row.subgridspec(1, len(panels), wspace=GAP / width)
+    for column, panel in enumerate(panels):
+        axes = figure.add_subplot(places[column])
+        panel(axes, record)
+        if len(panels) > 3:
+            axes.locator_params(axis="x", nbins=3)
 
 
 def _headline(figure: Figure, record: Record) -> None:
@@ -120,3 +134,15 @@ def _gradient(axes: Axes, record: Record) -> None:
     draw.panel(axes, "Gradient norm", "a steady or falling norm is a healthy one", record.last_step)
     draw.curves(axes, record.series("train", "grad_norm"), BLUE)
     draw.logarithmic(axes)
+
+
+def _health(axes: Axes, record: Record) -> None:
+    draw.panel(axes, "Health", "an alarm begins at 1 (docs/health.md)", record.last_step)
+    lines = [line for line in record.lines if line["kind"] == "health"]
+    steps, ends = np.array([line["step"] for line in lines]), {}
+    for alarm, colour in zip(ALARMS, PALETTE, strict=False):
+        rows = np.array(levels(alarm, lines), float)
+        if rows.size and np.isfinite(rows).any():
+            ends[alarm.name, colour] = draw.curves(axes, Series(steps, rows), colour)
+    draw.level(axes, 1.0, "--")
+    draw.name_ends(axes, [Label(end, *name) for name, end in ends.items()])

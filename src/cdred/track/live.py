@@ -69,6 +69,7 @@ def _table(progress: Progress, width: int) -> Table:
     _outcomes(table, evaluation, progress, "eval", fold)
     _learning(table, "Learned reward", progress, REWARDS, fold)
     _learning(table, "Losses", progress, LOSSES, fold)
+    _health(table, progress, in_full=fold is list)
     return table
 
 
@@ -110,6 +111,17 @@ def _learning(table: Table, title: str, progress: Progress, keys: dict[str, str]
     _heading(table, title)
     for label, key in keys.items():
         table.add_row(f"  {label}", *(_cell(value, number) for value in fold(progress.per_seed("train", key))))
+
+
+def _health(table: Table, progress: Progress, in_full: bool) -> None:
+    """Each seed's first alarm; where there is no room for the seeds, how many of them have one."""
+    if not progress.latest["health"]:
+        return
+    names = [alarms[0].name if alarms else "" for alarms in progress.watch.active]
+    told = names if in_full else [f"{sum(map(bool, names))} alarms" if any(names) else ""]
+    _heading(table, "Health")
+    cells = [Text(name, style=ALARM) if name else Text("good", style=DONE) for name in told]
+    table.add_row("  alarm", *cells)
 
 
 def _heading(table: Table, title: str) -> None:

@@ -8,6 +8,7 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
+from cdred.track.health import Watch
 from cdred.track.sinks import Metrics
 
 Values = list[float | None]
@@ -38,7 +39,11 @@ class Progress:
     step: int = 0
     eval_step: int | None = None
     latest: dict[str, Metrics] = field(default_factory=lambda: defaultdict(dict))
+    begun: list[str] = field(default_factory=list)
     episodes: dict[str, deque[Values]] = field(default_factory=lambda: defaultdict(partial(deque, maxlen=2000)))
+
+    def __post_init__(self):
+        self.watch = Watch(self.seeds)
 
     def update(self, step: int, metrics: Metrics, kind: str) -> None:
         self.step = max(self.step, step)
@@ -46,6 +51,9 @@ class Progress:
         if kind == "episode":
             for key, value in metrics.items():
                 self.episodes[key].append(spread(value, len(self.seeds)))
+        if kind == "health":
+            told = {key: spread(value, len(self.seeds)) for key, value in metrics.items()}
+            self.begun = self.watch.update([{key: row[i] for key, row in told.items()} for i in range(len(self.seeds))])
         if kind == "eval":
             self.eval_step = step
         if kind == "levels":

@@ -2,14 +2,15 @@
 
 import json
 import math
-import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TextIO, runtime_checkable
 
 import numpy as np
+
+from cdred.files import replace
 
 Metrics = Mapping[str, Any]
 """Metric name to a number, a list of one number per seed, or None where there is none."""
@@ -20,7 +21,10 @@ class Tracker(Protocol):
     """Takes what a run reports. A sink shows or stores the keys that it knows and passes over the others."""
 
     def log(self, step: int, metrics: Metrics, kind: str) -> None:
-        """Report `metrics` of one `kind` (`levels`, `train`, `episode` or `eval`) at `step` decisions per seed."""
+        """Report `metrics` of one `kind` at `step` decisions per seed.
+
+        Kinds are `levels`, `train`, `episode`, `eval`, `save`, `health` and `rollback`.
+        """
         ...
 
     def close(self) -> None:
@@ -50,17 +54,24 @@ class JsonLines:
 
     JSON knows no infinity: a number that is not finite is written as null and its key is listed under `non_finite`.
 
+    Nothing is changed before the first line comes: a run that cannot be resumed leaves its file as it was.
+
     Args:
         path: the file; appended to if it exists.
         resume_step: drop the lines beyond this step, which the resumed run is about to report again. None keeps all,
             -1 starts the file anew.
+        again: the kind of lines that it will report again at that very step, too.
     """
 
-    def __init__(self, path: Path, resume_step: int | None = None):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            _rewind(path, resume_step)
-        self._file = path.open("a", encoding="utf-8")
+    def __init__(self, path: Path, resume_step: int | None = None, again: str | None = None):
+        self._path, self._resume_step, self._again = path, resume_step, again
+        self._file: TextIO | None = None
+
+    def _opened(self) -> TextIO:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        if self._path.exists():
+            _rewind(self._path, self._resume_step, self._again)
+        return self._path.open("a", encoding="utf-8")
 
     def log(self, step: int, metrics: Metrics, kind: str) -> None:
         plain = {key: _plain(value) for key, value in metrics.items()}
@@ -68,30 +79,36 @@ class JsonLines:
         strange = [key for key, value in metrics.items() if _has_hole(plain[key]) and value is not None]
         if strange:
             line["non_finite"] = strange
+        self._file = self._file or self._opened()
         self._file.write(json.dumps(line, allow_nan=False) + "\n")
         self._file.flush()
 
     def close(self) -> None:
-        self._file.close()
+        if self._file:
+            self._file.close()
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The objects of a metrics file in the order written; a line cut short by a killed run is passed over."""
     lines = []
-    for text in path.read_text(encoding="utf-8").splitlines():
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            lines.append(json.loads(text))
-        except ValueError:
+            line = json.loads(text)
+        except (ValueError, RecursionError):
             continue
+        if isinstance(line, dict) and isinstance(line.get("step"), int) and isinstance(line.get("kind"), str):
+            lines.append(line)
     return lines
 
 
-def _rewind(path: Path, last_step: int | None) -> None:
-    """Rewrite in a sibling and swap, so that a kill meanwhile loses nothing."""
-    kept = [line for line in read_lines(path) if last_step is None or line["step"] <= last_step]
-    draft = path.with_name(f".{path.name}.unfinished")
-    draft.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-    os.replace(draft, path)
+def _rewind(path: Path, last_step: int | None, again: str | None) -> None:
+    def stays(line: dict[str, Any]) -> bool:
+        if last_step is None or line["step"] < last_step:
+            return True
+        return line["step"] == last_step and line["kind"] != again
+
+    # A line cut short by a kill goes here too: what is appended must begin a line of its own.
+    replace(path, "".join(json.dumps(line) + "\n" for line in read_lines(path) if stays(line)))
 
 
 def _plain(value: Any) -> Any:

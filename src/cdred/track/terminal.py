@@ -60,6 +60,9 @@ class Terminal:
 
     def log(self, step: int, metrics: Metrics, kind: str) -> None:
         self._progress.update(step, metrics, kind)
+        if kind == "health":
+            for text in self._progress.begun:
+                self.message(text)
         if self._live is not None:
             if time.monotonic() - self._drawn > REDRAW_SECONDS:
                 self._draw()

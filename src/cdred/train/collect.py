@@ -1,58 +1,56 @@
-"""Decisions in the environments: with the agent, or at random before there is one."""
+"""Decisions in the environments: by the agent, or at random before there is one."""
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float32, Key
+from jaxtyping import Float32
 
 from cdred.data.replay import Transition
 from cdred.envs.grid import EnvGrid
 from cdred.envs.jax_grid import Grid
-from cdred.train.programs import Programs
 from cdred.train.state import TrainState
 
+Decide = Callable[[TrainState, Float32[np.ndarray, "S E ..."]], tuple[TrainState, Float32[np.ndarray, "S E A"]]]
 OnEpisode = Callable[[int, dict[str, list[float | None]]], None]
 # Entropy pool of random actions: kept apart from the grid's episode seeds by its place in the sequence.
 RANDOM_ACTIONS = 0x5EED
 
 
 def collect(
-    programs: Programs,
-    state: TrainState,
-    grid: EnvGrid,
-    keys: Key[Array, " S"],
-    steps: int,
-    *,
-    random: bool,
-    on_episode: OnEpisode,
+    state: TrainState, grid: EnvGrid, decide: Decide, steps: int, *, on_episode: OnEpisode
 ) -> tuple[TrainState, Transition]:
-    """`steps` decisions of every environment, exploring; the new state and the transitions `[S, steps, E, ...]`.
+    """`steps` decisions of every environment; the new state and the transitions `[S, steps, E, ...]`.
 
     Args:
-        random: act uniformly at random instead of asking the agent.
-        on_episode: told the decision count and the per-seed means whenever episodes end.
+        decide: the actions, given the state so far and the observations; it may change learner and plan.
+        on_episode: told the decision count and the per-seed means whenever episodes come to their end; of those given
+            up it is not told.
+
+    Raises:
+        SimulatorFailed: as `EnvGrid.step`; `state` is then still good.
     """
     obs, rows = grid.reset(np.zeros(grid.shape, bool)), []
-    plan, fresh, sums, decisions = state.plan, state.fresh, state.sums, int(state.decisions)
+    # `act` takes the plan that it is given for its own.
+    state = state.replace(plan=jax.tree.map(jnp.copy, state.plan))
     for _ in range(steps):
-        if random:
-            action = random_actions(grid, decisions)
-        else:
-            device_action, plan = programs.act(state.learner, plan, obs, fresh, keys, np.int32(decisions), True)
-            action = np.asarray(device_action)
+        state, action = decide(state, obs)
         step = grid.step(action)
-        ended = step.terminated | step.truncated
-        decisions += grid.shape[1]
-        rows.append(Transition(obs, action, step.reward, step.obs, step.terminated, ended))
-        sums = sums.plus(step.reward, step.success)
-        if ended.any():
-            on_episode(decisions, sums.means(ended))
-        sums, fresh = sums.where_not(ended), ended
+        decisions, sums = int(state.decisions) + grid.shape[1], state.sums.plus(step.reward, step.success)
+        rows.append(Transition(obs, action, step.reward, step.obs, step.terminated, step.ended, step.void))
+        if step.finished.any():
+            on_episode(decisions, sums.means(step.finished))
+        ended = step.ended
+        state = state.replace(fresh=ended, sums=sums.where_not(ended), decisions=np.array(decisions))
         obs = grid.reset(ended) if ended.any() else step.obs
     block = jax.tree.map(lambda *xs: jnp.asarray(np.stack(xs, axis=1)), *rows)
-    return state.replace(plan=plan, fresh=fresh, sums=sums, decisions=np.array(decisions)), block
+    return state, block
+
+
+def at_random(grid: Grid) -> Decide:
+    """Uniform actions, whatever is seen."""
+    return lambda state, _obs: (state, random_actions(grid, int(state.decisions)))
 
 
 def random_actions(grid: Grid, decisions: int) -> Float32[np.ndarray, "S E A"]:

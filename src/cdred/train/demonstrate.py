@@ -7,8 +7,9 @@ import importlib.metadata
 import json
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import count, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,23 +19,26 @@ from jaxtyping import Float32
 from cdred.data.demos import open_demos, save_demos
 from cdred.data.shipped import shipped
 from cdred.envs.base import Env
+from cdred.envs.faults import warned
 from cdred.envs.grid import episode_seed
 from cdred.envs.jax_grid import Grid, open_grid
-from cdred.envs.registry import NoExpert, functional, make, planned_expert, scripted_expert
+from cdred.envs.registry import NoExpert, functional, planned_expert, scripted_expert
+from cdred.envs.remote.client import STEP_SECONDS
+from cdred.envs.workers import WorkersName
 from cdred.errors import UserError
 from cdred.train.collect import random_actions
 from cdred.train.evaluate import evaluate
 from cdred.train.programs import EVALUATE, seed_keys
-from cdred.types import DemoDataset, Trajectory
+from cdred.train.rollouts import Act, ActorOf, Simulator
+from cdred.types import DemoDataset, Say, Trajectory
 
 # Episodes with which to find out whether holding still keeps a success, and which success can be asked for.
 PILOT_EPISODES = 8
 COLLECTION, PILOT = 0, 1
 VERSIONED = ("metaworld", "mujoco", "numpy")
 # Change it whenever the same call would collect other episodes: caches made before are then not used.
-RECIPE = 1
+RECIPE = 2
 
-Act = Callable[[Float32[np.ndarray, "*obs"], bool], Float32[np.ndarray, " A"]]
 # Of an environment, the seed of an episode, and whether to hold still after its first success.
 ExpertOf = Callable[[Env, int, bool], Act]
 
@@ -45,26 +49,6 @@ class Level(NamedTuple):
     episode_return: float
     success_any: float
     success_end: float
-
-
-def rollout(env: Env, seed: int, act: Act) -> Trajectory:
-    """The episode of `seed`, with actions `act(obs, success of the decision before)`."""
-    obs, success = env.reset(seed), False
-    seen, steps, actions = [obs], [], []
-    while not steps or not (steps[-1].terminated or steps[-1].truncated):
-        actions.append(act(obs, success))
-        steps.append(env.step(actions[-1]))
-        obs, success = steps[-1].obs, steps[-1].success
-        seen.append(obs)
-    return Trajectory(
-        obs=np.stack(seen),
-        action=np.stack(actions),
-        reward=np.array([step.reward for step in steps], np.float32),
-        terminated=steps[-1].terminated,
-        truncated=steps[-1].truncated,
-        success=np.array([step.success for step in steps]) if env.spec.has_success else None,
-        seed=seed,
-    )
 
 
 def collect_scripted(
@@ -92,21 +76,24 @@ def collect_scripted(
     Raises:
         UserError: no expert for this task, or too few successes.
     """
-    _at_least_one(num)
-    (about, expert), env = _expert(task), make(task)
-    try:
-        pilots = {choice: _pilot(env, expert, seed, choice) for choice in ((False, True) if hold is None else (hold,))}
+    at_least_one(num)
+    if seed < 0:
+        raise UserError(f"--seed must be an integer >= 0, got {seed}.")
+    about, expert = _expert(task)
+    with Simulator(task) as simulator:
+        choices = (False, True) if hold is None else (hold,)
+        pilots = {choice: _pilot(simulator, expert, seed, choice) for choice in choices}
         hold = max(pilots, key=lambda choice: pilots[choice].success_end)
         at_end = pilots[hold].success_end * PILOT_EPISODES >= 2
         limit = max_attempts or 10 * num + 50
-        kept, attempts = _collect(env, lambda one: expert(env, one, hold), num, seed, at_end, limit, on_episode)
-    finally:
-        env.close()
-    provenance = _provenance(env, about, seed, hold, at_end, attempts)
+        actor: ActorOf = lambda env, one: expert(env, one, hold)  # noqa: E731
+        kept, attempts = _collect(simulator, actor, num, seed, at_end, limit, on_episode)
+        provenance = _provenance(simulator.env, about, seed, hold, at_end, attempts)
     return DemoDataset(task, tuple(kept), provenance)
 
 
-def _at_least_one(num: int) -> None:
+def at_least_one(num: int) -> None:
+    """Raises UserError where no demonstration is asked for."""
     if num < 1:
         raise UserError(f"at least one demonstration is needed, got {num}.")
 
@@ -120,14 +107,18 @@ def _expert(task: str) -> tuple[str, ExpertOf]:
     return "scripted", lambda _env, _seed, hold: scripted(hold=hold)
 
 
-def _pilot(env: Env, expert: ExpertOf, seed: int, hold: bool) -> Level:
-    seeds = [episode_seed(seed, "demos", PILOT, index) for index in range(PILOT_EPISODES)]
-    return level([rollout(env, one, expert(env, one, hold)) for one in seeds])
+def _pilot(simulator: Simulator, expert: ExpertOf, seed: int, hold: bool) -> Level:
+    episodes = simulator.episodes(_seeds(seed, "demos", PILOT), lambda env, one: expert(env, one, hold))
+    return level(list(islice(episodes, PILOT_EPISODES)))
+
+
+def _seeds(seed: int, stream: str, env: int) -> Iterator[int]:
+    return (episode_seed(seed, stream, env, index) for index in count())
 
 
 def _collect(
-    env: Env,
-    expert: Callable[[int], Act],
+    simulator: Simulator,
+    actor: ActorOf,
     num: int,
     seed: int,
     at_end: bool,
@@ -135,14 +126,14 @@ def _collect(
     on_episode: Callable[[int, int], None] | None,
 ) -> tuple[list[Trajectory], list[Trajectory]]:
     kept, attempts = [], []
+    episodes = simulator.episodes(_seeds(seed, "demos", COLLECTION), actor)
     while len(kept) < num:
         if len(attempts) == limit:
             raise UserError(
-                f"the expert of {env.spec.task} succeeded in {len(kept)} of {limit} episodes, {num} successes "
-                "were asked for: ask for fewer demonstrations, or give your own with --demos PATH."
+                f"the expert of {simulator.env.spec.task} succeeded in {len(kept)} of {limit} episodes, {num} "
+                "successes were asked for: ask for fewer demonstrations, or give your own with --demos PATH."
             )
-        number = episode_seed(seed, "demos", COLLECTION, len(attempts))
-        one = rollout(env, number, expert(number))
+        one = next(episodes)
         attempts.append(one)
         if one.success_end if at_end else one.success_any:
             kept.append(one)
@@ -188,22 +179,32 @@ def expert_level(dataset: DemoDataset) -> Level:
     return level(dataset.trajectories)
 
 
-def random_level(task: str, episodes: int, seed: int = 0) -> Level:
-    """Level of actions drawn uniformly from [-1, 1]; simulators on the device play all episodes at once."""
+def random_level(
+    task: str,
+    episodes: int,
+    seed: int = 0,
+    *,
+    workers: WorkersName = "sync",
+    step_timeout: float = STEP_SECONDS,
+    say: Say = warned,
+) -> Level:
+    """Level of actions drawn uniformly from [-1, 1]; simulators on the device play all episodes at once.
+
+    For an episode that breaks another one is played. `workers`, `step_timeout` and `say` as in `Simulator`.
+
+    Raises:
+        SimulatorFailed: too many episodes in a row broke.
+    """
     if functional(task) is not None:
-        return _random_level_on_device(task, episodes, seed)
-    env = make(task)
-    try:
-        rows = [rollout(env, one, _uniform(env, one)) for one in _random_seeds(seed, episodes)]
-    finally:
-        env.close()
-    return level(rows)
+        return _random_level_on_device(task, episodes, seed, say)
+    with Simulator(task, workers=workers, step_timeout=step_timeout, say=say) as simulator:
+        return level(list(islice(simulator.episodes(_seeds(seed, "random", 0), _uniform), episodes)))
 
 
-def _random_level_on_device(task: str, episodes: int, seed: int) -> Level:
-    with open_grid(task, (seed,), episodes, "random") as grid:
+def _random_level_on_device(task: str, episodes: int, seed: int, say: Say) -> Level:
+    with open_grid(task, (seed,), episodes, "random", say=say) as grid:
         result = evaluate(_Random(grid), None, grid, seed_keys((seed,), EVALUATE), episodes)
-    return Level(*(float(mean[0]) for mean in result[1:]))
+    return Level(*(float(getattr(result, name)[0]) for name in Level._fields))
 
 
 class _Random:
@@ -217,10 +218,6 @@ class _Random:
 
     def act(self, _learner, _plan, _obs, _fresh, _keys, counter, _explore) -> tuple[Float32[np.ndarray, "S E A"], None]:
         return random_actions(self._grid, int(counter)), None
-
-
-def _random_seeds(seed: int, episodes: int) -> list[int]:
-    return [episode_seed(seed, "random", 0, index) for index in range(episodes)]
 
 
 def _uniform(env: Env, seed: int) -> Act:
@@ -239,7 +236,7 @@ def numbered_demos(task: str, num: int, on_episode: Callable[[int, int], None] |
     Raises:
         UserError: as `collect_scripted`; or too few come with the package, and there is no expert to record more.
     """
-    _at_least_one(num)
+    at_least_one(num)
     path = shipped(task)
     if path is None:
         return cached_demos(task, num, on_episode=on_episode)
@@ -300,5 +297,5 @@ def _recipe_key() -> str:
 
 
 def _smallest_holding(folder: Path, num: int) -> Path | None:
-    sizes = sorted(int(entry.name) for entry in folder.glob("*") if entry.name.isdigit())
+    sizes = sorted(int(entry.name) for entry in folder.glob("*") if entry.name.isdecimal())
     return next((folder / str(size) for size in sizes if size >= num), None)

@@ -5,9 +5,10 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float64, Key, PyTree
+from jaxtyping import Array, Float64, Int64, Key, PyTree
 
 from cdred.envs.jax_grid import Grid
+from cdred.train.rollback import finite_rows, require_plans
 from cdred.train.state import EpisodeSums
 
 
@@ -25,42 +26,56 @@ class Actor(Protocol):
 
 
 class Evaluation(NamedTuple):
-    """Per-seed means over the same number of episodes each."""
+    """Per-seed means over the same number of episodes each; and how many broke, and were left out, besides."""
 
     episodes: int
     episode_return: Float64[np.ndarray, " S"]
     success_any: Float64[np.ndarray, " S"]
     success_end: Float64[np.ndarray, " S"]
+    episode_length: Float64[np.ndarray, " S"]
+    broken_episodes: Int64[np.ndarray, " S"]
 
     def metrics(self) -> dict[str, Any]:
-        """As trackers take it."""
-        return {"episodes": self.episodes} | {
-            name: getattr(self, name).tolist() for name in ("episode_return", "success_any", "success_end")
-        }
+        """As trackers take it; nothing is said of broken episodes where there was none."""
+        told = self._asdict()
+        means = {name: told[name].tolist() for name in told if name not in ("episodes", "broken_episodes")}
+        return {"episodes": self.episodes} | means | self.broken()
+
+    def broken(self) -> dict[str, list[int]]:
+        """`broken_episodes`, if any were."""
+        return {"broken_episodes": self.broken_episodes.tolist()} if self.broken_episodes.any() else {}
 
 
 def evaluate(programs: Actor, learner: PyTree, grid: Grid, keys: Key[Array, " S"], episodes: int) -> Evaluation:
     """Run each seed's agent for `episodes` episodes that the grid has not seen before, shared out over its lanes.
 
     An episode counts from its first decision: those still running in a faster lane when a slower one finishes are
-    not counted, so short episodes are not favoured. `episodes` is rounded up to a multiple of the lanes.
+    not counted, so short episodes are not favoured. `episodes` is rounded up to a multiple of the lanes. For an
+    episode that broke another one is run.
+
+    Raises:
+        SimulatorFailed: as the grid's `step`.
     """
     num_seeds, num_envs = grid.shape
     quota = -(-episodes // num_envs)
-    counted = np.zeros(grid.shape, int)
+    counted, broken = np.zeros(grid.shape, int), np.zeros(num_seeds, np.int64)
     totals = {name: np.zeros(num_seeds) for name in vars(EpisodeSums.zeros(grid.shape))}
     plan, sums = programs.init_plan(num_seeds, num_envs), EpisodeSums.zeros(grid.shape)
     obs, fresh, counter = grid.reset(), np.ones(grid.shape, bool), 0
     while (counted < quota).any():
         action, plan = programs.act(learner, plan, obs, fresh, keys, np.int32(counter), False)
-        step = grid.step(np.asarray(action))
-        sums, ended = sums.plus(step.reward, step.success), step.terminated | step.truncated
-        counts = ended & (counted < quota)
+        action = np.asarray(action)
+        require_plans(finite_rows(action), grid.seeds, "in an evaluation")
+        step = grid.step(action)
+        sums, ended = sums.plus(step.reward, step.success), step.ended
+        counts = step.finished & (counted < quota)
+        broken += (step.void & (counted < quota)).sum(axis=1)
         for name, values in vars(sums).items():
             totals[name] += np.where(counts, values, 0.0).sum(axis=1)
         counted, sums, fresh, counter = counted + counts, sums.where_not(ended), ended, counter + 1
         obs = grid.reset(ended) if ended.any() and (counted < quota).any() else step.obs
-    return Evaluation(quota * num_envs, **{name: total / (quota * num_envs) for name, total in totals.items()})
+    means = {name: total / (quota * num_envs) for name, total in totals.items()}
+    return Evaluation(quota * num_envs, **means, broken_episodes=broken)
 
 
 def evaluation_keys(keys: Key[Array, " S"], decisions: int) -> Key[Array, " S"]:

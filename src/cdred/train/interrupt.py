@@ -3,12 +3,15 @@
 import fcntl
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from cdred.errors import UserError
+from cdred.files import cannot_write
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 LOCK = ".lock"
@@ -44,12 +47,12 @@ class Stop:
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Hold a run's folder against other processes. The lock goes with the process, however it dies.
+    """Make a run's folder and hold it against other processes. The lock goes with the process, however it dies.
 
     Raises:
-        UserError: another process is training there.
+        UserError: another process is training there, or nothing can be written there.
     """
-    with (folder / LOCK).open("a+") as lock:
+    with _lock_in(folder) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -60,3 +63,13 @@ def alone_in(folder: Path) -> Iterator[None]:
         lock.write(f"process {os.getpid()}")
         lock.flush()
         yield
+
+
+def _lock_in(folder: Path) -> TextIO:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # A lock that is there already may be opened where no file can be made.
+        with tempfile.TemporaryFile(dir=folder):
+            return (folder / LOCK).open("a+")
+    except OSError as error:
+        raise cannot_write(folder, error) from error

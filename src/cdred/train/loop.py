@@ -4,33 +4,40 @@ Simulators on the host are stepped between compiled programs; those in JAX insid
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from cdred.algos.make import make_algorithm
-from cdred.config import RunConfig, total_decisions
+from cdred.config import RunConfig, decisions_per_learn, total_decisions
 from cdred.data.replay import Replay, from_trajectories, replay_bytes
+from cdred.envs.faults import SimulatorFailed
 from cdred.envs.grid import EnvGrid
 from cdred.envs.jax_grid import Grid, JaxGrid, open_grid
 from cdred.errors import Interrupted, UserError
+from cdred.files import mebibytes
 from cdred.track.sinks import Tracker
 from cdred.train import checkpoint
-from cdred.train.collect import OnEpisode, collect
+from cdred.train.clock import Clock
+from cdred.train.collect import OnEpisode, at_random, collect
+from cdred.train.devices import seed_mesh
 from cdred.train.evaluate import Evaluation, evaluate, evaluation_keys
 from cdred.train.interrupt import Stop
-from cdred.train.programs import ACT, EVALUATE, LEARN, Programs, seed_keys
+from cdred.train.programs import EVALUATE, HEALTH, Programs, Verdict, seed_keys
+from cdred.train.rollback import Rollback
 from cdred.train.scanned import Scanned
 from cdred.train.state import TrainState
-from cdred.types import DemoDataset, EnvSpec, Trajectory
+from cdred.types import DemoDataset, EnvSpec, Say, Trajectory
 
-Say = Callable[[str], None]
 # Share of the demonstrations that a method with early stopping does not learn from.
 HELD_OUT = 0.1
+# Seconds from which on a save is worth a line to whoever waits for it.
+SLOW_SAVE = 3.0
 
 
 class Outcome(NamedTuple):
@@ -39,12 +46,13 @@ class Outcome(NamedTuple):
     evaluation: Evaluation
     decisions: int
     updates: int
+    rollbacks: list[int]
     wall_seconds: float
 
 
 @dataclass
 class Run:
-    """A run's fixed parts, opened once, and the learning metrics since the last log line."""
+    """A run's fixed parts, opened once, its last checkpoint, and the learning metrics since the last log line."""
 
     config: RunConfig
     programs: Programs
@@ -55,37 +63,50 @@ class Run:
     tracker: Tracker
     say: Say
     checkpoints: Path
+    rollback: Rollback
     scanned: Scanned | None = None
+    saved: Path | None = None
     stop: Stop = field(default_factory=Stop)
     pending: list = field(default_factory=list)
 
     def __post_init__(self):
-        self.act_keys, self.learn_keys, self.eval_keys = (
-            seed_keys(self.config.seeds, purpose) for purpose in (ACT, LEARN, EVALUATE)
-        )
+        self.eval_keys, self.health_keys = (seed_keys(self.config.seeds, purpose) for purpose in (EVALUATE, HEALTH))
 
 
 def open_run(config: RunConfig, demos: DemoDataset | None, folder: Path, tracker: Tracker, say: Say) -> Run:
     """Make simulators, programs and the expert's store."""
-    grid = open_grid(config.task, config.seeds, config.envs, "train", workers=config.workers)
-    eval_grid = open_grid(config.task, config.seeds, config.envs, "eval", workers=config.workers)
+    grid = open_grid(config.task, config.seeds, config.envs, "train", **stepping(config, say))
+    eval_grid = open_grid(config.task, config.seeds, config.envs, "eval", **stepping(config, say))
     programs = make_programs(config, grid.spec)
-    expert, held_out = _expert_stores(demos, grid.spec, programs)
-    steps = config.updates_per_learn // config.envs
-    scanned = Scanned(programs, grid, steps) if isinstance(grid, JaxGrid) else None
-    return Run(config, programs, grid, eval_grid, expert, held_out, tracker, say, folder / "checkpoints", scanned)
+    expert, held_out = _expert_stores(demos, grid.spec, programs, config.held_out)
+    steps = decisions_per_learn(config) // config.envs
+    scanned = Scanned(programs, grid, steps, config.decisions_per_update) if isinstance(grid, JaxGrid) else None
+    rollback = Rollback(programs, config.seeds, expert, held_out, tracker, say)
+    checkpoints = folder / "checkpoints"
+    return Run(config, programs, grid, eval_grid, expert, held_out, tracker, say, checkpoints, rollback, scanned)
 
 
-def _expert_stores(demos: DemoDataset | None, spec: EnvSpec, programs: Programs) -> tuple[Replay | None, Replay | None]:
-    """What is learned from, and the last demonstrations for a method that wants some held out."""
+def stepping(config: RunConfig, say: Say) -> dict[str, Any]:
+    """Who steps a run's simulators, and how: what `open_grid` and `random_level` take."""
+    return {"workers": config.workers, "step_timeout": config.step_timeout, "say": say}
+
+
+def _expert_stores(
+    demos: DemoDataset | None, spec: EnvSpec, programs: Programs, num: int
+) -> tuple[Replay | None, Replay | None]:
+    """What is learned from, and the last `num` demonstrations; a share of them for a method that needs some."""
     if demos is None:
         return None, None
     given = list(demos.trajectories)
-    if not programs.algorithm.validates:
+    if programs.algorithm.validates:
+        num = max(1, round(HELD_OUT * len(given)))
+        if len(given) < 2:
+            raise UserError("one demonstration is not enough: some are held out, to see when learning has to stop.")
+    if num >= len(given):
+        raise UserError(f"--held-out {num} of {len(given)} demonstrations leaves none to learn from.")
+    if not num:
         return _expert_store(given, spec, programs.horizon), None
-    if len(given) < 2:
-        raise UserError("one demonstration is not enough: some are held out, to see when learning has to stop.")
-    kept = len(given) - max(1, round(HELD_OUT * len(given)))
+    kept = len(given) - num
     learned, held_out = (_expert_store(part, spec, programs.horizon) for part in (given[:kept], given[kept:]))
     return learned, held_out
 
@@ -104,6 +125,7 @@ def make_programs(config: RunConfig, spec: EnvSpec) -> Programs:
         horizon=config.mppi.horizon,
         batch_size=config.optim.batch_size,
         updates=config.updates_per_learn,
+        mesh=seed_mesh(len(config.seeds)),
     )
 
 
@@ -114,31 +136,47 @@ def train_loop(run: Run) -> Outcome:
 
     Raises:
         Interrupted: it was told to stop, and has saved the state.
+        Diverged: a seed left the numbers again and again; what was saved before is as it was.
+        UserError: there is no going on with a simulator. If it failed in a decision, the state before it is saved; if
+            in an evaluation, the run goes on from the last checkpoint.
     """
     config, clock = run.config, Clock()
     with run.grid, run.eval_grid:
         state, clock.before = start_or_resume(run)
+        run.rollback.keep(state)
         total = total_decisions(config)
         updates = int(np.max(jax.device_get(state.learner.updates)))
         clock.mark(int(state.decisions))
         while state.decisions < total:
             before = int(state.decisions)
-            state, updates = _collect_and_learn(run, state, updates)
+            if run.scanned is None:
+                state = _with_grid(run, state)
+            with _saved_if_a_simulator_fails(run, state, clock):
+                state, updates = advance(run, state, updates)
             now = int(state.decisions)
-            save = bool(crossed(before, now, config.checkpoint_every) or now >= total or run.stop)
-            if save or crossed(before, now, config.log_every) or crossed(before, now, config.eval_every):
+            if crossed(before, now, config.log_every) or crossed(before, now, config.eval_every):
                 state = _tell(run, state)
             if run.pending and crossed(before, now, config.log_every):
-                run.tracker.log(now, _drain(run) | clock.rates(now, total) | {"updates": updates}, "train")
+                metrics = _drain(run) | _rollbacks(state)
+                counts = {"updates": updates} | _broken(run)
+                run.tracker.log(now, metrics | clock.rates(now, total) | counts, "train")
+                _log_health(run, state, metrics)
             if crossed(before, now, config.eval_every) and now < total:
                 state = _evaluate(run, state, config.eval_episodes)[0]
-            if save:
-                _save(run, state, clock)
-            if run.stop.signal:
-                where = f"stopped at decision {now:,} of {total:,}, saved in {run.checkpoints.parent}"
-                raise Interrupted(f"{where}; the same command goes on.", 128 + run.stop.signal)
+            if crossed(before, now, config.checkpoint_every) or now >= total or run.stop:
+                state = _tell(run, state)
+                _save(run, _with_grid(run, state), clock)
+                # Asked again: a signal that came while this was saved finds it saved.
+                if run.stop.signal:
+                    where = f"stopped at decision {now:,} of {total:,}, saved in {run.checkpoints.parent}"
+                    raise Interrupted(f"{where}; the same command goes on.", 128 + run.stop.signal)
         evaluation = _evaluate(run, state, config.final_episodes)[1]
-    return Outcome(evaluation, int(state.decisions), updates, clock.seconds())
+    run.say(clock.savings())
+    return Outcome(evaluation, int(state.decisions), updates, state.rollbacks.tolist(), clock.seconds())
+
+
+def _rollbacks(state: TrainState) -> dict[str, list[int]]:
+    return {"rollbacks": state.rollbacks.tolist()} if state.rollbacks.any() else {}
 
 
 def crossed(before: int, now: int, every: int) -> bool:
@@ -155,12 +193,15 @@ def start_or_resume(run: Run) -> tuple[TrainState, float]:
     parts = (run.programs, run.grid, run.eval_grid, capacity)
     folder = checkpoint.latest(run.checkpoints)
     if folder is None:
-        return TrainState.create(*parts), 0.0
+        # Of a run that was begun here before, perhaps with other settings.
+        checkpoint.forget_best(run.checkpoints)
+        return TrainState.create(*parts).spread(run.programs.mesh), 0.0
     state, meta = checkpoint.load(folder, TrainState.like(*parts))
+    run.saved = folder
     run.grid.restore(state.grid)
     run.eval_grid.restore(state.eval_grid)
     run.say(f"resuming at decision {int(state.decisions):,} from {folder}")
-    return state, float(meta["wall_seconds"])
+    return state.spread(run.programs.mesh), float(meta["wall_seconds"])
 
 
 def _capacity(run: Run) -> int:
@@ -177,26 +218,25 @@ def _capacity(run: Run) -> int:
     return min(config.replay_capacity, steps + episodes + 1)
 
 
-def _collect_and_learn(run: Run, state: TrainState, updates: int) -> tuple[TrainState, int]:
+def advance(run: Run, state: TrainState, updates: int) -> tuple[TrainState, int]:
+    """One block of decisions and as many updates, `updates` having been made before; the state and their new count."""
     if not run.programs.algorithm.interacts:
-        decisions = np.array(state.decisions + run.config.updates_per_learn)
+        decisions = np.array(state.decisions + decisions_per_learn(run.config))
         return _learn(run, state.replace(decisions=decisions), updates)
     random = int(state.decisions) < seed_decisions(run)
     if run.scanned is None:
         return _learn(run, _collect(run, state, random), updates)
     if random:
         return _learn(run, run.scanned.act_at_random(state), updates)
-    state, metrics = run.scanned.act_and_learn(state, run.expert, run.act_keys, run.learn_keys)
-    run.pending.append(metrics)
-    return state, updates + run.config.updates_per_learn
+    keys = run.rollback.act_keys, run.rollback.learn_keys
+    return _checked(run, *run.scanned.act_and_learn(state, run.expert, *keys), updates + run.config.updates_per_learn)
 
 
 def _collect(run: Run, state: TrainState, random: bool) -> TrainState:
     assert isinstance(run.grid, EnvGrid), "a grid on the device is stepped by `Scanned`"
-    steps = run.config.updates_per_learn // run.config.envs
-    state, block = collect(
-        run.programs, state, run.grid, run.act_keys, steps, random=random, on_episode=_episode_log(run)
-    )
+    steps = decisions_per_learn(run.config) // run.config.envs
+    decide = at_random(run.grid) if random else run.rollback.decide
+    state, block = collect(state, run.grid, decide, steps, on_episode=_episode_log(run))
     return state.replace(replay=run.programs.store(state.replay, block))
 
 
@@ -210,9 +250,10 @@ def _episode_log(run: Run) -> OnEpisode:
 
 
 def _told(run: Run, metrics: dict) -> dict:
-    """Without the success of a task that never says whether its goal is reached."""
-    told = run.grid.spec.has_success
-    return {name: value for name, value in metrics.items() if told or not name.startswith("success")}
+    """Without the success of a task that never says whether its goal is reached, and lengths that are all the same."""
+    spec = run.grid.spec
+    told = {"success_any": spec.has_success, "success_end": spec.has_success, "episode_length": spec.terminates}
+    return {name: value for name, value in metrics.items() if told.get(name, True)}
 
 
 def seed_decisions(run: Run) -> int:
@@ -223,19 +264,37 @@ def seed_decisions(run: Run) -> int:
 
 
 def _learn(run: Run, state: TrainState, updates: int) -> tuple[TrainState, int]:
-    """As many updates as there have been decisions: those owed for the random episodes are made good at once."""
+    """The updates that the decisions so far are worth: those owed for the random episodes are made good at once."""
     if int(state.decisions) < seed_decisions(run):
         return state, updates
     if updates == 0:
         run.say("compiling, then learning from the random episodes" if seed_decisions(run) else "compiling")
+        # That all of them broke is then said before that there is nothing to learn from.
+        state = _tell(run, state)
         _require_segments(run, state)
         state = state.replace(learner=run.programs.standardise(state.learner, state.replay, run.expert))
-    while updates < int(state.decisions):
-        learner, metrics = run.programs.learn(
-            state.learner, state.replay, run.expert, run.learn_keys, np.int32(updates), run.held_out
+        run.rollback.keep(state)
+    began = time.perf_counter()
+    while updates < int(state.decisions) // run.config.decisions_per_update:
+        learner, metrics, verdict = run.programs.learn(
+            state.learner, state.replay, run.expert, run.rollback.learn_keys, np.int32(updates), run.held_out
         )
-        state, updates = state.replace(learner=learner), updates + run.config.updates_per_learn
-        run.pending.append(metrics)
+        if updates == 0:
+            jax.block_until_ready(metrics)
+            seconds = time.perf_counter() - began
+            run.say(f"compiled, and the first {run.config.updates_per_learn} updates made, in {seconds:.0f} s")
+        more = updates + run.config.updates_per_learn
+        state, updates = _checked(run, state.replace(learner=learner), metrics, verdict, more)
+    return state, updates
+
+
+def _checked(run: Run, state: TrainState, metrics: dict, verdict: Verdict, updates: int) -> tuple[TrainState, int]:
+    """The state after updates that are finite: those of a seed that were not have been made anew."""
+    if not jax.device_get(verdict.finite).all():
+        # A simulator that left the numbers explains it all, and says so.
+        state = _tell(run, state)
+    state, metrics = run.rollback.checked(state, metrics, verdict, updates)
+    run.pending.append(metrics)
     return state, updates
 
 
@@ -253,38 +312,76 @@ def _drain(run: Run) -> dict[str, list[float]]:
     return {name: reduce.get(name, np.mean)([row[name] for row in rows], axis=0).tolist() for name in rows[0]}
 
 
+def _log_health(run: Run, state: TrainState, metrics: Mapping[str, list]) -> None:
+    """Signs of health, of a method that lives through anything: the reward's gap is that of the log interval."""
+    if not run.programs.algorithm.interacts:
+        return
+    args = (state.learner, state.replay, run.expert, run.health_keys, np.int32(state.decisions), run.held_out)
+    signs = {name: value.tolist() for name, value in jax.device_get(run.programs.diagnose(*args)).items()}
+    if "reward_expert" in metrics:
+        signs["reward_gap"] = reward_gap(
+            *(np.array(metrics[name]) for name in ("reward_expert", "reward_own"))
+        ).tolist()
+    if signs:
+        run.tracker.log(int(state.decisions), signs, "health")
+
+
+def reward_gap(expert: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """(R_E - R_own) / (|R_E| + |R_own|) of mean rewards: 1 if they are apart by all they amount to, 0 if not at all."""
+    return (expert - own) / np.maximum(np.abs(expert) + np.abs(own), 1e-12)
+
+
 def _evaluate(run: Run, state: TrainState, episodes: int) -> tuple[TrainState, Evaluation]:
     began, step = time.perf_counter(), int(state.decisions)
     keys = evaluation_keys(run.eval_keys, step)
     result = evaluate(run.programs, state.learner, run.eval_grid, keys, episodes)
     metrics = _told(run, result.metrics()) | {"seconds": time.perf_counter() - began}
     run.tracker.log(step, metrics, "eval")
-    return state.replace(eval_grid=run.eval_grid.snapshot()), result
+    state = state.replace(eval_grid=run.eval_grid.snapshot())
+    _keep_if_best(run, state, result)
+    return state, result
 
 
-def _save(run: Run, state: TrainState, clock: "Clock") -> None:
-    state = state.replace(grid=run.grid.snapshot())
+def _keep_if_best(run: Run, state: TrainState, result: Evaluation) -> None:
+    """By success first, where the task knows it; then by return."""
+    score = [float(np.mean(result.success_any))] if run.grid.spec.has_success else []
+    agent = {"learner": state.learner, "eval_grid": state.eval_grid}
+    meta = {"evaluation": _told(run, result.metrics())}
+    checkpoint.save_best(
+        run.checkpoints, int(state.decisions), agent, meta, [*score, float(np.mean(result.episode_return))]
+    )
+
+
+def _broken(run: Run) -> dict[str, list[int]]:
+    """Episodes given up so far, if any were."""
+    broken = run.grid.broken
+    return {"broken_episodes": broken.tolist()} if broken.any() else {}
+
+
+def _with_grid(run: Run, state: TrainState) -> TrainState:
+    return state.replace(grid=run.grid.snapshot())
+
+
+@contextmanager
+def _saved_if_a_simulator_fails(run: Run, state: TrainState, clock: Clock) -> Iterator[None]:
+    """`state` is that before the decisions in which it failed; before the first of all there is nothing to save."""
+    try:
+        yield
+    except SimulatorFailed as failed:
+        if not state.decisions:
+            raise
+        _save(run, state, clock)
+        where = f"decision {int(state.decisions):,}, saved in {run.checkpoints.parent}"
+        raise UserError(f"{failed}\nThe run then goes on from {where}.") from failed
+
+
+def _save(run: Run, state: TrainState, clock: Clock) -> None:
+    began, step = time.perf_counter(), int(state.decisions)
     meta = {"wall_seconds": clock.seconds(), "task": run.config.task, "seeds": list(run.config.seeds)}
-    checkpoint.save(run.checkpoints, int(state.decisions), state, meta)
-
-
-class Clock:
-    """Seconds spent, also before a resume, and the pace of the last stretch."""
-
-    def __init__(self):
-        self.before, self._began, self._marked = 0.0, time.perf_counter(), (0, time.perf_counter())
-
-    def seconds(self) -> float:
-        """Wall seconds of the whole run."""
-        return self.before + time.perf_counter() - self._began
-
-    def mark(self, decisions: int) -> None:
-        """Begin a stretch."""
-        self._marked = (decisions, time.perf_counter())
-
-    def rates(self, decisions: int, total: int) -> dict[str, float]:
-        """Decisions per second and seed since the last mark, and the seconds left at that pace."""
-        then, at = self._marked
-        pace = (decisions - then) / max(time.perf_counter() - at, 1e-9)
-        self.mark(decisions)
-        return {"decisions_per_second": pace, "eta_seconds": (total - decisions) / max(pace, 1e-9)}
+    run.saved = checkpoint.save(run.checkpoints, step, state, meta, since=run.saved)
+    run.rollback.keep(state)
+    size, seconds = checkpoint.size(run.saved), time.perf_counter() - began
+    run.tracker.log(step, {"seconds": seconds, "bytes": size.total, "bytes_written": size.written}, "save")
+    if seconds > SLOW_SAVE:
+        run.say(f"saved {mebibytes(size.written)} of {mebibytes(size.total)} in {seconds:.0f} s")
+    clock.saved(seconds, size.total)

@@ -72,7 +72,7 @@ def _too_few(kept: list[Trajectory], attempts: list[Trajectory], num: int, thres
 
 
 def episodes(programs: Programs, learner: PyTree, grid: Grid) -> Iterator[Trajectory]:
-    """Whole episodes without end, from a grid of one seed, in the order in which they finish."""
+    """Whole episodes without end, from a grid of one seed, in the order in which they finish; none that broke."""
     keys = seed_keys(grid.seeds, EVALUATE)
     plan, obs, fresh, counter = programs.init_plan(*grid.shape), grid.reset(), np.ones(grid.shape, bool), 0
     running = [_Episode(grid, e, obs) for e in range(grid.shape[1])]
@@ -80,10 +80,10 @@ def episodes(programs: Programs, learner: PyTree, grid: Grid) -> Iterator[Trajec
         action, plan = programs.act(learner, plan, obs, fresh, keys, np.int32(counter), False)
         acted = np.asarray(jax.device_get(action))
         step = grid.step(acted)
-        fresh, counter = step.terminated | step.truncated, counter + 1
+        fresh, counter = step.ended, counter + 1
         for e in range(grid.shape[1]):
             running[e].add(acted[0, e], step)
-            if fresh[0, e]:
+            if step.finished[0, e]:
                 yield running[e].trajectory()
         obs = grid.reset(fresh) if fresh.any() else step.obs
         for e in np.flatnonzero(fresh[0]):

@@ -12,10 +12,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int, Key, PyTree
 
 from cdred.data.replay import Replay, Transition
-from cdred.envs.jax_grid import GridState, JaxGrid, Origin, advance, begin, require_finite
+from cdred.envs.jax_grid import GridState, JaxGrid, Origin, advance, begin
 from cdred.planning.mppi import PlanState
 from cdred.train.collect import OnEpisode, random_actions
-from cdred.train.programs import Programs
+from cdred.train.devices import SEEDS, STEPS_SEEDS, WHOLE, over_devices
+from cdred.train.programs import Programs, Verdict
+from cdred.train.rollback import require_plans
 from cdred.train.state import TrainState
 
 
@@ -28,12 +30,17 @@ class Lived(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What the host is told of a block of decisions."""
+    """What the host is told of each of a block of decisions: what came of it, and whether its actions were finite."""
 
     reward: Float32[Array, "steps S E"]
     success: Bool[Array, "steps S E"]
     ended: Bool[Array, "steps S E"]
-    finite: Bool[Array, ""]
+    void: Bool[Array, "steps S E"]
+    planned: Bool[Array, "steps S"]
+
+
+# How `Seen` lies on the devices.
+SEEN: Any = Seen(*[STEPS_SEEDS] * 5)  # pyright: ignore[reportArgumentType]
 
 
 class Scanned:
@@ -42,24 +49,31 @@ class Scanned:
     `acting` (with the agent, then learning) and `idling` (random actions, no learning) compile once each.
     """
 
-    def __init__(self, programs: Programs, grid: JaxGrid, steps: int):
-        self.programs, self.grid, self.steps = programs, grid, steps
-        self.acting = jax.jit(self._acting, donate_argnums=(0, 1, 2))
-        self.idling = jax.jit(self._idling, donate_argnums=(0, 1))
+    def __init__(self, programs: Programs, grid: JaxGrid, steps: int, decisions_per_update: int):
+        self.programs, self.grid, self.steps, self.decisions_per_update = programs, grid, steps, decisions_per_update
+        given = (SEEDS, SEEDS, SEEDS, SEEDS, WHOLE, SEEDS, SEEDS, WHOLE)
+        acting = over_devices(self._acting, programs.mesh, given, (SEEDS, SEEDS, SEEDS, SEEN, SEEDS, SEEDS))
+        idling = over_devices(self._idling, programs.mesh, (SEEDS, SEEDS, SEEDS, STEPS_SEEDS), (SEEDS, SEEDS, SEEN))
+        self.acting = jax.jit(acting, donate_argnums=(0, 1, 2))
+        self.idling = jax.jit(idling, donate_argnums=(0, 1))
         self._untold: list[tuple[int, Seen]] = []
 
     def act_and_learn(
         self, state: TrainState, expert: Replay | None, act_keys: Key[Array, " S"], learn_keys: Key[Array, " S"]
-    ) -> tuple[TrainState, dict[str, Float[Array, " S"]]]:
-        """A block with the agent, exploring, and as many updates; the new state and `learn`'s metrics.
+    ) -> tuple[TrainState, dict[str, Float[Array, " S"]], Verdict]:
+        """A block with the agent, exploring, and the updates it is worth; the new state, `learn`'s metrics and verdict.
 
-        As many updates as decisions must have been made before.
+        All that the decisions before are worth must have been made.
+
+        Raises:
+            Diverged: planning found no finite action; the simulators cannot be taken back to try another.
         """
         counter = np.int32(state.decisions)
-        lived, replay, learner, seen, metrics = self.acting(
+        lived, replay, learner, seen, metrics, verdict = self.acting(
             self._lived(state), state.replay, state.learner, self.grid.origin, expert, act_keys, learn_keys, counter
         )
-        return self._later(state.replace(learner=learner), lived, replay, seen), metrics
+        require_plans(jax.device_get(seen.planned).all(axis=0), self.grid.seeds, f"after decision {state.decisions:,}")
+        return self._later(state.replace(learner=learner), lived, replay, seen), metrics, verdict
 
     def act_at_random(self, state: TrainState) -> TrainState:
         """A block of the actions that `collect` would draw."""
@@ -72,17 +86,16 @@ class Scanned:
         """Fetch what happened since the last call; `on_episode` as in `collect`, in the same order.
 
         Raises:
-            FloatingPointError: the simulator returned a non-finite observation or reward.
+            SimulatorFailed: too many episodes in a row were given up.
         """
         sums = state.sums
         for decisions, seen in self._untold:
-            host = jax.device_get(seen)
-            require_finite(self.grid.spec.task, bool(host.finite))
-            for reward, success, ended in zip(host.reward, host.success, host.ended, strict=True):
+            for reward, success, ended, void, _ in zip(*jax.device_get(seen), strict=True):
                 decisions += self.grid.shape[1]
-                sums = sums.plus(reward, success)
-                if ended.any():
-                    on_episode(decisions, sums.means(ended))
+                sums, finished = sums.plus(reward, success), ended & ~void
+                if finished.any():
+                    on_episode(decisions, sums.means(finished))
+                self.grid.tell_void(void)
                 sums = sums.where_not(ended)
         self._untold.clear()
         return state.replace(sums=sums)
@@ -110,12 +123,14 @@ class Scanned:
     ) -> tuple[Any, ...]:
         def choose(lived: Lived, counter):
             explore = jnp.array(True)
-            return self.programs.act(learner, lived.plan, lived.grid.obs, lived.fresh, act_keys, counter, explore)
+            return self.programs.acting(learner, lived.plan, lived.grid.obs, lived.fresh, act_keys, counter, explore)
 
         counters = counter + jnp.arange(self.steps, dtype=jnp.int32) * self.grid.shape[1]
         lived, replay, seen = self._collect(lived, replay, origin, choose, counters)
-        learner, metrics = self.programs.learn(learner, replay, expert, learn_keys, counter)
-        return lived, replay, learner, seen, metrics
+        learner, metrics, verdict = self.programs.learning(
+            learner, replay, expert, learn_keys, counter // self.decisions_per_update, None
+        )
+        return lived, replay, learner, seen, metrics, verdict
 
     def _idling(
         self, lived: Lived, replay: Replay, origin: Origin, actions: Float32[Array, "steps S E A"]
@@ -128,13 +143,12 @@ class Scanned:
         def decide(lived: Lived, given):
             obs = lived.grid.obs
             action, plan = choose(lived, given)
+            planned = jnp.all(jnp.isfinite(action), (1, 2))
             grid, step = advance(self.grid.env, lived.grid, action)
-            ended = step.terminated | step.truncated
-            transition = Transition(obs, action, step.reward, step.obs, step.terminated, ended)
-            lived = Lived(begin(self.grid.env, origin, grid, ended), plan, ended)
-            return lived, (transition, (step.reward, step.success, ended))
+            transition = Transition(obs, action, step.reward, step.obs, step.terminated, step.ended, step.void)
+            lived = Lived(begin(self.grid.env, origin, grid, step.ended), plan, step.ended)
+            return lived, (transition, Seen(step.reward, step.success, step.ended, step.void, planned))
 
-        lived, (block, (reward, success, ended)) = jax.lax.scan(decide, lived, inputs)
-        finite = jnp.all(jnp.isfinite(block.next_obs)) & jnp.all(jnp.isfinite(reward))
+        lived, (block, seen) = jax.lax.scan(decide, lived, inputs)
         replay = jax.vmap(Replay.add, in_axes=(0, 1))(replay, block)
-        return lived, replay, Seen(reward, success, ended, finite)
+        return lived, replay, seen

@@ -6,11 +6,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float64, Int64, PyTree
 
 from cdred.data.replay import Replay
 from cdred.envs.jax_grid import Grid
 from cdred.planning.mppi import PlanState
+from cdred.train.devices import spread
 from cdred.train.programs import INIT, Programs, seed_keys
 
 Snapshot = dict[str, Any]
@@ -22,15 +24,16 @@ class EpisodeSums(eqx.Module):
     episode_return: Float64[np.ndarray, "S E"]
     success_any: Bool[np.ndarray, "S E"]
     success_end: Bool[np.ndarray, "S E"]
+    episode_length: Float64[np.ndarray, "S E"]
 
     @classmethod
     def zeros(cls, shape: tuple[int, int]) -> Self:
         """Nothing has happened yet."""
-        return cls(np.zeros(shape), np.zeros(shape, bool), np.zeros(shape, bool))
+        return cls(np.zeros(shape), np.zeros(shape, bool), np.zeros(shape, bool), np.zeros(shape))
 
     def plus(self, reward: np.ndarray, success: np.ndarray) -> Self:
         """One decision later."""
-        return type(self)(self.episode_return + reward, self.success_any | success, success)
+        return type(self)(self.episode_return + reward, self.success_any | success, success, self.episode_length + 1.0)
 
     def where_not(self, ended: Bool[np.ndarray, "S E"]) -> Self:
         """The sums with those of ended episodes begun anew."""
@@ -54,6 +57,7 @@ class TrainState(eqx.Module):
         fresh: environments at their episode's first decision.
         sums: running episodes so far.
         decisions: per seed, over all its environments.
+        rollbacks: per seed, how often it diverged and was taken back; its keys depend on it (`rollback.fresh_keys`).
         grid, eval_grid: how to bring the simulators back (`EnvGrid.restore`, `JaxGrid.restore`).
     """
 
@@ -63,6 +67,7 @@ class TrainState(eqx.Module):
     fresh: Bool[np.ndarray | Array, "S E"]
     sums: EpisodeSums
     decisions: Int64[np.ndarray, ""]
+    rollbacks: Int64[np.ndarray, " S"]
     grid: Snapshot
     eval_grid: Snapshot
 
@@ -76,6 +81,10 @@ class TrainState(eqx.Module):
         """What `create` would make, with shapes in place of device arrays: nothing is allocated to be replaced."""
         shapes = eqx.filter_eval_shape(lambda: _on_device(programs, grid, capacity))
         return cls(**shapes, **_on_host(grid, eval_grid))
+
+    def spread(self, mesh: Mesh | None) -> Self:
+        """The state with what is on the device shared out among several (`devices.seed_mesh`)."""
+        return self.replace(**{name: spread(getattr(self, name), mesh) for name in ("learner", "replay", "plan")})
 
     def replace(self, **changes: Any) -> Self:
         """The state with these fields exchanged."""
@@ -97,6 +106,7 @@ def _on_host(grid: Grid, eval_grid: Grid) -> dict[str, Any]:
         "fresh": np.ones(grid.shape, bool),
         "sums": EpisodeSums.zeros(grid.shape),
         "decisions": np.zeros((), np.int64),
+        "rollbacks": np.zeros(grid.shape[0], np.int64),
         "grid": grid.snapshot(),
         "eval_grid": eval_grid.snapshot(),
     }

@@ -3,6 +3,7 @@
 import builtins
 import subprocess
 import tempfile
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing import Pipe
@@ -19,6 +20,8 @@ from cdred.types import EnvSpec
 
 # Time for a worker to finish its step and free what it holds before it is killed.
 GRACE_SECONDS = 10.0
+# Time for one decision, and how much longer everything else may take: compiling a model, building a scene.
+STEP_SECONDS, PATIENCE = 60.0, 10
 LOG_LINES = 12
 
 
@@ -26,10 +29,14 @@ class Worker:
     """A process that serves environments. It ends when it is closed, and when this process ends, however it does.
 
     Requests may be sent ahead; answers come in their order. POSIX only.
+
+    Args:
+        host: the interpreter and its suite.
+        step_timeout: seconds that a decision may take; everything else may take `PATIENCE` times as long.
     """
 
-    def __init__(self, host: Host):
-        self.host = host
+    def __init__(self, host: Host, step_timeout: float = STEP_SECONDS):
+        self.host, self._step_timeout = host, step_timeout
         self._connection, theirs = Pipe()
         # What a suite prints is kept for the day it dies, and off the terminal, which is somebody else's.
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
@@ -50,17 +57,24 @@ class Worker:
         with suppress(BrokenPipeError, ConnectionResetError):
             self._connection.send_bytes(server.pack(head, arrays))
 
-    def receive(self) -> tuple[dict[str, Any], list[np.ndarray]]:
-        """The next answer.
+    def receive(self, *, step: bool = False) -> tuple[dict[str, Any], list[np.ndarray]]:
+        """The next answer, which is that to a decision or to something else.
 
         Raises:
             RuntimeError: the process has died.
+            TimeoutError: it did not answer in time, and was ended.
             Exception: what the environment raised, as far as its type is known here.
         """
+        seconds = self._step_timeout * (1 if step else PATIENCE)
         try:
-            head, arrays = server.unpack(self._connection.recv_bytes())
+            message = self._connection.recv_bytes() if self._connection.poll(seconds) else None
         except (EOFError, OSError) as error:
             raise self._death() from error
+        if message is None:
+            self.kill()
+            what = "a decision" if step else "an answer"
+            raise TimeoutError(f"{what} took more than {seconds:g} s (--step-timeout), its process was ended")
+        head, arrays = server.unpack(message)
         if "error" in head:
             raise _rebuilt(**head)
         return head, arrays
@@ -73,7 +87,13 @@ class Worker:
         how = f"was ended by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
         self._log.seek(0)
         said = self._log.read().decode(errors="replace").splitlines()[-LOG_LINES:]
-        return RuntimeError("\n".join([f"the simulator's process {self._process.pid} {how}; it last said:", *said]))
+        ended = f"the simulator's process {self._process.pid} {how}"
+        return RuntimeError("\n".join([f"{ended}; it last said:", *said]) if said else ended)
+
+    def kill(self) -> None:
+        """End the process at once, whatever it is doing."""
+        self._process.kill()
+        self._process.wait()
 
     def close(self) -> None:
         """End the process; safe to call twice."""
@@ -81,8 +101,7 @@ class Worker:
         try:
             self._process.wait(GRACE_SECONDS)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            self.kill()
         self._log.close()
 
     @property
@@ -126,12 +145,15 @@ class RemoteEnv:
     ):
         self._worker, self._index, self._owner = worker, index, owner
         self._task, self._name = task, name
+        self._open: deque[str] = deque()
         worker.send({"do": "make", "env": index, "name": name, "render_size": render_size})
 
     @classmethod
-    def alone(cls, host: Host, task: str, name: str, render_size: int | None) -> Self:
+    def alone(
+        cls, host: Host, task: str, name: str, render_size: int | None, step_timeout: float = STEP_SECONDS
+    ) -> Self:
         """The environment `name` of a suite, in a process of its own that ends with `close`."""
-        worker = Worker(host)
+        worker = Worker(host, step_timeout)
         try:
             return cls(worker, 0, task, name, render_size, owner=True).settled()
         except BaseException:
@@ -153,11 +175,12 @@ class RemoteEnv:
         """Ask for `reset` (with a seed), `step` (with an action) or `render`."""
         arrays = [argument] if isinstance(argument, np.ndarray) else []
         number = None if arrays or argument is None else int(argument)
+        self._open.append(method)
         self._worker.send({"do": method, "env": self._index, "argument": number}, arrays)
 
     def finish(self) -> Any:
         """What the oldest open `begin` asked for; raises what the environment raised."""
-        head, (array,) = self._worker.receive()
+        head, (array,) = self._worker.receive(step=self._open.popleft() == "step")
         return checked(self.spec, Step(array, *head["step"])) if "step" in head else array
 
     def reset(self, seed: int) -> Float32[np.ndarray, "*obs"]:

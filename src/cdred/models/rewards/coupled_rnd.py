@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from cdred.models.rewards.base import RewardModel
-from cdred.nn.layers import MLP, Ensemble, ema
+from cdred.nn.layers import MLP, Apart, Ensemble, ema
+from cdred.types import Precision
 
 Coupling = Literal["identity", "exp"]
 Reduction = Literal["sum", "mean"]
@@ -43,7 +44,7 @@ def visit_rate(prediction: Float[Array, " e"], moments: TargetMoments, floor: fl
 class CoupledRND(RewardModel):
     """Targets f_1..f_K (never trained, yet part of the agent), predictors (f_phi, f_psi), and the reward from them.
 
-    All methods take one input x = (z, a), concatenated.
+    All methods take one input x = (z, a).
 
     Attributes:
         targets: K fixed random networks.
@@ -91,13 +92,18 @@ class CoupledRND(RewardModel):
         count_reduction: Reduction,
         variance_floor: float,
         average_rate: float = 1.0,
+        precision: Precision = "float32",
         key: Key[Array, ""],
     ) -> Self:
         """Random targets and freshly initialised predictors, read as they are if `average_rate` is 1."""
         kt, kp = jax.random.split(key)
-        predictors = Ensemble(lambda k: MLP(input_dim, predictor_widths, embedding_dim, key=k), 2, key=kp)
+
+        def ensemble(num: int, widths: tuple[int, ...], key: Key[Array, ""]) -> Ensemble:
+            return Ensemble(lambda k: MLP(input_dim, widths, embedding_dim, precision=precision, key=k), num, key=key)
+
+        predictors = ensemble(2, predictor_widths, kp)
         return cls(
-            targets=Ensemble(lambda k: MLP(input_dim, target_widths, embedding_dim, key=k), num_targets, key=kt),
+            targets=ensemble(num_targets, target_widths, kt),
             predictors=predictors,
             # A copy, so that donated buffers are never given away twice.
             averages=None if average_rate == 1.0 else jax.tree.map(jnp.copy, predictors),
@@ -115,15 +121,26 @@ class CoupledRND(RewardModel):
     def trainable(self) -> Ensemble:
         return self.predictors
 
+    @jax.named_scope("averages")
     def settled(self) -> Self:
         if self.averages is None:
             return self
         return eqx.tree_at(lambda r: r.averages, self, ema(self.averages, self.predictors, self.average_rate))
 
-    def __call__(self, x: Float[Array, " in"]) -> Float[Array, ""]:
+    def __call__(self, x: Float[Array, " in"] | Apart) -> Float[Array, ""]:
         judges = self.predictors if self.averages is None else self.averages
-        return self.reward(judges(x), target_moments(self.targets(x)))
+        with jax.named_scope("targets"):
+            moments = target_moments(self.targets(x))
+        with jax.named_scope("predictors"):
+            predictions = judges(x)
+        return self.reward(predictions, moments)
 
+    def expert_bonus(self, x: Float[Array, " in"]) -> Float[Array, ""]:
+        """b_phi(x)."""
+        judges = self.predictors if self.averages is None else self.averages
+        return self.bonus(judges(x)[self.EXPERT], target_moments(self.targets(x)))
+
+    @jax.named_scope("reward")
     def reward(self, predictions: Float[Array, "2 e"], moments: TargetMoments) -> Float[Array, ""]:
         """R from both predictors' outputs and the targets' moments, for callers who have them already."""
         return self.couple(self.bonus(predictions[self.EXPERT], moments), self.bonus(predictions[self.OWN], moments))

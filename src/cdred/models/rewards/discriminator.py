@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from cdred.models.rewards.base import RewardModel
-from cdred.nn.layers import MLP
+from cdred.nn.layers import MLP, Apart
+from cdred.types import Precision
 
 
 class Discriminator(RewardModel):
@@ -19,15 +20,17 @@ class Discriminator(RewardModel):
     network: MLP
 
     @classmethod
-    def create(cls, input_dim: int, *, widths: tuple[int, ...], key: Key[Array, ""]) -> Self:
+    def create(
+        cls, input_dim: int, *, widths: tuple[int, ...], precision: Precision = "float32", key: Key[Array, ""]
+    ) -> Self:
         """A fresh network, undecided everywhere."""
-        return cls(MLP(input_dim, widths, 1, key=key, zero_head=True))
+        return cls(MLP(input_dim, widths, 1, zero_head=True, precision=precision, key=key))
 
     @property
     def trainable(self) -> MLP:
         return self.network
 
-    def __call__(self, x: Float[Array, " in"]) -> Float[Array, ""]:
+    def __call__(self, x: Float[Array, " in"] | Apart) -> Float[Array, ""]:
         return self.network(x)[0]
 
 

@@ -5,8 +5,9 @@ from typing import Self
 from jaxtyping import Array, Float, Key
 
 from cdred.models.rewards.base import RewardModel
-from cdred.nn.layers import MLP
+from cdred.nn.layers import MLP, Apart
 from cdred.nn.two_hot import TwoHot
+from cdred.types import Precision
 
 
 class SupervisedReward(RewardModel):
@@ -16,15 +17,23 @@ class SupervisedReward(RewardModel):
     two_hot: TwoHot
 
     @classmethod
-    def create(cls, input_dim: int, *, widths: tuple[int, ...], two_hot: TwoHot, key: Key[Array, ""]) -> Self:
+    def create(
+        cls,
+        input_dim: int,
+        *,
+        widths: tuple[int, ...],
+        two_hot: TwoHot,
+        precision: Precision = "float32",
+        key: Key[Array, ""],
+    ) -> Self:
         """A fresh network."""
-        return cls(MLP(input_dim, widths, two_hot.num_bins, key=key, zero_head=True), two_hot)
+        return cls(MLP(input_dim, widths, two_hot.num_bins, zero_head=True, precision=precision, key=key), two_hot)
 
     @property
     def trainable(self) -> MLP:
         return self.head
 
-    def __call__(self, x: Float[Array, " in"]) -> Float[Array, ""]:
+    def __call__(self, x: Float[Array, " in"] | Apart) -> Float[Array, ""]:
         return self.two_hot.decode(self.head(x))
 
     def loss(self, x: Float[Array, " in"], reward: Float[Array, ""]) -> Float[Array, ""]:

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from cdred.models.rewards.base import RewardModel
-from cdred.nn.layers import MLP
+from cdred.nn.layers import MLP, Apart
+from cdred.types import Precision
 
 
 class ExpertSupport(RewardModel):
@@ -33,13 +34,14 @@ class ExpertSupport(RewardModel):
         predictor_widths: tuple[int, ...],
         embedding_dim: int,
         sigma: float,
+        precision: Precision = "float32",
         key: Key[Array, ""],
     ) -> Self:
         """A random target and a fresh predictor."""
         target_key, predictor_key = jax.random.split(key)
         return cls(
-            MLP(input_dim, target_widths, embedding_dim, key=target_key),
-            MLP(input_dim, predictor_widths, embedding_dim, key=predictor_key),
+            MLP(input_dim, target_widths, embedding_dim, precision=precision, key=target_key),
+            MLP(input_dim, predictor_widths, embedding_dim, precision=precision, key=predictor_key),
             sigma,
         )
 
@@ -47,10 +49,14 @@ class ExpertSupport(RewardModel):
     def trainable(self) -> MLP:
         return self.predictor
 
-    def __call__(self, x: Float[Array, " in"]) -> Float[Array, ""]:
+    def __call__(self, x: Float[Array, " in"] | Apart) -> Float[Array, ""]:
         return self.reward(self.distance(x))
 
-    def distance(self, x: Float[Array, " in"]) -> Float[Array, ""]:
+    def expert_bonus(self, x: Float[Array, " in"]) -> Float[Array, ""]:
+        """The distance, which the reward falls with."""
+        return self.distance(x)
+
+    def distance(self, x: Float[Array, " in"] | Apart) -> Float[Array, ""]:
         """|f(x) - f_1(x)|^2: on the expert's x, the predictor's loss."""
         return jnp.sum((self.predictor(x) - jax.lax.stop_gradient(self.target(x))) ** 2)
 

@@ -1,0 +1,202 @@
+"""Nothing that is read can run code: no pickle, no evaluation of text, no tags, and no secret in what is written."""
+
+import ast
+import pickle
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+import cdred
+from cdred.config_file import from_yaml, read_config
+from cdred.data.demos import open_demos
+from cdred.data.lerobot_write import save_lerobot
+from cdred.data.minari_format import save_minari
+from cdred.data.npz import save_npz
+from cdred.envs.workers import crew
+from cdred.errors import UserError
+from cdred.train import checkpoint
+from cdred.types import DemoDataset, Trajectory
+
+SOURCE = Path(cdred.__file__).parent
+# Modules that unpickle, calls that run text, and listening where others may come from.
+MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "pandas"}
+NAMES = {"eval", "exec", "compile", "__import__"}
+METHODS = {
+    ("yaml", "load"),
+    ("yaml", "load_all"),
+    ("yaml", "unsafe_load"),
+    ("yaml", "full_load"),
+    ("np", "load"),
+    ("numpy", "load"),
+    ("torch", "load"),
+    ("os", "system"),
+    ("os", "popen"),
+    ("connection", "recv"),
+    ("socket", "socket"),
+}
+SERVERS = {"socket", "socketserver", "http", "xmlrpc", "flask", "fastapi", "aiohttp", "uvicorn", "tornado"}
+
+
+def faults(tree):
+    """What has no place in the package, with its line."""
+    for node in ast.walk(tree):
+        imported = []
+        if isinstance(node, ast.Import):
+            imported = [one.name for one in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            imported = [node.module or ""]
+        yield from ((node.lineno, name) for name in imported if name.partition(".")[0] in MODULES | SERVERS)
+        if isinstance(node, ast.Call):
+            yield from ((node.lineno, name) for name in _called(node) if name)
+            if any(word.arg == "shell" for word in node.keywords):
+                yield node.lineno, "shell="
+            for word in node.keywords:
+                if word.arg == "allow_pickle" and not (
+                    isinstance(word.value, ast.Constant) and word.value.value is False
+                ):
+                    yield node.lineno, "allow_pickle"
+
+
+def _called(call):
+    if isinstance(call.func, ast.Name) and call.func.id in NAMES:
+        yield call.func.id
+    if isinstance(call.func, ast.Attribute):
+        owner = call.func.value
+        last = owner.attr.lstrip("_") if isinstance(owner, ast.Attribute) else getattr(owner, "id", "")
+        if (last, call.func.attr) in METHODS:
+            yield f"{last}.{call.func.attr}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import pickle",
+        "torch.load(f)",
+        "import http.server",
+        "eval('1')",
+        "np.load(f)",
+        "np.lib.format.read_array(f, allow_pickle=True)",
+        "yaml.load(f, Loader)",
+        "self._connection.recv()",
+        "run('ls', shell=True)",
+    ],
+)
+def test_the_search_finds_what_it_is_for(text):
+    assert list(faults(ast.parse(text)))
+
+
+def test_no_source_unpickles_evaluates_or_listens():
+    sources = sorted(SOURCE.rglob("*.py"))
+    assert len(sources) > 80
+    found = {str(path.relative_to(SOURCE)): [*faults(ast.parse(path.read_text()))] for path in sources}
+    assert {path: what for path, what in found.items() if what} == {}
+
+
+@pytest.fixture
+def no_pickle(monkeypatch):
+    """Unpickling anything fails the test."""
+
+    def refuse(*_, **__):
+        raise AssertionError("something was unpickled")
+
+    for name in ("load", "loads", "Unpickler", "_Unpickler"):
+        monkeypatch.setattr(pickle, name, refuse)
+    # Which what comes through a pipe is unpickled with.
+    monkeypatch.setattr("multiprocessing.reduction.ForkingPickler.loads", refuse)
+
+
+def _write(kind, dataset, folder):
+    if kind in ("minari", "lerobot"):
+        {"minari": save_minari, "lerobot": save_lerobot}[kind](dataset, folder / "d")
+        return folder / "d"
+    if kind == "npz":
+        save_npz(dataset, folder / "d.npz")
+        return folder / "d.npz"
+    with h5py.File(folder / "d.h5", "w") as file:
+        if kind == "robomimic":
+            file["data/demo_0/obs/state"], file["data/demo_0/actions"] = np.zeros((5, 2)), np.zeros((5, 2))
+        elif kind == "maniskill":
+            file["traj_0/obs"], file["traj_0/actions"] = np.zeros((6, 2)), np.zeros((5, 2))
+            file["traj_0/terminated"], file["traj_0/truncated"] = np.zeros(5, bool), np.arange(5) == 4
+        else:
+            file["observations"], file["actions"] = np.zeros((5, 2)), np.zeros((5, 2))
+            file["terminals"], file["timeouts"] = np.zeros(5, bool), np.arange(5) == 4
+    return folder / "d.h5"
+
+
+@pytest.mark.parametrize("kind", ["minari", "lerobot", "npz", "robomimic", "maniskill", "d4rl"])
+@pytest.mark.usefixtures("no_pickle")
+def test_no_format_is_unpickled(kind, tmp_path):
+    obs, action = np.zeros((6, 2), np.float32), np.zeros((5, 2), np.float32)
+    dataset = DemoDataset("", (Trajectory(obs, action, np.zeros(5, np.float32), False, True),))
+    assert len(open_demos(_write(kind, dataset, tmp_path))) == 1
+
+
+@pytest.mark.usefixtures("no_pickle")
+def test_a_checkpoint_is_not_unpickled(tmp_path):
+    state = {"x": np.arange(3.0)}
+    folder = checkpoint.save(tmp_path, 1, state, {"note": "n"})
+    assert checkpoint.load(folder, state)[1] == {"note": "n"}
+
+
+class _Trap:
+    def __init__(self, path):
+        self._path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self._path,))
+
+
+@pytest.mark.parametrize("name", ["d.npz", "d.h5", "d.hdf5", "d.pkl", "d"])
+def test_a_pickle_in_disguise_does_not_run(name, tmp_path):
+    (tmp_path / name).write_bytes(pickle.dumps(_Trap(tmp_path / "ran")))
+    with pytest.raises(UserError):
+        open_demos(tmp_path / name)
+    np.savez(tmp_path / "object.npz", obs=np.array([[_Trap(tmp_path / "ran")]], object))
+    with pytest.raises(UserError, match="without pickle"):
+        open_demos(tmp_path / "object.npz")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "task: !!python/object/apply:os.system ['false']",
+        "task: !!python/name:os.system",
+        "task: !!str probe/point",
+        "decisions: !!int '3'",
+        "!!map {task: probe/point}",
+        "task: !mine probe/point",
+        "task: &a probe/point\ndemos: *a",
+    ],
+)
+def test_settings_take_no_tags_and_no_aliases(text):
+    with pytest.raises(UserError, match=r"(has|have) no place in it"):
+        from_yaml(text)
+
+
+@pytest.mark.usefixtures("no_pickle")
+def test_settings_are_not_unpickled(tmp_path):
+    (tmp_path / "config.yaml").write_text("task: probe/point\nseeds: [0, 1]\n")
+    assert read_config(tmp_path / "config.yaml").seeds == (0, 1)
+
+
+def test_nothing_in_a_run_tells_a_secret_of_the_environment(cloned, secrets):
+    files = [path for path in (cloned / "run").rglob("*") if path.is_file()]
+    assert len(files) >= 6
+    for path in files:
+        content = path.read_bytes()
+        assert not [value for value in secrets.values() if value.encode() in content], path
+
+
+@pytest.mark.usefixtures("no_pickle")
+def test_simulators_in_other_processes_answer_in_json():
+    crowd = crew("probe/point", ["one"], "process")
+    try:
+        answers, failures = crowd.call("reset", {0: 3})
+        assert answers[0].shape == crowd.spec.obs_shape
+        assert not failures
+    finally:
+        crowd.close()

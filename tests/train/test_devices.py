@@ -1,0 +1,59 @@
+"""Seeds shared out among devices learn what they learn on one. The CPU plays several, in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from runs import arrays
+
+import cdred
+from cdred.config import preset
+
+TRAIN = """
+import json, sys, jax
+from dataclasses import replace
+import cdred
+from cdred.train.devices import seed_mesh
+changes, devices = json.loads(sys.argv[1]), int(sys.argv[2])
+changes["seeds"] = tuple(changes["seeds"])
+assert seed_mesh(len(changes["seeds"])).size == len(jax.devices()) == devices
+cdred.train(cdred.preset("debug"), quiet=True, **changes)
+"""
+SHORT = {"demos": "3", "decisions": 40, "checkpoint_every": 20, "eval_every": 1000, "final_episodes": 1, "video": False}
+
+
+@pytest.mark.parametrize(
+    ("task", "algo", "devices"),
+    [
+        pytest.param("probe/point", "cdred", 8, marks=pytest.mark.slow),
+        ("probe/point", "red-sac", 2),
+        ("jaxprobe/point", "red-sac", 2),
+    ],
+)
+def test_a_run_over_several_devices_is_the_run_on_one(tmp_path, task, algo, devices):
+    changes = SHORT | {"task": task, "algo": algo, "seeds": list(range(devices))}
+    flags = {
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
+    }
+    words = [json.dumps(changes | {"out": str(tmp_path / "many")}), str(devices)]
+    subprocess.run([sys.executable, "-c", TRAIN, *words], env=os.environ | flags, check=True)
+    cdred.train(preset("debug"), quiet=True, **changes | {"out": str(tmp_path / "one"), "seeds": tuple(range(devices))})
+    many, one = arrays(tmp_path / "many"), arrays(tmp_path / "one")
+    assert many.keys() == one.keys()
+    for name, values in one.items():
+        np.testing.assert_allclose(many[name], values, rtol=1e-3, atol=1e-4, err_msg=name)
+    assert int(one["learner/updates"].min()) == 40
+
+
+def test_seeds_that_no_number_of_devices_shares_evenly_stay_on_one():
+    script = (
+        "from cdred.train.devices import seed_mesh; print([m and m.size for m in map(seed_mesh, (1, 2, 3, 4, 5, 6))])"
+    )
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    said = subprocess.run([sys.executable, "-c", script], env=os.environ | flags, check=True, capture_output=True)
+    assert said.stdout.decode().strip() == "[None, 2, 3, 4, None, 3]"
