@@ -28,9 +28,9 @@ from cdred.data.replay import Replay, Transition
 from cdred.files import write
 from cdred.studies.bench import SPEC
 from cdred.train import checkpoint
-from cdred.train.loop import make_programs
 from cdred.train.origin import origin
 from cdred.train.programs import INIT, seed_keys
+from cdred.train.run import make_programs
 
 
 class State(NamedTuple):

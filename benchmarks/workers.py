@@ -20,8 +20,9 @@ from typing import get_args
 import numpy as np
 
 from cdred.envs.grid import EnvGrid
-from cdred.envs.workers import WorkersName, usable_cores
+from cdred.envs.workers import usable_cores
 from cdred.errors import UserError
+from cdred.types import WorkersName
 
 TASKS = ("metaworld/bin-picking", "dmc/walker-run", "dmc/dog-stand", "gym/HalfCheetah-v5", "maniskill/PickCube")
 ENVIRONMENTS = (1, 2, 4, 8, 16)

@@ -35,10 +35,11 @@ from cdred.train.demonstrate import at_least_one, expert_level, numbered_demos, 
 from cdred.train.evaluate import evaluate, evaluation_keys
 from cdred.train.film import film
 from cdred.train.interrupt import Stop, alone_in
-from cdred.train.loop import make_programs, open_run, stepping, train_loop
+from cdred.train.loop import train_loop
 from cdred.train.origin import origin
 from cdred.train.programs import EVALUATE, INIT, seed_keys
 from cdred.train.record import record_agent
+from cdred.train.run import make_programs, open_run, stepping
 from cdred.types import DemoDataset, EnvSpec, Say
 
 # Enough to tell a task that chance solves from one that it does not; a second of simulation.

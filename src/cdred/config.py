@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from cdred.errors import UserError
-from cdred.types import Precision
+from cdred.types import Precision, WorkersName
 
 AlgoName = Literal["cdred", "iqmpc", "gail", "red", "iqlearn-sac", "gail-sac", "red-sac", "cdred-sac", "bc", "tdmpc2"]
 ON_OBSERVATIONS: tuple[AlgoName, ...] = ("iqlearn-sac", "gail-sac", "red-sac", "cdred-sac")
@@ -208,7 +208,7 @@ class RunConfig:
     """Run folder; runs/<task>-<algo>-<preset> if empty."""
     envs: int = 1
     """Environments per seed."""
-    workers: Literal["sync", "thread", "process"] = "sync"
+    workers: WorkersName = "sync"
     """Who steps them: the calling thread, a pool of threads, or processes; the results are the same bits. With sync,
     simulators in JAX (mjx) are stepped on the device, in one program with the agent that acts and learns."""
     step_timeout: float = 60.0
@@ -220,6 +220,10 @@ class RunConfig:
     """Updates in one compiled call, after as many decisions as they need."""
     decisions_per_update: int = 1
     """Decisions for each update. More make a run faster and learn less from each decision: meant for many --envs."""
+    overlap: bool = False
+    """Make each decision's updates while its simulators step, instead of all after --updates-per-learn of them: for
+    simulators that are slow beside the device (docs/speed.md). What is learned from is then up to so many decisions
+    old."""
     replay_capacity: int = 1_000_000
     """Most transitions kept per environment; no more is allocated than the run can fill."""
     planner: PlannerName = "mppi"
@@ -299,6 +303,8 @@ def check(config: RunConfig) -> None:
         "--decisions-per-update must be at least 1": config.decisions_per_update > 0,
         "--envs must divide --updates-per-learn times --decisions-per-update": config.envs > 0
         and decisions_per_learn(config) % config.envs == 0,
+        "--overlap needs --envs to be a multiple of --decisions-per-update": not config.overlap
+        or config.envs % config.decisions_per_update == 0,
         "--decisions must be at least 1": config.decisions > 0,
         "--step-timeout must be above 0": config.step_timeout > 0,
         "--seed-episodes must be at least 1": config.seed_episodes > 0,
@@ -352,6 +358,11 @@ def discount(episode_length: int, least: float) -> float:
 def decisions_per_learn(config: RunConfig) -> int:
     """Decisions per seed, over all its environments, before each `learn` call."""
     return config.updates_per_learn * config.decisions_per_update
+
+
+def updates_per_call(config: RunConfig) -> int:
+    """Updates in one compiled `learn` call: those of a block of decisions, or with `overlap` those of one step."""
+    return config.envs // config.decisions_per_update if config.overlap else config.updates_per_learn
 
 
 def total_decisions(config: RunConfig) -> int:

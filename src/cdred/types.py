@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 Precision = Literal["float32", "tf32", "bfloat16"]
 """How the factors of a matrix product are rounded before they are multiplied."""
 
+WorkersName = Literal["sync", "thread", "process"]
+"""Who steps a grid's environments (`envs.workers.crew`)."""
+
 Say = Callable[[str], None]
 """Takes a line, or a few, for whoever watches."""
 

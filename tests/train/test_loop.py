@@ -13,7 +13,8 @@ import cdred
 from cdred import api
 from cdred.config_file import to_yaml
 from cdred.errors import UserError
-from cdred.train import checkpoint, loop
+from cdred.train import checkpoint
+from cdred.train import run as run_parts
 from cdred.train.loop import crossed
 
 
@@ -226,12 +227,12 @@ def test_demonstrations_are_held_out_for_the_panel_only_when_asked():
     settings = config("", demos="4")
     spec = api.spec_of(settings.task)
     demos = api.demonstrations(settings, spec, lambda _: None)
-    programs = loop.make_programs(settings, spec)
+    programs = run_parts.make_programs(settings, spec)
     rows = lambda store: int((np.asarray(store.time) >= 0).sum())  # noqa: E731
-    learned, held_out = loop._expert_stores(demos, spec, programs, 0)
+    learned, held_out = run_parts._expert_stores(demos, spec, programs, 0)
     assert held_out is None
-    fewer, one = loop._expert_stores(demos, spec, programs, 1)
+    fewer, one = run_parts._expert_stores(demos, spec, programs, 1)
     assert rows(fewer) + rows(one) == rows(learned) == 4 * 21
     np.testing.assert_array_equal(one.obs[0, :21], demos[3].obs)
     with pytest.raises(UserError, match="--held-out 4 of 4 demonstrations leaves none"):
-        loop._expert_stores(demos, spec, programs, 4)
+        run_parts._expert_stores(demos, spec, programs, 4)

@@ -11,7 +11,8 @@ import cdred
 from cdred import api
 from cdred.cli.main import main
 from cdred.errors import Diverged
-from cdred.train import checkpoint, loop
+from cdred.train import checkpoint
+from cdred.train import run as run_parts
 from cdred.train.programs import LEARN, judge, seed_keys
 from cdred.train.rollback import LIMIT, fresh_keys
 
@@ -21,7 +22,7 @@ def clean(tmp_path_factory):
     """A run in which nothing breaks."""
     out = tmp_path_factory.mktemp("clean") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "make_algorithm", lambda *_: Toy())
+        patch.setattr(run_parts, "make_algorithm", lambda *_: Toy())
         cdred.train(config(out), quiet=True)
     return out
 
@@ -31,7 +32,7 @@ def train(tmp_path, monkeypatch):
     """A run of the toy that breaks as told; its folder."""
 
     def run(name, toy, **changes):
-        monkeypatch.setattr(loop, "make_algorithm", lambda *_: toy)
+        monkeypatch.setattr(run_parts, "make_algorithm", lambda *_: toy)
         cdred.train(config(tmp_path / name, **changes), quiet=True)
         return tmp_path / name
 

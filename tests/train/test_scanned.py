@@ -12,6 +12,7 @@ from cdred.track.sinks import JsonLines
 from cdred.train import checkpoint, loop
 from cdred.train.demonstrate import Level
 from cdred.train.rollouts import rollout
+from cdred.train.run import open_run
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +87,7 @@ def test_each_program_compiles_once(tmp_path):
     settings = on_device(tmp_path)
     demos = api.demonstrations(settings, api.spec_of(settings.task), lambda _: None)
     lines = JsonLines(tmp_path / "metrics.jsonl", -1)
-    run = loop.open_run(settings, demos, tmp_path, lines, lambda _: None)
+    run = open_run(settings, demos, tmp_path, lines, lambda _: None)
     outcome = loop.train_loop(run)
     lines.close()
     assert outcome.decisions == outcome.updates == 80

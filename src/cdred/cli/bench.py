@@ -11,6 +11,7 @@ from cdred.cli.words import understood
 from cdred.config import AlgoName, PrecisionConfig, PresetName, check, preset
 from cdred.errors import UserError
 from cdred.files import refuse_no_file
+from cdred.types import WorkersName
 
 if TYPE_CHECKING:
     from cdred.studies.bench import Bench
@@ -34,6 +35,10 @@ class BenchOptions:
     """Environments per seed (decision, loop)."""
     task: str = "metaworld/button-press"
     """For `loop`."""
+    workers: WorkersName = "sync"
+    """Who steps its simulators."""
+    overlap: bool = False
+    """Whether it learns while they do."""
     repeats: int = 7
     """Whose median is told."""
     precision: PrecisionConfig = field(default_factory=PrecisionConfig)
@@ -58,6 +63,8 @@ def main(arguments: list[str]) -> None:
         algo=options.algo,
         seeds=tuple(range(options.seeds)),
         envs=options.envs,
+        workers=options.workers,
+        overlap=options.overlap,
         precision=options.precision,
         updates_per_learn=max(4, options.envs) if options.what != "loop" else 20,
     )

@@ -17,9 +17,9 @@ from jaxtyping import Bool, Float32, Int64, UInt8
 from cdred.envs.base import Step, checked, checked_obs
 from cdred.envs.faults import SimulatorFailed, Strikes, one_line, require_some_sound, warned
 from cdred.envs.remote.client import STEP_SECONDS
-from cdred.envs.workers import WorkersName, crew
+from cdred.envs.workers import crew
 from cdred.errors import UserError
-from cdred.types import Say
+from cdred.types import Say, WorkersName
 
 # Two bits of every episode seed name its stream, so streams cannot share an episode.
 STREAMS = ("train", "eval", "demos", "random")

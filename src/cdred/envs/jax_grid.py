@@ -19,8 +19,7 @@ from cdred.envs.functional import EnvState, FunctionalEnv
 from cdred.envs.grid import STREAMS, EnvGrid, GridStep, episode_seed, require_actions, require_place
 from cdred.envs.registry import functional
 from cdred.envs.remote.client import STEP_SECONDS
-from cdred.envs.workers import WorkersName
-from cdred.types import Say
+from cdred.types import Say, WorkersName
 
 # NumPy's SeedSequence: a hash of the words into a pool of four, and of the pool into what it generates.
 INIT_A, MULT_A, INIT_B, MULT_B = 0x43B0D7E5, 0x931E8875, 0x8B51F9DD, 0x58F38DED

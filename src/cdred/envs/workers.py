@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Protocol, get_args
 
 import numpy as np
 from jaxtyping import UInt8
@@ -14,9 +14,7 @@ from cdred.envs.base import Env
 from cdred.envs.registry import host, make
 from cdred.envs.remote.client import STEP_SECONDS, RemoteEnv, Worker
 from cdred.envs.remote.host import our_host
-from cdred.types import EnvSpec
-
-WorkersName = Literal["sync", "thread", "process"]
+from cdred.types import EnvSpec, WorkersName
 
 
 class Crew(Protocol):

@@ -23,8 +23,9 @@ from cdred.nn.precision import dot
 from cdred.studies.profile import Share, profile
 from cdred.track.sinks import Trackers
 from cdred.train.collect import random_actions
-from cdred.train.loop import advance, make_programs, open_run, seed_decisions, start_or_resume
+from cdred.train.loop import advance, start_or_resume
 from cdred.train.programs import ACT, INIT, LEARN, seed_keys
+from cdred.train.run import make_programs, open_run, seed_decisions
 from cdred.types import DemoDataset, EnvSpec, Precision, Say
 
 # Meta-World's sizes.

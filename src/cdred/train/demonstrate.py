@@ -24,13 +24,12 @@ from cdred.envs.grid import episode_seed
 from cdred.envs.jax_grid import Grid, open_grid
 from cdred.envs.registry import NoExpert, functional, planned_expert, scripted_expert
 from cdred.envs.remote.client import STEP_SECONDS
-from cdred.envs.workers import WorkersName
 from cdred.errors import UserError
 from cdred.train.collect import random_actions
 from cdred.train.evaluate import evaluate
 from cdred.train.programs import EVALUATE, seed_keys
 from cdred.train.rollouts import Act, ActorOf, Simulator
-from cdred.types import DemoDataset, Say, Trajectory
+from cdred.types import DemoDataset, Say, Trajectory, WorkersName
 
 # Episodes with which to find out whether holding still keeps a success, and which success can be asked for.
 PILOT_EPISODES = 8

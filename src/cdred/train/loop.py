@@ -6,36 +6,27 @@ Simulators on the host are stepped between compiled programs; those in JAX insid
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from cdred.algos.make import make_algorithm
-from cdred.config import RunConfig, decisions_per_learn, total_decisions
-from cdred.data.replay import Replay, from_trajectories, replay_bytes
+from cdred.config import decisions_per_learn, total_decisions
+from cdred.data.replay import replay_bytes
 from cdred.envs.faults import SimulatorFailed
 from cdred.envs.grid import EnvGrid
-from cdred.envs.jax_grid import Grid, JaxGrid, open_grid
 from cdred.errors import Interrupted, UserError
 from cdred.files import mebibytes
-from cdred.track.sinks import Tracker
 from cdred.train import checkpoint
 from cdred.train.clock import Clock
-from cdred.train.collect import OnEpisode, at_random, collect
-from cdred.train.devices import seed_mesh
+from cdred.train.collect import Decide, OnEpisode, at_random, collect
 from cdred.train.evaluate import Evaluation, evaluate, evaluation_keys
-from cdred.train.interrupt import Stop
-from cdred.train.programs import EVALUATE, HEALTH, Programs, Verdict, seed_keys
-from cdred.train.rollback import Rollback
-from cdred.train.scanned import Scanned
+from cdred.train.programs import Verdict
+from cdred.train.rollback import Metrics
+from cdred.train.run import Run, capacity, seed_decisions
 from cdred.train.state import TrainState
-from cdred.types import DemoDataset, EnvSpec, Say, Trajectory
 
-# Share of the demonstrations that a method with early stopping does not learn from.
-HELD_OUT = 0.1
 # Seconds from which on a save is worth a line to whoever waits for it.
 SLOW_SAVE = 3.0
 
@@ -48,85 +39,6 @@ class Outcome(NamedTuple):
     updates: int
     rollbacks: list[int]
     wall_seconds: float
-
-
-@dataclass
-class Run:
-    """A run's fixed parts, opened once, its last checkpoint, and the learning metrics since the last log line."""
-
-    config: RunConfig
-    programs: Programs
-    grid: Grid
-    eval_grid: Grid
-    expert: Replay | None
-    held_out: Replay | None
-    tracker: Tracker
-    say: Say
-    checkpoints: Path
-    rollback: Rollback
-    scanned: Scanned | None = None
-    saved: Path | None = None
-    stop: Stop = field(default_factory=Stop)
-    pending: list = field(default_factory=list)
-
-    def __post_init__(self):
-        self.eval_keys, self.health_keys = (seed_keys(self.config.seeds, purpose) for purpose in (EVALUATE, HEALTH))
-
-
-def open_run(config: RunConfig, demos: DemoDataset | None, folder: Path, tracker: Tracker, say: Say) -> Run:
-    """Make simulators, programs and the expert's store."""
-    grid = open_grid(config.task, config.seeds, config.envs, "train", **stepping(config, say))
-    eval_grid = open_grid(config.task, config.seeds, config.envs, "eval", **stepping(config, say))
-    programs = make_programs(config, grid.spec)
-    expert, held_out = _expert_stores(demos, grid.spec, programs, config.held_out)
-    steps = decisions_per_learn(config) // config.envs
-    scanned = Scanned(programs, grid, steps, config.decisions_per_update) if isinstance(grid, JaxGrid) else None
-    rollback = Rollback(programs, config.seeds, expert, held_out, tracker, say)
-    checkpoints = folder / "checkpoints"
-    return Run(config, programs, grid, eval_grid, expert, held_out, tracker, say, checkpoints, rollback, scanned)
-
-
-def stepping(config: RunConfig, say: Say) -> dict[str, Any]:
-    """Who steps a run's simulators, and how: what `open_grid` and `random_level` take."""
-    return {"workers": config.workers, "step_timeout": config.step_timeout, "say": say}
-
-
-def _expert_stores(
-    demos: DemoDataset | None, spec: EnvSpec, programs: Programs, num: int
-) -> tuple[Replay | None, Replay | None]:
-    """What is learned from, and the last `num` demonstrations; a share of them for a method that needs some."""
-    if demos is None:
-        return None, None
-    given = list(demos.trajectories)
-    if programs.algorithm.validates:
-        num = max(1, round(HELD_OUT * len(given)))
-        if len(given) < 2:
-            raise UserError("one demonstration is not enough: some are held out, to see when learning has to stop.")
-    if num >= len(given):
-        raise UserError(f"--held-out {num} of {len(given)} demonstrations leaves none to learn from.")
-    if not num:
-        return _expert_store(given, spec, programs.horizon), None
-    kept = len(given) - num
-    learned, held_out = (_expert_store(part, spec, programs.horizon) for part in (given[:kept], given[kept:]))
-    return learned, held_out
-
-
-def _expert_store(trajectories: list[Trajectory], spec: EnvSpec, horizon: int) -> Replay:
-    expert = from_trajectories(trajectories, spec, horizon)
-    if not int(expert.num_segments(horizon)):
-        raise UserError(f"no demonstration is as long as the horizon of {horizon} decisions.")
-    return expert
-
-
-def make_programs(config: RunConfig, spec: EnvSpec) -> Programs:
-    """The compiled programs of a run with these settings on this task."""
-    return Programs(
-        make_algorithm(config, spec),
-        horizon=config.mppi.horizon,
-        batch_size=config.optim.batch_size,
-        updates=config.updates_per_learn,
-        mesh=seed_mesh(len(config.seeds)),
-    )
 
 
 def train_loop(run: Run) -> Outcome:
@@ -186,11 +98,11 @@ def crossed(before: int, now: int, every: int) -> bool:
 
 def start_or_resume(run: Run) -> tuple[TrainState, float]:
     """The state to go on from, simulators brought along, and the seconds spent before."""
-    config, capacity = run.config, _capacity(run)
-    size = len(config.seeds) * replay_bytes(run.grid.spec, config.envs, capacity)
-    run.say(f"replay: {len(config.seeds)} x {config.envs} x {capacity:,} rows, {size / 2**20:,.1f} MiB on the device")
+    config, rows = run.config, capacity(run)
+    size = len(config.seeds) * replay_bytes(run.grid.spec, config.envs, rows)
+    run.say(f"replay: {len(config.seeds)} x {config.envs} x {rows:,} rows, {size / 2**20:,.1f} MiB on the device")
     run.grid.reset()
-    parts = (run.programs, run.grid, run.eval_grid, capacity)
+    parts = (run.programs, run.grid, run.eval_grid, rows)
     folder = checkpoint.latest(run.checkpoints)
     if folder is None:
         # Of a run that was begun here before, perhaps with other settings.
@@ -204,40 +116,53 @@ def start_or_resume(run: Run) -> tuple[TrainState, float]:
     return state.spread(run.programs.mesh), float(meta["wall_seconds"])
 
 
-def _capacity(run: Run) -> int:
-    """Rows per lane: as many as asked for, but no more than the run can fill."""
-    config, spec = run.config, run.grid.spec
-    if not run.programs.algorithm.interacts:
-        return config.mppi.horizon + 2
-    steps = -(-total_decisions(config) // config.envs)
-    if spec.terminates:
-        # Every episode takes one row more than decisions, and as many absorbing ones as a segment is long. A run of
-        # episodes shorter than that on average forgets the oldest of them.
-        return min(config.replay_capacity, 2 * steps + config.mppi.horizon + 2)
-    episodes = -(-steps // spec.episode_length) + 1
-    return min(config.replay_capacity, steps + episodes + 1)
-
-
 def advance(run: Run, state: TrainState, updates: int) -> tuple[TrainState, int]:
     """One block of decisions and as many updates, `updates` having been made before; the state and their new count."""
     if not run.programs.algorithm.interacts:
         decisions = np.array(state.decisions + decisions_per_learn(run.config))
         return _learn(run, state.replace(decisions=decisions), updates)
     random = int(state.decisions) < seed_decisions(run)
-    if run.scanned is None:
-        return _learn(run, _collect(run, state, random), updates)
+    if isinstance(run.grid, EnvGrid):
+        if run.config.overlap and not random:
+            return _collect_and_learn(run, run.grid, state, updates)
+        decide = at_random(run.grid) if random else run.rollback.decide
+        return _learn(run, _collect(run, run.grid, state, decide), updates)
+    assert run.scanned is not None, "a grid on the device comes with its programs"
     if random:
         return _learn(run, run.scanned.act_at_random(state), updates)
     keys = run.rollback.act_keys, run.rollback.learn_keys
     return _checked(run, *run.scanned.act_and_learn(state, run.expert, *keys), updates + run.config.updates_per_learn)
 
 
-def _collect(run: Run, state: TrainState, random: bool) -> TrainState:
-    assert isinstance(run.grid, EnvGrid), "a grid on the device is stepped by `Scanned`"
+def _collect(run: Run, grid: EnvGrid, state: TrainState, decide: Decide) -> TrainState:
+    """A block of decisions, stored."""
     steps = decisions_per_learn(run.config) // run.config.envs
-    decide = at_random(run.grid) if random else run.rollback.decide
-    state, block = collect(state, run.grid, decide, steps, on_episode=_episode_log(run))
+    state, block = collect(state, grid, decide, steps, on_episode=_episode_log(run))
     return state.replace(replay=run.programs.store(state.replay, block))
+
+
+def _collect_and_learn(run: Run, grid: EnvGrid, state: TrainState, updates: int) -> tuple[TrainState, int]:
+    """A block of decisions, each one's updates being made while its simulators step, from what was stored before."""
+    under_way: list[tuple[Metrics, Verdict]] = []
+
+    def learned(state: TrainState) -> TrainState:
+        nonlocal updates
+        for metrics, verdict in under_way:
+            state, updates = _checked(run, state, metrics, verdict, updates + run.programs.updates)
+        under_way.clear()
+        return state
+
+    def decide(state: TrainState, obs: np.ndarray) -> tuple[TrainState, np.ndarray]:
+        state, action = run.rollback.decide(learned(state), obs)
+        # Nobody waits for it before the simulators have stepped.
+        learner, *told = run.programs.learn(*_studied(run, state, updates))
+        under_way.append(tuple(told))
+        return state.replace(learner=learner), action
+
+    # A copy: where a simulator fails, the state before the block is saved.
+    state = state.replace(learner=jax.tree.map(jnp.copy, state.learner))
+    state = learned(_collect(run, grid, state, decide))
+    return state, updates
 
 
 def _tell(run: Run, state: TrainState) -> TrainState:
@@ -256,13 +181,6 @@ def _told(run: Run, metrics: dict) -> dict:
     return {name: value for name, value in metrics.items() if told.get(name, True)}
 
 
-def seed_decisions(run: Run) -> int:
-    """Random decisions per seed before learning begins."""
-    if not run.programs.algorithm.interacts:
-        return 0
-    return run.config.seed_episodes * run.grid.spec.episode_length * run.config.envs
-
-
 def _learn(run: Run, state: TrainState, updates: int) -> tuple[TrainState, int]:
     """The updates that the decisions so far are worth: those owed for the random episodes are made good at once."""
     if int(state.decisions) < seed_decisions(run):
@@ -276,16 +194,19 @@ def _learn(run: Run, state: TrainState, updates: int) -> tuple[TrainState, int]:
         run.rollback.keep(state)
     began = time.perf_counter()
     while updates < int(state.decisions) // run.config.decisions_per_update:
-        learner, metrics, verdict = run.programs.learn(
-            state.learner, state.replay, run.expert, run.rollback.learn_keys, np.int32(updates), run.held_out
-        )
+        learner, metrics, verdict = run.programs.learn(*_studied(run, state, updates))
         if updates == 0:
             jax.block_until_ready(metrics)
             seconds = time.perf_counter() - began
-            run.say(f"compiled, and the first {run.config.updates_per_learn} updates made, in {seconds:.0f} s")
-        more = updates + run.config.updates_per_learn
+            run.say(f"compiled, and the first {run.programs.updates} updates made, in {seconds:.0f} s")
+        more = updates + run.programs.updates
         state, updates = _checked(run, state.replace(learner=learner), metrics, verdict, more)
     return state, updates
+
+
+def _studied(run: Run, state: TrainState, updates: int) -> tuple[Any, ...]:
+    """What `Programs.learn` takes after so many updates."""
+    return state.learner, state.replay, run.expert, run.rollback.learn_keys, np.int32(updates), run.held_out
 
 
 def _checked(run: Run, state: TrainState, metrics: dict, verdict: Verdict, updates: int) -> tuple[TrainState, int]:

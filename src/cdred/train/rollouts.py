@@ -12,9 +12,8 @@ from cdred.envs.faults import MOST_UNFINISHED, SimulatorFailed, one_line, warned
 from cdred.envs.registry import host, make
 from cdred.envs.remote.client import STEP_SECONDS, RemoteEnv
 from cdred.envs.remote.host import our_host
-from cdred.envs.workers import WorkersName
 from cdred.errors import UserError
-from cdred.types import Say, Trajectory
+from cdred.types import Say, Trajectory, WorkersName
 
 Act = Callable[[Float32[np.ndarray, "*obs"], bool], Float32[np.ndarray, " A"]]
 # Who acts in the episode of a seed.
