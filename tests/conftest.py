@@ -69,6 +69,19 @@ def cloned(tmp_path_factory, secrets):
 
 
 @pytest.fixture
+def toy(monkeypatch):
+    """Runs are of a method that compiles at once; called with its settings, of one that breaks as they say."""
+    from cdred.train import run
+    from toy import Toy
+
+    def patch(**settings):
+        monkeypatch.setattr(run, "make_algorithm", lambda *_: Toy(**settings))
+
+    patch()
+    return patch
+
+
+@pytest.fixture
 def config():
     """The smallest networks there are."""
     from cdred.config import preset

@@ -79,6 +79,7 @@ def test_a_loop_is_not_counted_beside_what_it_contains():
     assert not set(loops) & set(operation_parts(text))
 
 
+@pytest.mark.usefixtures("toy")
 def test_the_loop_is_timed_on_a_real_task():
     config = replace(preset("debug"), task="probe/point", algo="cdred", demos="3", envs=2)
     from cdred.api import demonstrations, spec_of

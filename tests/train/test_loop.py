@@ -35,6 +35,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(finished, tmp_pat
     assert curves(finished) == curves(tmp_path / "run")
 
 
+@pytest.mark.usefixtures("toy")
 def test_a_simulator_is_resumed_in_the_middle_of_an_episode(tmp_path):
     changes = {"checkpoint_every": 30, "updates_per_learn": 10, "decisions": 100, "eval_every": 1000}
     cdred.train(config(tmp_path / "whole", **changes), quiet=True)
@@ -80,6 +81,7 @@ def test_the_same_seeds_give_the_same_run_bit_for_bit(finished, tmp_path):
     assert curves(finished) == curves(tmp_path / "again")
 
 
+@pytest.mark.usefixtures("toy")
 def test_a_seed_lives_the_same_random_episodes_alone_as_beside_others(finished, tmp_path):
     cdred.train(config(tmp_path / "alone", seeds=(1,), decisions=20, seed_episodes=1), quiet=True)
     beside, alone = arrays(finished), arrays(tmp_path / "alone")
@@ -164,6 +166,7 @@ def test_a_loaded_agent_says_what_an_action_is_worth_to_it(finished):
         agent.reward(obs, action[:4])
 
 
+@pytest.mark.usefixtures("toy")
 def test_several_environments_per_seed_share_the_decisions(tmp_path):
     result = cdred.train(config(tmp_path / "run", envs=2, decisions=80, final_episodes=3), quiet=True)
     assert result["decisions"] == result["updates"] == 80
@@ -174,6 +177,7 @@ def test_several_environments_per_seed_share_the_decisions(tmp_path):
     assert replay["grid/episode"].tolist() == [[2, 2], [2, 2]]
 
 
+@pytest.mark.usefixtures("toy")
 def test_demonstrations_may_come_from_a_file(finished, tmp_path):
     demos = api.demonstrations(config(finished), api.spec_of("probe/point"), lambda _: None)
     from cdred.data.demos import save_demos

@@ -4,7 +4,6 @@ import jax
 import numpy as np
 import pytest
 from runs import arrays, assert_same_arrays, config, curves, killed_at, on_device
-from toy import Toy, update_draw
 
 import cdred
 import faulty
@@ -13,29 +12,20 @@ from cdred.envs.grid import EnvGrid
 from cdred.errors import UserError
 from cdred.track.sinks import Trackers
 from cdred.train import checkpoint
-from cdred.train import run as run_parts
 from cdred.train.loop import advance, start_or_resume
 from cdred.train.run import open_run, seed_decisions
+from toy import update_draw
+
+pytestmark = pytest.mark.usefixtures("toy")
 
 
 def overlapped(out, **changes):
-    """A run whose method compiles at once, if it is patched in by `toy`."""
     return config(out, overlap=True, **changes)
 
 
 @pytest.fixture
-def toy(monkeypatch):
-    def patch(**settings):
-        monkeypatch.setattr(run_parts, "make_algorithm", lambda *_: Toy(**settings))
-
-    patch()
-    return patch
-
-
-@pytest.fixture
-def opened(toy, tmp_path):
+def opened(tmp_path):
     """A run that is about to learn from its second block of decisions, and its state."""
-    del toy
     settings = overlapped(tmp_path / "run")
     run = open_run(
         settings,
@@ -84,8 +74,7 @@ def test_the_device_has_its_work_before_the_simulators_have_theirs_and_nobody_as
     assert happened == ["learn", "step", "checked"] * 20
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one_and_whoever_steps_it(toy, tmp_path):
-    del toy
+def test_a_resumed_run_equals_an_uninterrupted_one_and_whoever_steps_it(tmp_path):
     cdred.train(overlapped(tmp_path / "whole"), quiet=True)
     with killed_at(140):
         cdred.train(overlapped(tmp_path / "broken"), quiet=True)
@@ -96,8 +85,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_and_whoever_steps_it(toy, tmp
         assert curves(tmp_path / "whole") == curves(tmp_path / other)
 
 
-def test_environments_beside_each_other_share_an_updates_worth_of_decisions(toy, tmp_path):
-    del toy
+def test_environments_beside_each_other_share_an_updates_worth_of_decisions(tmp_path):
     result = cdred.train(overlapped(tmp_path / "run", envs=4, decisions_per_update=2), quiet=True)
     assert result["updates"] == result["decisions"] // 2
     assert arrays(tmp_path / "run")["learner/updates"].tolist() == [result["updates"]] * 2
@@ -116,8 +104,7 @@ def test_a_seed_that_diverges_within_a_block_goes_back_and_the_other_never_notic
     assert not np.array_equal(run["learner/weight"][1], clean["learner/weight"][1])
 
 
-def test_where_a_simulator_fails_the_state_before_the_block_is_saved_and_gone_on_from(toy, tmp_path, monkeypatch):
-    del toy
+def test_where_a_simulator_fails_the_state_before_the_block_is_saved_and_gone_on_from(tmp_path, monkeypatch):
     cdred.train(overlapped(tmp_path / "whole"), quiet=True)
     monkeypatch.setenv(faulty.FILE, str(tmp_path / "faults"))
     monkeypatch.setitem(probes._PROBES, "point", faulty.Faulty)

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from runs import arrays, assert_same_arrays, config, curves, killed_at
-from toy import Toy, decision_draw, update_draw
 
 import cdred
 from cdred import api
@@ -15,6 +14,7 @@ from cdred.train import checkpoint
 from cdred.train import run as run_parts
 from cdred.train.programs import LEARN, judge, seed_keys
 from cdred.train.rollback import LIMIT, fresh_keys
+from toy import Toy, decision_draw, update_draw
 
 
 @pytest.fixture(scope="module")

@@ -83,6 +83,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(finished, tmp_pat
     assert curves(finished) == curves(tmp_path / "run")
 
 
+@pytest.mark.usefixtures("toy")
 def test_each_program_compiles_once(tmp_path):
     settings = on_device(tmp_path)
     demos = api.demonstrations(settings, api.spec_of(settings.task), lambda _: None)

@@ -300,7 +300,7 @@ def strange(monkeypatch):
     monkeypatch.setattr("cdred.envs.jax_probes.functional", lambda _name: env)
 
 
-@pytest.mark.usefixtures("strange")
+@pytest.mark.usefixtures("strange", "toy")
 def test_episodes_that_leave_the_numbers_on_the_device_are_given_up_as_on_the_host(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     cdred.train(on_device(tmp_path / "device"))
@@ -324,8 +324,7 @@ def test_episodes_that_leave_the_numbers_on_the_device_are_given_up_as_on_the_ho
     assert "an episode is given up: an observation or a reward that is not finite" in said
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("strange")
+@pytest.mark.usefixtures("strange", "toy")
 def test_such_a_run_is_resumed_bit_for_bit(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     cdred.train(on_device(tmp_path / "whole"), quiet=True)
