@@ -71,11 +71,10 @@ def cloned(tmp_path_factory, secrets):
 @pytest.fixture
 def toy(monkeypatch):
     """Runs are of a method that compiles at once; called with its settings, of one that breaks as they say."""
-    from cdred.train import run
-    from toy import Toy
+    from toy import Toy, learn_by
 
     def patch(**settings):
-        monkeypatch.setattr(run, "make_algorithm", lambda *_: Toy(**settings))
+        learn_by(monkeypatch, Toy(**settings))
 
     patch()
     return patch

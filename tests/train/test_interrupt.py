@@ -31,16 +31,18 @@ def test_a_signal_is_taken_down_and_the_handlers_are_given_back():
     assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
-def test_a_stopped_run_goes_on_bit_for_bit(finished, tmp_path):
+@pytest.mark.usefixtures("toy")
+def test_a_stopped_run_goes_on_bit_for_bit(lived, tmp_path):
     # While the decisions from 140 on are collected: away from every multiple of `checkpoint_every`.
     with stopped_at(140, "stopped at decision 160 of 200.*goes on"):
         cdred.train(config(tmp_path / "run"), quiet=True)
-    assert_goes_on_as(finished, tmp_path / "run", 160)
+    assert_goes_on_as(lived, tmp_path / "run", 160)
 
 
+@pytest.mark.usefixtures("toy")
 @pytest.mark.parametrize(("step", "kind"), [(140, "train"), (100, "eval"), (100, "save"), (200, "train")])
 def test_a_signal_that_comes_after_learning_stops_the_run_at_that_very_decision(
-    finished, tmp_path, monkeypatch, step, kind
+    lived, tmp_path, monkeypatch, step, kind
 ):
     """While it logs, evaluates, saves; and after the last block, before the evaluation of its end."""
 
@@ -53,7 +55,7 @@ def test_a_signal_that_comes_after_learning_stops_the_run_at_that_very_decision(
         patch.setattr(JsonLines, "log", log)
         with pytest.raises(Interrupted, match=f"stopped at decision {step} of 200"):
             cdred.train(config(tmp_path / "run"), quiet=True)
-    assert_goes_on_as(finished, tmp_path / "run", step)
+    assert_goes_on_as(lived, tmp_path / "run", step)
 
 
 def assert_goes_on_as(unbroken, run, decision):

@@ -18,21 +18,23 @@ from cdred.train import run as run_parts
 from cdred.train.loop import crossed
 
 
+@pytest.mark.usefixtures("toy")
 @pytest.mark.parametrize("workers", ["thread", "process"])
-def test_a_run_is_the_same_whoever_steps_its_environments(finished, tmp_path, workers):
+def test_a_run_is_the_same_whoever_steps_its_environments(lived, tmp_path, workers):
     cdred.train(config(tmp_path / "run", workers=workers), quiet=True)
-    assert_same_arrays(arrays(finished), arrays(tmp_path / "run"))
-    assert curves(finished) == curves(tmp_path / "run")
+    assert_same_arrays(arrays(lived), arrays(tmp_path / "run"))
+    assert curves(lived) == curves(tmp_path / "run")
 
 
+@pytest.mark.usefixtures("toy")
 @pytest.mark.parametrize("decisions", [60, 140])
-def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(finished, tmp_path, decisions):
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(lived, tmp_path, decisions):
     with killed_at(decisions):
         cdred.train(config(tmp_path / "run"), quiet=True)
     assert not (tmp_path / "run" / "result.json").exists()
     cdred.train(config(tmp_path / "run"), quiet=True)
-    assert_same_arrays(arrays(finished), arrays(tmp_path / "run"))
-    assert curves(finished) == curves(tmp_path / "run")
+    assert_same_arrays(arrays(lived), arrays(tmp_path / "run"))
+    assert curves(lived) == curves(tmp_path / "run")
 
 
 @pytest.mark.usefixtures("toy")
@@ -75,10 +77,11 @@ def test_methods_without_a_reward_model_or_a_world_model_train_are_saved_and_act
     assert cdred.load(tmp_path / "run").act(np.zeros(4, np.float32)).shape == (2,)
 
 
-def test_the_same_seeds_give_the_same_run_bit_for_bit(finished, tmp_path):
+@pytest.mark.usefixtures("toy")
+def test_the_same_seeds_give_the_same_run_bit_for_bit(lived, tmp_path):
     cdred.train(config(tmp_path / "again"), quiet=True)
-    assert_same_arrays(arrays(finished), arrays(tmp_path / "again"))
-    assert curves(finished) == curves(tmp_path / "again")
+    assert_same_arrays(arrays(lived), arrays(tmp_path / "again"))
+    assert curves(lived) == curves(tmp_path / "again")
 
 
 @pytest.mark.usefixtures("toy")

@@ -89,10 +89,13 @@ def test_a_threshold_that_is_never_reached_is_an_error_with_the_best_return(conf
     assert not (tmp_path / "none").exists()
 
 
-def test_a_file_that_exists_is_not_overwritten(config, tmp_path):
+def test_what_exists_is_not_overwritten_and_told_before_anything_is_recorded(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(api, "record_agent", lambda *_, **__: pytest.fail("it recorded"))
     (tmp_path / "there").mkdir()
-    with pytest.raises(UserError, match="exists"):
+    (tmp_path / "there" / "mine").write_text("kept")
+    with pytest.raises(UserError, match="there exists already"):
         api.make_expert(config, tmp_path / "there", num=1, quiet=True)
+    assert (tmp_path / "there" / "mine").read_text() == "kept"
 
 
 def test_a_run_without_an_expert_has_no_expert_level(config):

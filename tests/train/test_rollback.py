@@ -11,20 +11,9 @@ from cdred import api
 from cdred.cli.main import main
 from cdred.errors import Diverged
 from cdred.train import checkpoint
-from cdred.train import run as run_parts
 from cdred.train.programs import LEARN, judge, seed_keys
 from cdred.train.rollback import LIMIT, fresh_keys
-from toy import Toy, decision_draw, update_draw
-
-
-@pytest.fixture(scope="module")
-def clean(tmp_path_factory):
-    """A run in which nothing breaks."""
-    out = tmp_path_factory.mktemp("clean") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_parts, "make_algorithm", lambda *_: Toy())
-        cdred.train(config(out), quiet=True)
-    return out
+from toy import Toy, decision_draw, learn_by, update_draw
 
 
 @pytest.fixture
@@ -32,7 +21,7 @@ def train(tmp_path, monkeypatch):
     """A run of the toy that breaks as told; its folder."""
 
     def run(name, toy, **changes):
-        monkeypatch.setattr(run_parts, "make_algorithm", lambda *_: toy)
+        learn_by(monkeypatch, toy)
         cdred.train(config(tmp_path / name, **changes), quiet=True)
         return tmp_path / name
 
@@ -43,38 +32,38 @@ def of_kind(run, kind):
     return [line for line in curves(run) if line["kind"] == kind]
 
 
-def assert_row_untouched(run, clean, row):
-    one, other = arrays(run), arrays(clean)
+def assert_row_untouched(run, lived, row):
+    one, other = arrays(run), arrays(lived)
     for name in one:
         if name.startswith(("learner/", "replay/", "plan/")):
             np.testing.assert_array_equal(one[name][row], other[name][row], err_msg=name)
 
 
-def assert_taken_back(run, clean, seeds=2):
+def assert_taken_back(run, lived, seeds=2):
     """Seed 1 once, and it is whole; seed 0 never noticed."""
-    assert_row_untouched(run, clean, 0)
+    assert_row_untouched(run, lived, 0)
     state = arrays(run)
     assert state["rollbacks"].tolist() == [0, 1]
     assert np.isfinite(state["learner/weight"]).all()
     assert state["learner/updates"].tolist() == [200] * seeds
-    assert not np.array_equal(state["learner/weight"][1], arrays(clean)["learner/weight"][1])
+    assert not np.array_equal(state["learner/weight"][1], arrays(lived)["learner/weight"][1])
     assert all(np.isfinite(line["loss"]).all() for line in of_kind(run, "train"))
 
 
 # The first checkpoint is at 100 decisions, so the one goes back to it, and the other to the beginning of learning.
 @pytest.mark.parametrize(("update", "told_at"), [(30, 40), (133, 140)])
 def test_a_seed_that_diverges_goes_back_and_on_with_another_key_and_the_other_never_notices(
-    train, clean, update, told_at
+    train, lived, update, told_at
 ):
     run = train("run", Toy((update_draw(1, update),)))
-    assert_taken_back(run, clean)
+    assert_taken_back(run, lived)
     (event,) = of_kind(run, "rollback")
     assert (event["step"], event["rollbacks"]) == (told_at, [0, 1])
     assert np.isfinite(event["loss"][1])
     assert event["loss"][0] is None
     told = [(line["step"], line["rollbacks"]) for line in of_kind(run, "train") if "rollbacks" in line]
     assert told == [(step, [0, 1]) for step in range(told_at, 201, 20)]
-    assert not any("rollbacks" in line for line in curves(clean))
+    assert not any("rollbacks" in line for line in curves(lived))
 
 
 @pytest.mark.parametrize("decisions", [160, 120])
@@ -91,7 +80,7 @@ def test_a_run_resumed_around_a_rollback_equals_an_unbroken_one(train, tmp_path,
     assert curves(whole) == curves(tmp_path / "broken")
 
 
-def test_a_run_that_diverges_again_and_again_stops_with_a_diagnosis_and_leaves_what_was_saved(train, clean, tmp_path):
+def test_a_run_that_diverges_again_and_again_stops_with_a_diagnosis_and_leaves_what_was_saved(train, lived, tmp_path):
     with pytest.raises(Diverged, match="seed 0, decision 160: diverged 3 times since decision 100") as stopped:
         train("run", Toy(broken_update=147))
     assert "not finite first: grad_norm, loss, in update 148" in str(stopped.value)
@@ -103,17 +92,17 @@ def test_a_run_that_diverges_again_and_again_stops_with_a_diagnosis_and_leaves_w
     assert len(of_kind(tmp_path / "run", "rollback")) == LIMIT
     assert not (tmp_path / "run" / "result.json").exists()
     # The same command, with the fault mended, goes on from there.
-    assert_same_arrays(arrays(clean), arrays(train("run", Toy())))
+    assert_same_arrays(arrays(lived), arrays(train("run", Toy())))
 
 
-def test_an_action_that_is_not_finite_is_the_same_event_and_never_reaches_the_simulator(train, clean):
+def test_an_action_that_is_not_finite_is_the_same_event_and_never_reaches_the_simulator(train, lived):
     run = train("run", Toy((decision_draw(1, 117),)))
-    assert_taken_back(run, clean)
+    assert_taken_back(run, lived)
     (event,) = of_kind(run, "rollback")
     assert (event["step"], event["rollbacks"]) == (117, [0, 1])
     replay = arrays(run)
     assert np.isfinite(replay["replay/action"]).all()
-    assert (replay["replay/action"][1] != arrays(clean)["replay/action"][1]).any()
+    assert (replay["replay/action"][1] != arrays(lived)["replay/action"][1]).any()
 
 
 def test_actions_that_are_not_finite_in_an_evaluation_end_the_run(train, tmp_path):
@@ -129,7 +118,7 @@ def test_actions_that_are_not_finite_in_an_evaluation_end_the_run(train, tmp_pat
 
 def test_simulators_on_the_device_are_watched_as_well(train, tmp_path):
     settings = {"task": "jaxprobe/point"}
-    assert_taken_back(run := train("run", Toy((update_draw(1, 133),)), **settings), train("clean", Toy(), **settings))
+    assert_taken_back(run := train("run", Toy((update_draw(1, 133),)), **settings), train("lived", Toy(), **settings))
     assert [line["step"] for line in of_kind(run, "rollback")] == [140]
     with pytest.raises(Diverged, match="seed 1, after decision 100: planning found no finite action"):
         train("other", Toy((decision_draw(1, 117),)), **settings)

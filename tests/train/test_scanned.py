@@ -13,12 +13,23 @@ from cdred.train import checkpoint, loop
 from cdred.train.demonstrate import Level
 from cdred.train.rollouts import rollout
 from cdred.train.run import open_run
+from toy import Toy, learn_by
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("run") / "run"
     cdred.train(on_device(out), quiet=True)
+    return out
+
+
+@pytest.fixture(scope="module")
+def lived(tmp_path_factory):
+    """The same by a method that compiles at once, where any would do."""
+    out = tmp_path_factory.mktemp("lived") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        learn_by(patch, Toy())
+        cdred.train(on_device(out), quiet=True)
     return out
 
 
@@ -55,9 +66,10 @@ def test_so_it_does_where_the_world_can_end(tmp_path):
     assert 0 < min(lengths) < max(lengths) <= 20
 
 
-def test_a_seed_does_not_depend_on_its_company(finished, tmp_path):
+@pytest.mark.usefixtures("toy")
+def test_a_seed_does_not_depend_on_its_company(lived, tmp_path):
     cdred.train(on_device(tmp_path / "run", seeds=(7, 1)), quiet=True)
-    one, other = arrays(finished), arrays(tmp_path / "run")
+    one, other = arrays(lived), arrays(tmp_path / "run")
     for name in one:
         if name.startswith(("replay/", "learner/", "plan/", "grid/state")):
             np.testing.assert_array_equal(one[name][1], other[name][1], err_msg=name)
@@ -73,14 +85,15 @@ def test_seeds_side_by_side_are_seeds_one_by_one(finished, tmp_path):
             np.testing.assert_allclose(beside[name][1], alone[name][0], rtol=1e-4, atol=1e-5, err_msg=name)
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(finished, tmp_path):
+@pytest.mark.usefixtures("toy")
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(lived, tmp_path):
     # In the middle of an episode, of ten decisions in each of two environments.
     with stopped_at(40, "stopped at decision 60 of 80"):
         cdred.train(on_device(tmp_path / "run"), quiet=True)
     assert arrays(tmp_path / "run")["grid/state/length"].tolist() == [[10, 10], [10, 10]]
     cdred.train(on_device(tmp_path / "run"), quiet=True)
-    assert_same_arrays(arrays(finished), arrays(tmp_path / "run"))
-    assert curves(finished) == curves(tmp_path / "run")
+    assert_same_arrays(arrays(lived), arrays(tmp_path / "run"))
+    assert curves(lived) == curves(tmp_path / "run")
 
 
 @pytest.mark.usefixtures("toy")
@@ -96,6 +109,7 @@ def test_each_program_compiles_once(tmp_path):
     assert (run.scanned.acting._cache_size(), run.scanned.idling._cache_size()) == (1, 1)
 
 
+@pytest.mark.usefixtures("toy")
 def test_a_world_that_only_leaves_the_numbers_ends_the_run_before_it_is_saved(tmp_path, monkeypatch):
     from cdred.envs.jax_probes import JaxPoint
 

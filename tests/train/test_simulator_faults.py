@@ -24,6 +24,9 @@ from cdred.train.evaluate import evaluate
 from cdred.train.record import episodes as recorded
 from cdred.train.rollouts import Simulator, rollout
 from faulty import Faulty, plan_faults
+from toy import Toy, learn_by
+
+pytestmark = pytest.mark.usefixtures("toy")
 
 
 @pytest.fixture
@@ -35,7 +38,7 @@ def plan(tmp_path, monkeypatch):
     return lambda *faults: plan_faults(tmp_path / "faults", *faults)
 
 
-def test_a_run_whose_worker_is_killed_equals_an_undisturbed_one_bit_for_bit(finished, tmp_path, monkeypatch):
+def test_a_run_whose_worker_is_killed_equals_an_undisturbed_one_bit_for_bit(lived, tmp_path, monkeypatch):
     whole, killed = EnvGrid.step, []
 
     def step(grid, action):
@@ -48,15 +51,15 @@ def test_a_run_whose_worker_is_killed_equals_an_undisturbed_one_bit_for_bit(fini
     monkeypatch.setattr(EnvGrid, "step", step)
     cdred.train(config(tmp_path / "run", workers="process"), quiet=True)
     assert len(killed) == 1
-    assert_same_arrays(arrays(finished), arrays(tmp_path / "run"))
-    assert curves(finished) == curves(tmp_path / "run")
+    assert_same_arrays(arrays(lived), arrays(tmp_path / "run"))
+    assert curves(lived) == curves(tmp_path / "run")
 
 
-def test_what_breaks_once_in_a_run_leaves_no_trace_in_it(finished, plan, tmp_path, capsys):
+def test_what_breaks_once_in_a_run_leaves_no_trace_in_it(lived, plan, tmp_path, capsys):
     plan((1, 0, 3, 7, "nan", True))
     cdred.train(config(tmp_path / "run"))
-    assert_same_arrays(arrays(finished), arrays(tmp_path / "run"))
-    assert curves(finished) == curves(tmp_path / "run")
+    assert_same_arrays(arrays(lived), arrays(tmp_path / "run"))
+    assert curves(lived) == curves(tmp_path / "run")
     assert "probe/point, seed 1, environment 0: made anew and brought back, nothing is lost" in capsys.readouterr().out
 
 
@@ -69,6 +72,7 @@ def broken(tmp_path_factory):
         patch.setenv(faulty.FILE, str(folder / "faults"))
         patch.setitem(probes._PROBES, "point", Faulty)
         patch.setattr(api._Silent, "message", lambda _self, text: said.append(text))
+        learn_by(patch, Toy())
         plan_faults(folder / "faults", *faults)
         cdred.train(config(folder / "run"), quiet=True)
     return folder / "run", faults, said
@@ -91,13 +95,13 @@ def test_a_run_goes_on_where_an_episode_breaks_and_counts_and_shows_it(broken):
     assert [text.split(", ")[1] for text in shown] == ["seed 1", "seed 1", "seed 0"]
 
 
-def test_an_undisturbed_run_says_nothing_of_broken_episodes(finished):
-    assert not any("broken" in key for line in curves(finished) for key in line)
-    assert "broken_episodes" not in json.loads((finished / "result.json").read_text())["eval"]
+def test_an_undisturbed_run_says_nothing_of_broken_episodes(lived):
+    assert not any("broken" in key for line in curves(lived) for key in line)
+    assert "broken_episodes" not in json.loads((lived / "result.json").read_text())["eval"]
 
 
-def test_nothing_of_a_broken_decision_is_in_the_replay_and_no_segment_spans_it(broken, finished):
-    saved, whole = arrays(broken[0]), arrays(finished)
+def test_nothing_of_a_broken_decision_is_in_the_replay_and_no_segment_spans_it(broken, lived):
+    saved, whole = arrays(broken[0]), arrays(lived)
     assert all(np.isfinite(saved[f"replay/{name}"]).all() for name in ("obs", "action", "reward"))
     # Seed 1: six good decisions of the first episode and the observation that they led to, then the second episode.
     assert saved["replay/time"][1, 0, :9].tolist() == [*range(7), 0, 1]
@@ -140,7 +144,7 @@ def test_a_run_in_which_episodes_broke_is_resumed_bit_for_bit(broken, tmp_path, 
 
 
 def test_a_run_whose_simulator_only_breaks_stops_saved_and_goes_on_when_it_is_mended(
-    finished, plan, tmp_path, monkeypatch, capsys
+    lived, plan, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     # From the middle of the fourth block on, after the checkpoint at 100, nothing works any more.
@@ -161,8 +165,8 @@ def test_a_run_whose_simulator_only_breaks_stops_saved_and_goes_on_when_it_is_me
     assert checkpoint.latest(tmp_path / "run" / "checkpoints").name == "000000140"
     plan()
     assert main(words) == 0
-    assert_same_arrays(arrays(finished), arrays(tmp_path / "run"))
-    assert curves(finished) == curves(tmp_path / "run")
+    assert_same_arrays(arrays(lived), arrays(tmp_path / "run"))
+    assert curves(lived) == curves(tmp_path / "run")
 
 
 def test_a_simulator_that_never_works_stops_a_run_before_it_begins(plan, tmp_path):
@@ -174,10 +178,10 @@ def test_a_simulator_that_never_works_stops_a_run_before_it_begins(plan, tmp_pat
     assert checkpoint.latest(tmp_path / "run" / "checkpoints") is None
 
 
-def test_the_time_limit_of_a_decision_may_be_raised_for_a_run_that_was_stopped_by_it(finished):
-    assert cdred.train(config(finished, step_timeout=600.0), quiet=True)["decisions"] == 200
+def test_the_time_limit_of_a_decision_may_be_raised_for_a_run_that_was_stopped_by_it(lived):
+    assert cdred.train(config(lived, step_timeout=600.0), quiet=True)["decisions"] == 200
     with pytest.raises(UserError, match="--step-timeout must be above 0"):
-        cdred.train(config(finished, step_timeout=0.0), quiet=True)
+        cdred.train(config(lived, step_timeout=0.0), quiet=True)
 
 
 def acting():
@@ -253,26 +257,26 @@ def test_random_episodes_are_lived_apart_where_workers_are(monkeypatch):
         (UserError("probe/point has no picture."), "no video: probe/point has no picture."),
     ],
 )
-def test_what_cannot_be_filmed_is_told_in_a_line_and_fails_nothing(finished, monkeypatch, error, line):
+def test_what_cannot_be_filmed_is_told_in_a_line_and_fails_nothing(lived, monkeypatch, error, line):
     def render(_self):
         raise error
 
     said = []
     monkeypatch.setattr(probes.Point, "render", render)
-    api._film(finished, None, said.append)
+    api._film(lived, None, said.append)
     assert len(said) == 1
     assert said[0].startswith(line)
     assert "\n" not in said[0]
-    assert not list((finished / "videos").glob("*"))
+    assert not list((lived / "videos").glob("*"))
 
 
-def test_a_clock_that_jumps_disturbs_nothing(finished, tmp_path, monkeypatch):
+def test_a_clock_that_jumps_disturbs_nothing(lived, tmp_path, monkeypatch):
     real, jumps = time.time, iter(range(10**9))
     # Hours back and forth at every look.
     monkeypatch.setattr(time, "time", lambda: real() + 7200.0 * (-1) ** next(jumps))
     result = cdred.train(config(tmp_path / "run"), quiet=True)
-    assert_same_arrays(arrays(finished), arrays(tmp_path / "run"))
-    assert curves(finished) == curves(tmp_path / "run")
+    assert_same_arrays(arrays(lived), arrays(tmp_path / "run"))
+    assert curves(lived) == curves(tmp_path / "run")
     assert 0 < result["wall_seconds"] < 3600
     lines = [json.loads(text) for text in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     paced = [line for line in lines if line["kind"] == "train"]
@@ -286,21 +290,23 @@ def test_a_clock_that_jumps_disturbs_nothing(finished, tmp_path, monkeypatch):
 
 @pytest.fixture
 def strange(monkeypatch):
-    """A world in JAX that leaves the numbers whenever its point is in a corner."""
+    """A world in JAX that leaves the numbers in one decision of thirty or so, wherever its point goes."""
     from cdred.envs.jax_probes import JaxPoint
 
     whole = JaxPoint.step
 
     def diverging(self, state, action):
         state, decision = whole(self, state, action)
-        return state, decision._replace(reward=jax.numpy.where(state[0] > 0.9, jax.numpy.nan, decision.reward))
+        return state, decision._replace(
+            reward=jax.numpy.where(jax.numpy.abs(jax.numpy.sin(300 * state[0])) < 0.05, jax.numpy.nan, decision.reward)
+        )
 
     env = JaxPoint()
     monkeypatch.setattr(JaxPoint, "step", diverging)
     monkeypatch.setattr("cdred.envs.jax_probes.functional", lambda _name: env)
 
 
-@pytest.mark.usefixtures("strange", "toy")
+@pytest.mark.usefixtures("strange")
 def test_episodes_that_leave_the_numbers_on_the_device_are_given_up_as_on_the_host(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     cdred.train(on_device(tmp_path / "device"))
@@ -324,7 +330,7 @@ def test_episodes_that_leave_the_numbers_on_the_device_are_given_up_as_on_the_ho
     assert "an episode is given up: an observation or a reward that is not finite" in said
 
 
-@pytest.mark.usefixtures("strange", "toy")
+@pytest.mark.usefixtures("strange")
 def test_such_a_run_is_resumed_bit_for_bit(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     cdred.train(on_device(tmp_path / "whole"), quiet=True)
