@@ -3,8 +3,8 @@
     python benchmarks/same_curves.py --before OLD/A OLD/B --after NEW/A NEW/B --out FOLDER
 
 For each pair of run folders the exploring agents' return, the learned reward on their own data and the critics' loss,
-as the mean over seeds with its 95 % interval (Student's t, since seeds are few); and the same of the whole run as
-numbers. Writes `curves.png` and `curves.json` to FOLDER.
+as the mean over seeds with its 95 % interval (Student's t, since seeds are few), as far as both runs went; and the same
+of all that time as numbers. Writes `curves.png` and `curves.json` to FOLDER.
 """
 
 import argparse
@@ -50,11 +50,11 @@ def main() -> None:
 
 
 def compared(before: Record, after: Record) -> list[dict[str, Any]]:
-    """Per metric the seeds' means over the whole settled run, and Welch's interval of the difference."""
+    """Per metric the seeds' means over all settled decisions of both, and Welch's interval of the difference."""
     assert before.about["task"] == after.about["task"], f"{before.folder} and {after.folder} are of two tasks"
     rows = []
     for kind, key, title, _ in SHOWN:
-        old, new = (settled_means(record.series(kind, key)) for record in (before, after))
+        old, new = (np.nanmean(one.values, axis=0) for one in settled(before, after, kind, key))
         interval = stats.ttest_ind(new, old, equal_var=False).confidence_interval(0.95)
         rows.append(
             {
@@ -71,9 +71,14 @@ def compared(before: Record, after: Record) -> list[dict[str, Any]]:
     return rows
 
 
-def settled_means(series: Series) -> np.ndarray:
-    """Per seed, the mean from `SETTLED` decisions on."""
-    return np.nanmean(series.values[series.steps >= SETTLED], axis=0)
+def settled(before: Record, after: Record, kind: str, key: str, window: int = 1) -> list[Series]:
+    """A metric of each, a running mean over `window` reports, from `SETTLED` decisions as far as both runs went."""
+    last, cut = min(before.last_step, after.last_step), []
+    for record in (before, after):
+        series = record.series(kind, key)
+        there = (series.steps >= SETTLED) & (series.steps <= last)
+        cut.append(Series(series.steps[there], draw.running_mean(series.values, window)[there]))
+    return cut
 
 
 def drawn(pairs: list[tuple[Record, Record]]) -> Figure:
@@ -82,22 +87,23 @@ def drawn(pairs: list[tuple[Record, Record]]) -> Figure:
     panels = figure.subplots(len(pairs), len(SHOWN), squeeze=False)
     for row, (before, after) in zip(panels, pairs, strict=True):
         for axes, (kind, key, title, window) in zip(row, SHOWN, strict=True):
-            draw.panel(axes, title, before.about["task"], max(before.last_step, after.last_step))
-            ends = []
-            for record, name, colour in ((before, "before", BLUE), (after, "after", ORANGE)):
-                ends.append(Label(band(axes, record.series(kind, key), colour, window), name, colour))
+            draw.panel(axes, title, before.about["task"], min(before.last_step, after.last_step))
+            both = settled(before, after, kind, key, window)
+            ends = [
+                Label(band(axes, series, colour), name, colour)
+                for series, name, colour in zip(both, ("before", "after"), (BLUE, ORANGE), strict=True)
+            ]
             draw.name_ends(axes, ends)
     return figure
 
 
-def band(axes, series: Series, colour: str, window: int) -> float:
+def band(axes, series: Series, colour: str) -> float:
     """The mean over seeds and its 95 % interval; where the mean ends."""
-    late = series.steps >= SETTLED
-    values = draw.running_mean(series.values, window)[late]
+    values = series.values
     middle, num = values.mean(axis=1), values.shape[1]
     half = stats.t.ppf(0.975, num - 1) * values.std(axis=1, ddof=1) / np.sqrt(num)
-    axes.fill_between(series.steps[late], middle - half, middle + half, color=colour, alpha=0.15, linewidth=0)
-    axes.plot(series.steps[late], middle, color=colour, linewidth=2.2)
+    axes.fill_between(series.steps, middle - half, middle + half, color=colour, alpha=0.15, linewidth=0)
+    axes.plot(series.steps, middle, color=colour, linewidth=2.2)
     return float(middle[-1])
 
 
