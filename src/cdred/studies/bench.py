@@ -56,6 +56,19 @@ class Measured(NamedTuple):
     parts: list[Share]
 
 
+class Timed(NamedTuple):
+    """A compiled program, and how to run it: `call(i)` makes `rounds` updates or plans."""
+
+    call: Callable[[int], Any]
+    compiled: jax.stages.Compiled
+    compile_s: float
+    rounds: int
+
+    def ms(self, repeats: int) -> float:
+        """Median milliseconds of one update or plan."""
+        return median_ms(self.call, repeats) / self.rounds
+
+
 class Bench:
     """A run's programs on random data of Meta-World's sizes.
 
@@ -77,7 +90,18 @@ class Bench:
 
     def update(self, repeats: int, ceiling: float) -> Measured:
         """One gradient step of all seeds; `ceiling` in GFLOP/s."""
+        return _measured(self._updating(), repeats, ceiling)
 
+    def decision(self, repeats: int, ceiling: float) -> Measured:
+        """One action for all environments of all seeds; `ceiling` in GFLOP/s."""
+        return _measured(self._deciding(), 5 * repeats, ceiling, self._other_rounds())
+
+    def milliseconds(self, repeats: int) -> dict[str, float]:
+        """`update_ms` and `decision_ms`, for all seeds and environments together."""
+        updating, deciding = self._updating(), self._deciding()
+        return {"update_ms": updating.ms(repeats), "decision_ms": deciding.ms(5 * repeats)}
+
+    def _updating(self) -> "Timed":
         def arguments(count: int) -> tuple:
             return self.learner, self.replay, self.expert, self.learn_keys, np.int32(count), self.held_out
 
@@ -86,10 +110,9 @@ class Bench:
             return metrics["loss"]
 
         compiled, compile_s = _compiled(self.programs.learn, arguments(0))
-        return _measured(learn, compiled, compile_s, _cost(compiled), repeats, self.programs.updates, ceiling)
+        return Timed(learn, compiled, compile_s, self.programs.updates)
 
-    def decision(self, repeats: int, ceiling: float) -> Measured:
-        """One action for all environments of all seeds; `ceiling` in GFLOP/s."""
+    def _deciding(self) -> "Timed":
         shape = (len(self.config.seeds), self.config.envs)
         obs = np.zeros((*shape, *SPEC.obs_shape), np.float32)
 
@@ -101,7 +124,7 @@ class Bench:
             return action
 
         compiled, compile_s = _compiled(self.programs.act, arguments(0))
-        return _measured(act, compiled, compile_s, _cost(compiled) + self._other_rounds(), 5 * repeats, 1, ceiling)
+        return Timed(act, compiled, compile_s, 1)
 
     def _other_rounds(self) -> np.ndarray:
         """What the planner's iterations but one cost: the compiler counts a loop's body once."""
@@ -157,7 +180,7 @@ def sweep(config: RunConfig, size: str, repeats: int, say: Say) -> dict[int, dic
     rows = {}
     for value in values:
         bench = grown(config, value)
-        rows[value] = {"update_ms": bench.update(repeats, 1.0).ms, "decision_ms": bench.decision(repeats, 1.0).ms}
+        rows[value] = bench.milliseconds(repeats)
         say(f"{size} {value:,}: update {rows[value]['update_ms']:.2f} ms, decision {rows[value]['decision_ms']:.2f} ms")
     return rows
 
@@ -217,19 +240,11 @@ def _cost(compiled: jax.stages.Compiled) -> np.ndarray:
     return np.array([cost.get("flops", np.nan), cost.get("bytes accessed", np.nan)])
 
 
-def _measured(
-    call: Callable[[int], Any],
-    compiled: jax.stages.Compiled,
-    compile_s: float,
-    cost: np.ndarray,
-    repeats: int,
-    rounds: int,
-    ceiling: float,
-) -> Measured:
-    """`call(i)` makes `rounds` updates or plans; `cost` is that of one."""
-    ms = median_ms(call, repeats) / rounds
-    shares = profile(lambda: jax.block_until_ready(call(repeats + 1)), compiled.as_text() or "")
-    parts = [Share(one.part, one.forward_ms / rounds, one.backward_ms / rounds) for one in shares]
-    gflop, mb = cost[0] / 1e9, cost[1] / 1e6
+def _measured(timed: Timed, repeats: int, ceiling: float, uncounted: np.ndarray | float = 0.0) -> Measured:
+    """`uncounted`: operations and bytes of one update or plan that the compiler's count leaves out."""
+    ms = timed.ms(repeats)
+    shares = profile(lambda: jax.block_until_ready(timed.call(repeats + 1)), timed.compiled.as_text() or "")
+    parts = [Share(one.part, one.forward_ms / timed.rounds, one.backward_ms / timed.rounds) for one in shares]
+    gflop, mb = (_cost(timed.compiled) + uncounted) / np.array([1e9, 1e6])
     gflops = gflop / ms * 1e3
-    return Measured(compile_s, ms, float(gflop), float(mb), float(gflops), float(gflops / ceiling), parts)
+    return Measured(timed.compile_s, ms, float(gflop), float(mb), float(gflops), float(gflops / ceiling), parts)
