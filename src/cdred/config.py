@@ -360,11 +360,6 @@ def decisions_per_learn(config: RunConfig) -> int:
     return config.updates_per_learn * config.decisions_per_update
 
 
-def updates_per_call(config: RunConfig) -> int:
-    """Updates in one compiled `learn` call: those of a block of decisions, or with `overlap` those of one step."""
-    return config.envs // config.decisions_per_update if config.overlap else config.updates_per_learn
-
-
 def total_decisions(config: RunConfig) -> int:
     """The run's decisions per seed: those asked for, rounded up to whole `learn` calls."""
     return -(-config.decisions // decisions_per_learn(config)) * decisions_per_learn(config)

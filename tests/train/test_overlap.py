@@ -13,8 +13,8 @@ from cdred.errors import UserError
 from cdred.track.sinks import Trackers
 from cdred.train import checkpoint
 from cdred.train.loop import advance, start_or_resume
-from cdred.train.run import open_run, seed_decisions
-from toy import update_draw
+from cdred.train.run import make_programs, open_run, seed_decisions
+from toy import Toy, update_draw
 
 pytestmark = pytest.mark.usefixtures("toy")
 
@@ -117,6 +117,13 @@ def test_where_a_simulator_fails_the_state_before_the_block_is_saved_and_gone_on
     faulty.plan_faults(tmp_path / "faults")
     cdred.train(overlapped(tmp_path / "run"), quiet=True)
     assert_same_arrays(arrays(tmp_path / "whole"), arrays(tmp_path / "run"))
+
+
+def test_a_method_that_steps_nothing_learns_in_blocks_as_ever(monkeypatch):
+    spec = cdred.api.spec_of("probe/point")
+    assert make_programs(overlapped(""), spec).updates == 1
+    monkeypatch.setattr(Toy, "interacts", False)
+    assert make_programs(overlapped(""), spec).updates == 20
 
 
 def test_it_is_refused_where_there_is_nothing_to_overlap(tmp_path):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cdred.algos.make import make_algorithm
-from cdred.config import RunConfig, decisions_per_learn, total_decisions, updates_per_call
+from cdred.config import RunConfig, decisions_per_learn, total_decisions
 from cdred.data.replay import Replay, from_trajectories
 from cdred.envs.jax_grid import Grid, JaxGrid, open_grid
 from cdred.errors import UserError
@@ -97,11 +97,14 @@ def _expert_store(trajectories: list[Trajectory], spec: EnvSpec, horizon: int) -
 
 def make_programs(config: RunConfig, spec: EnvSpec) -> Programs:
     """The compiled programs of a run with these settings on this task."""
+    algorithm = make_algorithm(config, spec)
+    # A method that steps no simulators has nothing to learn beside.
+    stepwise = config.overlap and algorithm.interacts
     return Programs(
-        make_algorithm(config, spec),
+        algorithm,
         horizon=config.mppi.horizon,
         batch_size=config.optim.batch_size,
-        updates=updates_per_call(config),
+        updates=config.envs // config.decisions_per_update if stepwise else config.updates_per_learn,
         mesh=seed_mesh(len(config.seeds)),
     )
 
