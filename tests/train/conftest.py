@@ -1,8 +1,7 @@
 import pytest
-from runs import config
+from runs import by_toy, config
 
 import cdred
-from toy import Toy, learn_by
 
 
 @pytest.fixture(scope="session")
@@ -16,8 +15,4 @@ def finished(tmp_path_factory):
 @pytest.fixture(scope="session")
 def lived(tmp_path_factory):
     """The same by a method that compiles at once: to be compared with runs of `toy`, where any method would do."""
-    out = tmp_path_factory.mktemp("lived") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        learn_by(patch, Toy())
-        cdred.train(config(out), quiet=True)
-    return out
+    return by_toy(config(tmp_path_factory.mktemp("lived") / "run"))

@@ -4,6 +4,7 @@ import os
 import signal
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import cdred
 from cdred.errors import Interrupted
 from cdred.track.sinks import read_lines
 from cdred.train import checkpoint, loop
+from toy import Toy, learn_by
 
 # Of all that a metrics line says, what depends on the clock.
 TIMES = {"time", "decisions_per_second", "eta_seconds", "seconds"}
@@ -27,6 +29,14 @@ def on_device(out, **changes):
     """The same world as a JAX function, twice for each seed."""
     settings = {"task": "jaxprobe/point", "envs": 2, "decisions": 80, "eval_every": 40, "checkpoint_every": 40}
     return config(out, **settings | changes)
+
+
+def by_toy(settings):
+    """The folder of a run by a method that compiles at once, to be compared with others of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        learn_by(patch, Toy())
+        cdred.train(settings, quiet=True)
+    return Path(settings.out)
 
 
 class Killed(Exception):

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from runs import arrays, assert_same_arrays, curves, on_device, stopped_at
+from runs import arrays, assert_same_arrays, by_toy, curves, on_device, stopped_at
 
 import cdred
 from cdred import api
@@ -13,7 +13,6 @@ from cdred.train import checkpoint, loop
 from cdred.train.demonstrate import Level
 from cdred.train.rollouts import rollout
 from cdred.train.run import open_run
-from toy import Toy, learn_by
 
 
 @pytest.fixture(scope="module")
@@ -26,11 +25,7 @@ def finished(tmp_path_factory):
 @pytest.fixture(scope="module")
 def lived(tmp_path_factory):
     """The same by a method that compiles at once, where any would do."""
-    out = tmp_path_factory.mktemp("lived") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        learn_by(patch, Toy())
-        cdred.train(on_device(out), quiet=True)
-    return out
+    return by_toy(on_device(tmp_path_factory.mktemp("lived") / "run"))
 
 
 def assert_lives_the_same(one, other):
