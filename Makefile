@@ -49,12 +49,12 @@ lint: $(READY)  ## style, formatting and the import rules
 type: $(READY)  ## types
 	$(BIN)/pyright
 
-bench: $(READY)  ## simulators' speed beside EnvPool's, and that of updates, decisions and a whole loop
+bench: $(READY)  ## simulators' speed beside EnvPool's, and that of updates, plans and a whole loop
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/python benchmarks/grid.py
 	$(BIN)/python benchmarks/workers.py
 	$(BIN)/cdred bench update
-	$(BIN)/cdred bench decision
+	$(BIN)/cdred bench plan
 	$(BIN)/cdred bench seeds
 	$(BIN)/cdred bench loop
 

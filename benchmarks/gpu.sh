@@ -4,7 +4,7 @@
 #     benchmarks/gpu.sh agreement|speed|tasks OUT [PRESET]
 #
 # agreement: the numerical tests on the GPU; one update there and on the CPU; what TF32 and bfloat16 change.
-# speed:     updates and decisions of 1 to 16 seeds, decisions of 1 to 64 environments, whole loops, precisions.
+# speed:     updates of 1 to 16 seeds, plans of 1 to 64 environments, whole loops, precisions.
 # tasks:     whole tasks with the simulator on the GPU: an expert by TD-MPC2, then five seeds of CDRED from it.
 #
 # Wheels in .whl/, if any, are installed for it. PRESET is `paper` unless given; `debug` tries everything in minutes.
@@ -37,10 +37,10 @@ speed() {
         cdred bench update --preset "$preset" --seeds "$seeds" --json "$out/update-$seeds.json" || true
     done
     for envs in 1 16 64; do
-        cdred bench decision --preset "$preset" --envs "$envs" --json "$out/decision-$envs.json" || true
+        cdred bench plan --preset "$preset" --envs "$envs" --json "$out/plan-$envs.json" || true
     done
     for precision in tf32 bfloat16; do
-        for what in update decision; do
+        for what in update plan; do
             cdred bench "$what" --preset "$preset" --precision.model "$precision" --precision.reward "$precision" \
                 --json "$out/$what-$precision.json" || true
         done

@@ -45,6 +45,8 @@ from cdred.types import DemoDataset, EnvSpec, Say
 # Enough to tell a task that chance solves from one that it does not; a second of simulation.
 RANDOM_EPISODES = 50
 RECORDED_AT_ONCE = 10
+# Between two words on how far the collecting of demonstrations is.
+COLLECTING_SECONDS = 10.0
 
 
 def train(config: RunConfig | None = None, *, quiet: bool = False, **changes: Any) -> dict[str, Any]:
@@ -251,9 +253,23 @@ def demonstrations(config: RunConfig, spec: EnvSpec, say: Say) -> DemoDataset | 
         return None
     if not config.demos.isdecimal():
         return open_demos(config.demos, spec, mixed_horizons=config.variable_horizon)
-    demos = numbered_demos(config.task, int(config.demos))
+    num = int(config.demos)
+    demos = numbered_demos(config.task, num, on_episode=_collecting(config.task, num, say))
     say(f"demonstrations: {len(demos)} of {config.task}, {demos.provenance.get('expert', 'unknown expert')}")
     return demos
+
+
+def _collecting(task: str, num: int, say: Say) -> Callable[[int, int], None]:
+    """Says now and then how many demonstrations there are: a planner takes a second or more for each."""
+    told = time.monotonic()
+
+    def tell(kept: int, attempts: int) -> None:
+        nonlocal told
+        if time.monotonic() - told >= COLLECTING_SECONDS:
+            told = time.monotonic()
+            say(f"collecting demonstrations of {task}: {kept} of {num}, from {attempts} attempts")
+
+    return tell
 
 
 def use_compilation_cache() -> None:

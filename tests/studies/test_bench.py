@@ -34,13 +34,13 @@ def nets(model, reward):
     }
 
 
-def test_a_decision_costs_what_its_matrix_products_cost():
+def test_a_plan_costs_what_its_matrix_products_cost():
     config = preset("debug")
     wide = {"widths": (64, 64), "latent_dim": 64, "encoder_widths": (64,)}
     reward = replace(config.reward, target_widths=(64, 64), predictor_widths=(64, 64), embedding_dim=64)
     mppi = replace(config.mppi, iterations=3, num_samples=40)
     config = replace(config, model=replace(config.model, **wide), reward=reward, mppi=mppi)
-    measured = Bench(config).decision(1, ceiling=10.0)
+    measured = Bench(config).plan(1, ceiling=10.0)
     per_sequence = nets(config.model, reward)
     sequences = 3 * (mppi.num_samples - mppi.num_pi_trajs) + mppi.num_pi_trajs
     expected = 2e-9 * sequences * (mppi.horizon * per_sequence["step"] + per_sequence["end"])
@@ -91,7 +91,7 @@ def test_the_loop_is_timed_on_a_real_task():
 
 
 def test_growth_is_drawn_to_a_file(tmp_path):
-    rows = {size: {n: {"update_ms": 2.0 * n, "decision_ms": 5.0} for n in (1, 2, 4)} for size in ("seeds", "width")}
+    rows = {size: {n: {"update_ms": 2.0 * n, "plan_ms": 5.0} for n in (1, 2, 4)} for size in ("seeds", "width")}
     draw_growth(rows, tmp_path / "new" / "growth.png")
     assert (tmp_path / "new" / "growth.png").stat().st_size > 10_000
 
@@ -121,7 +121,7 @@ def test_each_method_gets_the_stores_that_it_learns_from(algo):
     [
         (["update", "--plot", "x.png"], "--plot draws `growth` alone"),
         (["update", "--seeds", "0"], "--seeds must be"),
-        (["decision", "--envs", "0"], "--envs must divide"),
+        (["plan", "--envs", "0"], "--envs must divide"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(words, says, capsys):

@@ -41,6 +41,19 @@ def test_a_method_that_does_not_imitate_reads_no_demonstrations(mixed):
     assert api.demonstrations(replace(mixed, algo="tdmpc2", demos="no such file"), SPEC, print) is None
 
 
+def test_collecting_demonstrations_tells_how_far_it_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(api, "COLLECTING_SECONDS", 0.0)
+    settings = replace(cdred.preset("debug"), task="probe/point", demos="3")
+    collected, read = [], []
+    api.demonstrations(settings, SPEC, collected.append)
+    assert all(line.startswith("collecting demonstrations of probe/point: ") for line in collected[:-1])
+    assert collected[-2].count("3 of 3, from") == 1
+    assert collected[-1].startswith("demonstrations: 3 of probe/point")
+    api.demonstrations(settings, SPEC, read.append)
+    assert read == collected[-1:], "what is in the cache was collected again"
+
+
 def test_checkpoints_without_settings_are_neither_resumed_nor_overwritten(tmp_path):
     settings = {"preset": "debug", "task": "probe/point", "demos": "2", "video": False, "out": str(tmp_path / "run")}
     cdred.train(**settings, quiet=True, decisions=40)

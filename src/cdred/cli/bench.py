@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """Time an update, a decision, the whole loop on a task, seeds in lockstep, or all of them as sizes grow."""
+    """Time an update, a plan, the whole loop on a task, seeds in lockstep, or all of them as sizes grow."""
 
-    what: Annotated[Literal["update", "decision", "loop", "seeds", "growth"], tyro.conf.Positional]
-    """update, decision: one of each, with what it computes, the share of the machine's best and where the time goes;
-    loop: decisions per second on TASK; seeds: 1 to 16 in lockstep; growth: as seeds, environments, targets, widths and
-    replay grow."""
+    what: Annotated[Literal["update", "plan", "loop", "seeds", "growth"], tyro.conf.Positional]
+    """update, plan: one gradient step, and the plan of one decision, with what it computes, the share of the machine's
+    best and where the time goes; loop: decisions per second on TASK; seeds: 1 to 16 in lockstep; growth: as seeds,
+    environments, targets, widths and replay grow."""
     preset: PresetName = "cpu"
     """The sizes."""
     algo: AlgoName = "cdred"
     """The method."""
     seeds: int = 1
-    """In lockstep (update, decision, loop)."""
+    """In lockstep (update, plan, loop)."""
     envs: int = 1
-    """Environments per seed (decision, loop)."""
+    """Environments per seed (plan, loop)."""
     task: str = "metaworld/button-press"
     """For `loop`."""
     workers: WorkersName = "sync"
@@ -78,7 +78,7 @@ def main(arguments: list[str]) -> None:
     made_with = origin()
     print(f"{made_with['device']}, a large matrix product at {ceiling:,.0f} GFLOP/s in {config.precision.model}")
     figures: Any
-    if options.what in ("update", "decision"):
+    if options.what in ("update", "plan"):
         figures = _one(bench.Bench(config), options, ceiling)
     elif options.what == "loop":
         demos = demonstrations(config, spec_of(config.task), print)
@@ -105,7 +105,7 @@ def _one(bench: "Bench", options: BenchOptions, ceiling: float) -> dict[str, Any
     from rich.console import Console
     from rich.table import Table
 
-    measured = (bench.update if options.what == "update" else bench.decision)(options.repeats, ceiling)
+    measured = (bench.update if options.what == "update" else bench.plan)(options.repeats, ceiling)
     print(
         f"{options.what}: {measured.ms:.2f} ms, {measured.gflop:.2f} GFLOP at {measured.gflops:,.0f} GFLOP/s, "
         f"{measured.share:.0%} of that; {measured.mb:,.0f} MB touched; compiled in {measured.compile_s:.1f} s"

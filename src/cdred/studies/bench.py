@@ -1,4 +1,4 @@
-"""How long updates, decisions and whole loops take, what they compute, and how near that is to the machine's best.
+"""How long updates, plans and whole loops take, what they compute, and how near that is to the machine's best.
 
 Times are medians over repeats after compilation; operations and bytes are the compiler's own count; the ceiling is a
 large matrix product's rate, measured in the same run.
@@ -85,21 +85,21 @@ class Bench:
         algorithm = self.programs.algorithm
         self.expert = store(ROWS, horizon) if algorithm.imitates else None
         self.held_out = store(ROWS, horizon) if algorithm.validates else None
-        self.plan = self.programs.init_plan(num, config.envs)
+        self.plans = self.programs.init_plan(num, config.envs)
         self.learn_keys, self.act_keys = (seed_keys(config.seeds, purpose) for purpose in (LEARN, ACT))
 
     def update(self, repeats: int, ceiling: float) -> Measured:
         """One gradient step of all seeds; `ceiling` in GFLOP/s."""
         return _measured(self._updating(), repeats, ceiling)
 
-    def decision(self, repeats: int, ceiling: float) -> Measured:
+    def plan(self, repeats: int, ceiling: float) -> Measured:
         """One action for all environments of all seeds; `ceiling` in GFLOP/s."""
-        return _measured(self._deciding(), 5 * repeats, ceiling, self._other_rounds())
+        return _measured(self._planning(), 5 * repeats, ceiling, self._other_rounds())
 
     def milliseconds(self, repeats: int) -> dict[str, float]:
-        """`update_ms` and `decision_ms`, for all seeds and environments together."""
-        updating, deciding = self._updating(), self._deciding()
-        return {"update_ms": updating.ms(repeats), "decision_ms": deciding.ms(5 * repeats)}
+        """`update_ms` and `plan_ms`, for all seeds and environments together."""
+        updating, planning = self._updating(), self._planning()
+        return {"update_ms": updating.ms(repeats), "plan_ms": planning.ms(5 * repeats)}
 
     def _updating(self) -> "Timed":
         def arguments(count: int) -> tuple:
@@ -112,15 +112,15 @@ class Bench:
         compiled, compile_s = _compiled(self.programs.learn, arguments(0))
         return Timed(learn, compiled, compile_s, self.programs.updates)
 
-    def _deciding(self) -> "Timed":
+    def _planning(self) -> "Timed":
         shape = (len(self.config.seeds), self.config.envs)
         obs = np.zeros((*shape, *SPEC.obs_shape), np.float32)
 
         def arguments(count: int) -> tuple:
-            return self.learner, self.plan, obs, np.full(shape, count == 0), self.act_keys, np.int32(count), np.True_
+            return self.learner, self.plans, obs, np.full(shape, count == 0), self.act_keys, np.int32(count), np.True_
 
         def act(count: int):
-            action, self.plan = compiled(*arguments(count))
+            action, self.plans = compiled(*arguments(count))
             return action
 
         compiled, compile_s = _compiled(self.programs.act, arguments(0))
@@ -175,13 +175,13 @@ def loop_rates(config: RunConfig, demos: DemoDataset | None, blocks: int) -> dic
 
 
 def sweep(config: RunConfig, size: str, repeats: int, say: Say) -> dict[int, dict[str, float]]:
-    """Milliseconds of one update and of one decision at each value of one of `SWEEPS`, the others as they are."""
+    """Milliseconds of one update and of one plan at each value of one of `SWEEPS`, the others as they are."""
     values, grown = SWEEPS[size]
     rows = {}
     for value in values:
         bench = grown(config, value)
         rows[value] = bench.milliseconds(repeats)
-        say(f"{size} {value:,}: update {rows[value]['update_ms']:.2f} ms, decision {rows[value]['decision_ms']:.2f} ms")
+        say(f"{size} {value:,}: update {rows[value]['update_ms']:.2f} ms, plan {rows[value]['plan_ms']:.2f} ms")
     return rows
 
 

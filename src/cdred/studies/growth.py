@@ -8,14 +8,14 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from cdred.studies.draw import BLUE, GRID, INK, ORANGE, QUIET
 
-COLOURS = {"update_ms": ("one update", BLUE), "decision_ms": ("one decision", ORANGE)}
+COLOURS = {"update_ms": ("one update", BLUE), "plan_ms": ("one plan", ORANGE)}
 
 
 def draw_growth(figures: Mapping[str, Mapping[int, Mapping[str, float]]], path: Path) -> None:
     """One panel per size, both axes in powers; the dotted lines are what growing in proportion would be.
 
     Args:
-        figures: `{size: {value: {"update_ms": ..., "decision_ms": ...}}}`, as `bench.sweep` measures.
+        figures: `{size: {value: {"update_ms": ..., "plan_ms": ...}}}`, as `bench.sweep` measures.
         path: the picture's file.
     """
     figure = Figure(figsize=(3.6 * len(figures), 3.9), facecolor="white")
