@@ -173,6 +173,9 @@ class OptimConfig:
     """Weight of the prior's squared distance from the expert's actions."""
     imitation_updates: int = 0
     """Updates after which that weight falls to zero: a warm start by cloning (0: it never does)."""
+    latent_imitation_coef: float = 0.0
+    """Weight of the same distance in the model's loss, so that the latent keeps what tells the expert's actions (0: the
+    latent is shaped by dynamics and critics alone)."""
     least_discount: float = 0.95
     """Lower bound of gamma, which is 1 - 5 / T for episodes of T decisions."""
     discount_time: float = 0.5

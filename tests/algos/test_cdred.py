@@ -184,6 +184,20 @@ def test_the_prior_is_drawn_to_the_experts_actions_from_the_first_update_on(conf
     assert float(metrics["policy_grad_norm"].min()) > 0
 
 
+def test_the_latent_may_be_shaped_by_what_the_expert_did(config, spec, fresh, batch):
+    """The prior's distance becomes a part of the model's loss, and moves encoder and dynamics, but nothing else."""
+
+    def updated(coef):
+        optim = replace(config.optim, latent_imitation_coef=coef)
+        return jax.jit(make_algorithm(replace(config, optim=optim), spec).update)(fresh, batch, KEY)
+
+    (plain, without), (shaped, with_it) = updated(0.0), updated(3.0)
+    assert float(with_it["loss"] - without["loss"]) == pytest.approx(3 * float(with_it["imitation_loss"]), rel=1e-3)
+    assert changed(shaped.model.encoder, plain.model.encoder)
+    assert changed(shaped.model.dynamics, plain.model.dynamics)
+    assert identical(shaped.model.policy, plain.model.policy)
+
+
 def test_imitation_may_be_a_warm_start_that_ends(config, spec, fresh, batch):
     """All of these updates are warm-up, so nothing else moves the prior."""
     optim = replace(config.optim, imitation_coef=1.0, imitation_updates=7)

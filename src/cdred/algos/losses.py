@@ -123,7 +123,7 @@ def imitation_loss(
 ) -> Float[Array, ""]:
     """sum_t lambda^t |a_t - mode of pi(z_t)|^2 over the expert's segments (arXiv 2106.06860, eq. 3).
 
-    Where the world has ended there is nothing to imitate. Only `policy` is differentiated.
+    Where the world has ended there is nothing to imitate.
     """
     actor = eqx.tree_at(lambda m: m.policy, model, policy)
     distance = jax.vmap(jax.vmap(lambda z, a: jnp.sum((actor.pi(z).mode - a) ** 2)))(latents, action)

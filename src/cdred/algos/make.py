@@ -64,6 +64,7 @@ def _world_model_agent(config: RunConfig, spec: EnvSpec, step_size: optax.Schedu
         "termination_coef": optim.termination_coef,
         "entropy_coef": optim.entropy_coef,
         "imitation_coef": imitation_weight(optim),
+        "latent_imitation_coef": optim.latent_imitation_coef,
         "tau": optim.tau,
     }
     if config.algo == "iqmpc":

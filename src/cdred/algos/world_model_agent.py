@@ -97,6 +97,7 @@ class WorldModelAgent(Algorithm[LearnerState]):
     termination_coef: float = eqx.field(static=True)
     entropy_coef: float = eqx.field(static=True)
     imitation_coef: optax.Schedule | None = eqx.field(static=True)
+    latent_imitation_coef: float = eqx.field(static=True)
     tau: float = eqx.field(static=True)
     warmup_updates: int = eqx.field(static=True)
 
@@ -190,6 +191,8 @@ class WorldModelAgent(Algorithm[LearnerState]):
             + self.reward_coef * terms["reward_loss"]
             + self.termination_coef * terms["termination_loss"]
         )
+        if self.latent_imitation_coef and batch.expert is not None:
+            loss += self.latent_imitation_coef * self._imitation(state.model.policy, state, batch, latents)
         metrics = terms | {"loss": loss} | mean_rewards(objective.reward, self.imitates) | objective.metrics
         return loss, (jax.lax.stop_gradient(latents), metrics)
 
@@ -202,13 +205,17 @@ class WorldModelAgent(Algorithm[LearnerState]):
         metrics = {"policy_loss": loss, "policy_value": jnp.mean(values), "policy_entropy": -log_prob}
         loss = self._learning(state) * loss
         if batch.expert is not None:
-            action, over = batch.expert.action, batch.expert.absorbing[:, :-1]
-            there = latents[: len(action), :-1]
-            imitation = losses.imitation_loss(policy, state.model, there, action, over, self.discount_time)
+            imitation = self._imitation(policy, state, batch, latents)
             metrics["imitation_loss"] = imitation
             # Without weight it is a metric, and no gradient is computed for it.
             loss += self.imitation_coef(state.updates) * imitation if self.imitation_coef else 0.0
         return loss, (values, metrics)
+
+    def _imitation(self, policy, state, batch, latents):
+        """How far the prior is from the expert's actions, at the latents of the expert's segments, which come first."""
+        action, over = batch.expert.action, batch.expert.absorbing[:, :-1]
+        there = latents[: len(action), :-1]
+        return losses.imitation_loss(policy, state.model, there, action, over, self.discount_time)
 
     def health(self, state: LearnerState, batch: Batch, newest: Segment, there: Bool[Array, " N"]) -> Metrics:
         model, own = state.model, batch.own
