@@ -1,5 +1,6 @@
 """Every test runs with the device's shapes checked, and with silent broadcasting or dtype promotion as errors."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,11 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".cache" / "xla"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+# Most of a test's time is the compiler's, which is half of it when it does not look for the fastest code: here, and in
+# the commands that tests start.
+jax.config.update("jax_disable_most_optimizations", True)
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
 # The same examples every time, and as long as a loaded machine takes: a time limit would be a test of the machine.
 hypothesis.settings.register_profile("cdred", deadline=None, derandomize=True)

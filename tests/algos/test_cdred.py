@@ -184,14 +184,11 @@ def test_the_prior_is_drawn_to_the_experts_actions_from_the_first_update_on(conf
     assert float(metrics["policy_grad_norm"].min()) > 0
 
 
-def test_the_latent_may_be_shaped_by_what_the_expert_did(config, spec, fresh, batch):
+def test_the_latent_may_be_shaped_by_what_the_expert_did(config, spec, fresh, batch, update):
     """The prior's distance becomes a part of the model's loss, and moves encoder and dynamics, but nothing else."""
-
-    def updated(coef):
-        optim = replace(config.optim, latent_imitation_coef=coef)
-        return jax.jit(make_algorithm(replace(config, optim=optim), spec).update)(fresh, batch, KEY)
-
-    (plain, without), (shaped, with_it) = updated(0.0), updated(3.0)
+    optim = replace(config.optim, latent_imitation_coef=3.0)
+    shaping = jax.jit(make_algorithm(replace(config, optim=optim), spec).update)
+    (plain, without), (shaped, with_it) = (step(fresh, batch, KEY) for step in (update, shaping))
     assert float(with_it["loss"] - without["loss"]) == pytest.approx(3 * float(with_it["imitation_loss"]), rel=1e-3)
     assert changed(shaped.model.encoder, plain.model.encoder)
     assert changed(shaped.model.dynamics, plain.model.dynamics)
