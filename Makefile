@@ -39,7 +39,7 @@ test: $(READY)  ## all tests but the slow ones
 	$(BIN)/python -m pytest -m 'not slow' --numprocesses auto --maxprocesses 8 --dist worksteal
 
 test-slow: $(READY)  ## the slow ones: real trainings, all simulators
-	$(BIN)/python -m pytest -m slow
+	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest -m slow
 
 lint: $(READY)  ## style, formatting and the import rules
 	$(BIN)/ruff check .

@@ -15,10 +15,10 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".cache" / "xla"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
-# Most of a test's time is the compiler's, which is half of it when it does not look for the fastest code: here, and in
-# the commands that tests start.
-jax.config.update("jax_disable_most_optimizations", True)
-os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+# Most of a test's time is the compiler's, which needs half of it when it does not look for the fastest code. In the
+# environment, for the commands that tests start; `make test-slow`, whose trainings are long, sets it to 0.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+jax.config.update("jax_disable_most_optimizations", os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1")
 
 # The same examples every time, and as long as a loaded machine takes: a time limit would be a test of the machine.
 hypothesis.settings.register_profile("cdred", deadline=None, derandomize=True)
