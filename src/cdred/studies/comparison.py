@@ -113,9 +113,13 @@ def _curves(records: Mapping[str, Record]) -> Figure:
     first = next(iter(records.values()))
     kinds = [("success_any", "success", "Success")] if len(first.series("eval", "success_any")) else []
     kinds.append(("episode_return", "return", "Return"))
-    figure = Figure(figsize=(8.5 * len(kinds), 6), facecolor="white")
-    figure.text(0.045, 0.93, first.about.get("task", ""), size=19, weight="bold", color=INK)
-    grid = figure.add_gridspec(1, len(kinds), left=0.045, right=0.91, top=0.76, bottom=0.11, wspace=0.35)
+    # The margins are for words, which take the same room beside one panel as beside two.
+    width, left, right = 8.5 * len(kinds), 0.75, 1.55
+    figure = Figure(figsize=(width, 6), facecolor="white")
+    figure.text(left / width, 0.93, first.about.get("task", ""), size=19, weight="bold", color=INK)
+    grid = figure.add_gridspec(
+        1, len(kinds), left=left / width, right=1 - right / width, top=0.76, bottom=0.11, wspace=0.35
+    )
     last = max(record.last_step for record in records.values())
     for column, (key, level, title) in enumerate(kinds):
         axes = figure.add_subplot(grid[0, column])

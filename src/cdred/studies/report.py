@@ -16,7 +16,7 @@ from cdred.track.progress import RECENT
 
 LEFT, RIGHT = 0.045, 0.925
 # Between two panels, as a share of a row.
-GAP = 0.1
+GAP = 0.12
 Panel = Callable[[Axes, Record], None]
 
 
