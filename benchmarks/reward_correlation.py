@@ -3,7 +3,8 @@
     python benchmarks/reward_correlation.py RUN [RUN ...] [--json FILE]
 
 Pearson's correlation over everything that the agent lived through, from its random episodes to its last, by the reward
-of the final agent (arXiv 2410.14081 does so for IQ-MPC's decoded reward); and over the last quarter alone.
+of the final agent (arXiv 2410.14081 does so for IQ-MPC's decoded reward); over the last quarter alone; and over
+everything and those of the package's demonstrations that the run was not given, where there are any.
 """
 
 import argparse
@@ -13,8 +14,12 @@ from pathlib import Path
 import numpy as np
 
 import cdred
+from cdred.config import RunConfig
+from cdred.config_file import read_config
+from cdred.data.shipped import shipped
 from cdred.train import checkpoint
 from cdred.train.origin import origin
+from cdred.types import Trajectory
 
 
 def main() -> None:
@@ -25,7 +30,8 @@ def main() -> None:
     options = parser.parse_args()
     rows = [row for run in options.runs for row in correlations(run)]
     for row in rows:
-        print(f"{row['run']:30} seed {row['seed']}  all {row['all']:+.2f}  last quarter {row['last_quarter']:+.2f}")
+        print("{run:30} seed {seed}  all {all:+.2f}  last quarter {last_quarter:+.2f}".format(**row), end="")
+        print("  with {unseen} unseen {with_unseen:+.2f}".format(**row) if row["unseen"] else "")
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(origin() | {"rows": rows}, indent=1) + "\n")
@@ -33,28 +39,43 @@ def main() -> None:
 
 def correlations(run: Path) -> list[dict[str, object]]:
     """Pearson's r per seed of a finished run with one environment per seed."""
-    seeds = json.loads((run / "result.json").read_text())["seeds"]
+    result = json.loads((run / "result.json").read_text())
     newest = checkpoint.latest(run / "checkpoints")
     assert newest, f"{run} has no checkpoint"
-    saved = checkpoint.load_arrays(newest)
+    saved, unseen = checkpoint.load_arrays(newest), unseen_demos(read_config(run / "config.yaml"))
     rows = []
-    for index, seed in enumerate(seeds):
+    for index, seed in enumerate(result["seeds"]):
         obs, action, reward, time = (saved[f"replay/{name}"][index, 0] for name in ("obs", "action", "reward", "time"))
         # A row is a transition if the next one continues its episode.
         lived = np.flatnonzero((time[:-1] >= 0) & (time[1:] == time[:-1] + 1))
-        said = cdred.load(run, seed=seed).reward(obs[lived], action[lived])
+        agent = cdred.load(run, seed=seed)
+        said, true = agent.reward(obs[lived], action[lived]), reward[lived]
         last = slice(len(lived) * 3 // 4, None)
-        true = reward[lived]
-        rows.append(
-            {
-                "run": run.name,
-                "seed": seed,
-                "all": float(np.corrcoef(said, true)[0, 1]),
-                "last_quarter": float(np.corrcoef(said[last], true[last])[0, 1]),
-                "decisions": len(lived),
-            }
-        )
+        row = {
+            "run": run.name,
+            "seed": seed,
+            "all": pearson(said, true),
+            "last_quarter": pearson(said[last], true[last]),
+            "decisions": len(lived),
+            "unseen": len(unseen),
+        }
+        if unseen:
+            theirs = np.concatenate([agent.reward(one.obs[:-1], one.action) for one in unseen])
+            rewards = np.concatenate([one.reward for one in unseen])
+            row["with_unseen"] = pearson(np.concatenate([said, theirs]), np.concatenate([true, rewards]))
+        rows.append(row)
     return rows
+
+
+def unseen_demos(config: RunConfig) -> list[Trajectory]:
+    """What comes with the package beyond the run's own, the first `--demos N`; none if it was given a file."""
+    path, given = shipped(config.task), str(config.demos)
+    return list(cdred.open_demos(path).trajectories)[int(given) :] if path and given.isdigit() else []
+
+
+def pearson(said: np.ndarray, true: np.ndarray) -> float:
+    """Pearson's r of two rewards `[N]`."""
+    return float(np.corrcoef(said, true)[0, 1])
 
 
 if __name__ == "__main__":

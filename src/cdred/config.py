@@ -88,7 +88,7 @@ class IQMPCConfig:
 
     alpha: float = 0.5
     """Of the chi^2 divergence: the Bellman residuals' squares weigh 1 / (4 alpha)."""
-    gradient_penalty: float = 0.1
+    gradient_penalty: float = 0.0
     """Weight of the critics' gradient penalty (results/peers)."""
 
 

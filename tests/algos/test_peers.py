@@ -52,10 +52,10 @@ def test_after_training_the_reward_ranks_the_expert_above_other_behaviour(peer, 
 
 
 def test_iqmpcs_residuals_come_to_be_high_on_the_experts_data_and_stay_bounded(peer, make_batch):
-    """With alpha 1/2 and stores that do not meet, the best residuals are 1 and -1 where actions are what they seem."""
-    _, metrics = learned(peer("iqmpc", iqmpc=IQMPCConfig(gradient_penalty=0.0)), make_batch, 300)
-    assert float(metrics["reward_expert"][-50:].mean()) == pytest.approx(1.0, abs=0.3)
-    assert float(metrics["reward_own"][-50:].mean()) == pytest.approx(-1.0, abs=0.5)
+    """With alpha 1/2 and stores that do not meet, the best residuals are 2, or 2 gamma where V is Q, and 0."""
+    _, metrics = learned(peer("iqmpc"), make_batch, 300)
+    assert float(metrics["reward_expert"][-50:].mean()) == pytest.approx(2.0, abs=0.3)
+    assert float(metrics["reward_own"][-50:].mean()) == pytest.approx(0.0, abs=0.3)
     assert all(jnp.isfinite(series).all() for series in metrics.values())
 
 
@@ -97,9 +97,9 @@ def test_reds_reward_is_one_at_the_target_and_falls_with_the_distance(peer):
 def test_iq_recovers_the_experts_action_on_two_states_solved_by_hand():
     """An action names the next state. The expert always leaves, the agent has played at random.
 
-    With r = Q - gamma V', alpha 1/2 and temperature 1, the loss is stationary where .75 r(expert's) = 1 - p and
-    .25 r(other) = -(1 - p), p being the soft policy's share of the expert's action. So they differ by 16/3 (1 - p), and
-    1 - p = sigmoid(-16/3 (1 - p)) = .2284; by symmetry the same in both states.
+    With r = Q - gamma V', alpha 1/2, gamma .9 and temperature 1, the loss is stationary where .75 r(expert's) =
+    1 - .1 p and .25 r(other) = -.1 (1 - p), p being the soft policy's share of the expert's action. So they differ by
+    1.2 + (1 - p) 8/15, and 1 - p = sigmoid(-1.2 - (1 - p) 8/15) = .2120; by symmetry the same in both states.
     """
     gamma, state, own_action = 0.9, jnp.array([0, 1, 0, 0, 1, 1]), jnp.array([0, 1, 0, 1])
     action = jnp.concatenate([1 - state[:2], own_action])
@@ -110,16 +110,16 @@ def test_iq_recovers_the_experts_action_on_two_states_solved_by_hand():
         v = jax.nn.logsumexp(q, axis=-1)
         following = gamma * jax.lax.stop_gradient(v[action])
         per_transition = iq_loss(
-            (q[state, action] - following)[index][:, None, None], (v[state] - following)[index][:, None, None], 0.5
+            (q[state, action] - following)[index][:, None, None], (1 - gamma) * v[state][index][:, None, None], 0.5
         )
         return jnp.mean(per_transition)
 
     q = jax.jit(lambda: jax.lax.fori_loop(0, 20_000, lambda _, q: q - 0.1 * jax.grad(loss)(q), jnp.zeros((2, 2))))()
     policy = jax.nn.softmax(q, axis=-1)
-    assert float(policy[0, 1]) == pytest.approx(1 - 0.2284, abs=1e-3)
-    assert float(policy[1, 0]) == pytest.approx(1 - 0.2284, abs=1e-3)
+    assert float(policy[0, 1]) == pytest.approx(1 - 0.2120, abs=1e-3)
+    assert float(policy[1, 0]) == pytest.approx(1 - 0.2120, abs=1e-3)
     decoded = q - gamma * jax.nn.logsumexp(q, axis=-1)[None]
-    np.testing.assert_allclose(decoded, [[-4 * 0.2284, 0.2284 / 0.75], [0.2284 / 0.75, -4 * 0.2284]], atol=2e-3)
+    np.testing.assert_allclose(decoded, [[-0.4 * 0.2120, 0.9212 / 0.75], [0.9212 / 0.75, -0.4 * 0.2120]], atol=2e-3)
 
 
 def test_iqmpcs_plan_is_worth_its_first_value_and_what_each_action_adds(peer):

@@ -43,7 +43,7 @@ def inverse_q(
     v = losses.soft_values(model, model.critics, before, beta, now_key)
     following = discount * losses.next_values(model, target_critics, lived.encoded, beta, next_key)[..., None]
     residual = q - following
-    each = jnp.mean(iq_loss(residual, v - following, alpha), axis=-1)
+    each = jnp.mean(iq_loss(residual, (1.0 - discount) * v, alpha), axis=-1)
     # Without weight no gradient is computed for it.
     if gradient_penalty:
         values = partial(model.values_of_each, model.critics)
@@ -56,16 +56,17 @@ def inverse_q(
     )
 
 
-def iq_loss(residual: Float[Array, "N H num"], drift: Float[Array, "N H num"], alpha: float) -> Float[Array, "N H num"]:
-    """-E_E[Q - gamma V'] + E[V - gamma V'] + E[(Q - gamma V')^2] / (4 alpha), as a mean over both stores' transitions.
+def iq_loss(residual: Float[Array, "N H num"], start: Float[Array, "N H num"], alpha: float) -> Float[Array, "N H num"]:
+    """-E_E[Q - gamma V'] + (1 - gamma) E_E[V] + E[(Q - gamma V')^2] / (4 alpha), as a mean over both stores.
 
-    The middle term is (1 - gamma) E[V(s_0)], telescoped over what was lived through: segments begin anywhere in an
-    episode (arXiv 2106.12142, section 5).
+    Any of the expert's states may be a first one, for segments begin anywhere in an episode. (1 - gamma) E[V(s_0)] also
+    telescopes to E[V - gamma V'], but not where gamma V' is a target without gradient, as it is here: what is left of
+    that is E[V], which presses on all values with 1 / (1 - gamma) times the weight: the reward drowns (results/peers).
 
     Args:
         residual: Q(z_t, a_t) - gamma V(z_{t+1}), the expert's half first.
-        drift: V(z_t) - gamma V(z_{t+1}).
+        start: (1 - gamma) V(z_t).
         alpha: of the chi^2 divergence.
     """
     expert = jnp.where(jnp.arange(len(residual)) < len(residual) // 2, 2.0, 0.0)[:, None, None]
-    return -expert * residual + drift + residual**2 / (4.0 * alpha)
+    return expert * (start - residual) + residual**2 / (4.0 * alpha)
