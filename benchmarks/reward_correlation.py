@@ -3,8 +3,9 @@
     python benchmarks/reward_correlation.py RUN [RUN ...] [--json FILE]
 
 Pearson's correlation over everything that the agent lived through, from its random episodes to its last, by the reward
-of the final agent (arXiv 2410.14081 does so for IQ-MPC's decoded reward); over the last quarter alone; and over
-everything and those of the package's demonstrations that the run was not given, where there are any.
+of the final agent (arXiv 2410.14081 does so for IQ-MPC's decoded reward); over the last quarter alone; of the sums over
+each of its episodes; and, decision by decision, over everything and those of the package's demonstrations that the run
+was not given, where there are any.
 """
 
 import argparse
@@ -30,7 +31,8 @@ def main() -> None:
     options = parser.parse_args()
     rows = [row for run in options.runs for row in correlations(run)]
     for row in rows:
-        print("{run:30} seed {seed}  all {all:+.2f}  last quarter {last_quarter:+.2f}".format(**row), end="")
+        told = "{run:30} seed {seed}  all {all:+.2f}  last quarter {last_quarter:+.2f}  episodes {episodes:+.2f}"
+        print(told.format(**row), end="")
         print("  with {unseen} unseen {with_unseen:+.2f}".format(**row) if row["unseen"] else "")
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
@@ -50,12 +52,13 @@ def correlations(run: Path) -> list[dict[str, object]]:
         lived = np.flatnonzero((time[:-1] >= 0) & (time[1:] == time[:-1] + 1))
         agent = cdred.load(run, seed=seed)
         said, true = agent.reward(obs[lived], action[lived]), reward[lived]
-        last = slice(len(lived) * 3 // 4, None)
+        last, begins = slice(len(lived) * 3 // 4, None), np.flatnonzero(time[lived] == 0)
         row = {
             "run": run.name,
             "seed": seed,
             "all": pearson(said, true),
             "last_quarter": pearson(said[last], true[last]),
+            "episodes": pearson(np.add.reduceat(said, begins), np.add.reduceat(true, begins)),
             "decisions": len(lived),
             "unseen": len(unseen),
         }
