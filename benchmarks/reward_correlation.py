@@ -72,7 +72,7 @@ def correlations(run: Path) -> list[dict[str, object]]:
 
 def unseen_demos(config: RunConfig) -> list[Trajectory]:
     """What comes with the package beyond the run's own, the first `--demos N`; none if it was given a file."""
-    path, given = shipped(config.task), str(config.demos)
+    path, given = shipped(config.task), config.demos
     return list(cdred.open_demos(path).trajectories)[int(given) :] if path and given.isdigit() else []
 
 

@@ -122,6 +122,20 @@ def test_iq_recovers_the_experts_action_on_two_states_solved_by_hand():
     np.testing.assert_allclose(decoded, [[-0.4 * 0.2120, 0.9212 / 0.75], [0.9212 / 0.75, -0.4 * 0.2120]], atol=2e-3)
 
 
+def test_iqmpcs_values_are_pressed_on_with_one_minus_gamma(peer, batch):
+    """Critics that say c, targets that say b: -(c - gamma b) + (1 - gamma) c + (c - gamma b)^2 / (4 alpha)."""
+    algorithm, c, b = peer("iqmpc"), 3.0, 2.0
+    state = jax.jit(algorithm.init)(KEY)
+    biases = lambda s: (s.model.critics.members.head.bias, s.target_critics.members.head.bias)  # noqa: E731
+    state = eqx.tree_at(biases, state, replace_fn=lambda x: jnp.full_like(x, c))
+    state = eqx.tree_at(lambda s: s.target_critics.members.head.bias, state, replace_fn=lambda x: jnp.full_like(x, b))
+    gamma = algorithm.discount
+    expected = -(c - gamma * b) + (1 - gamma) * c + (c - gamma * b) ** 2 / (4 * algorithm.alpha)
+    # Times sum_t lambda^t over three decisions; the policy's entropy weighs 1e-4.
+    loss = jax.jit(algorithm.update)(state, batch, KEY)[1]["critic_loss"]
+    assert float(loss) == pytest.approx(expected * 1.75, abs=5e-3)
+
+
 def test_iqmpcs_plan_is_worth_its_first_value_and_what_each_action_adds(peer):
     """sum_h gamma^h (Q_h - gamma V_{h+1}) + gamma^H V_H telescopes."""
     algorithm = peer("iqmpc")
