@@ -14,7 +14,7 @@ from cdred.algos.make import annealed, make_algorithm
 from cdred.algos.objective import Lived
 from cdred.config import discount
 from cdred.models.rewards.coupled_rnd import CoupledRND
-from cdred.nn.layers import Shared
+from cdred.nn.layers import Fixed
 from cdred.types import EnvSpec, Segment
 
 KEY = jax.random.key(7)
@@ -385,7 +385,7 @@ def test_seeds_at_once_are_seeds_one_by_one(algorithm, make_batch, programs, upd
         assert_close(here.trainable, alone.trainable, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("start", [lambda z: z, Shared])
+@pytest.mark.parametrize("start", [lambda z: z, Fixed])
 def test_the_imagined_return_is_discounted_rewards_and_a_final_value(start, config, algorithm, state):
     z = state.model.encode(jnp.array([0.5, -0.2, 1.0]))
     actions = jax.random.uniform(KEY, (3, 2), minval=-1.0)

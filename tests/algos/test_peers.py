@@ -13,7 +13,7 @@ from cdred.algos.make import make_algorithm
 from cdred.algos.objective import Lived, joined
 from cdred.algos.world_model_agent import mean_value
 from cdred.config import IQMPCConfig
-from cdred.nn.layers import Shared
+from cdred.nn.layers import Fixed
 
 KEY = jax.random.key(11)
 
@@ -152,7 +152,7 @@ def test_iqmpcs_plan_is_worth_its_first_value_and_what_each_action_adds(peer):
             advantage = jnp.mean(model.values(model.critics, latent, action)) - mean_value(model, latent)
             total += algorithm.discount**h * advantage
             latent = model.imagine(latent, action)
-        return algorithm.imagined_return(state, Shared(z), actions), total + mean_value(model, z)
+        return algorithm.imagined_return(state, Fixed(z), actions), total + mean_value(model, z)
 
     planned, telescoped = both()
     assert float(planned) == pytest.approx(float(telescoped), rel=1e-4)

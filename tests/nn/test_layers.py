@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cdred.nn.layers import MLP, Ensemble, LayerNorm, Linear, NormedLinear, Shared, ema, join, mish, simnorm
+from cdred.nn.layers import MLP, Ensemble, Fixed, LayerNorm, Linear, NormedLinear, ema, join, mish, simnorm
 
 KEY = jax.random.key(0)
 GRID = jnp.linspace(-50.0, 50.0, 2001)
@@ -133,8 +133,8 @@ def test_a_shared_latent_gives_what_the_concatenation_gives_and_is_multiplied_on
     def outputs(z, actions):
         return jax.vmap(lambda a: network(join(z, a)))(actions)
 
-    plain, shared = (jax.jit(outputs).lower(start, actions).compile() for start in (z, Shared(z)))
-    np.testing.assert_allclose(shared(Shared(z), actions), plain(z, actions), rtol=1e-5, atol=1e-6)
+    plain, shared = (jax.jit(outputs).lower(start, actions).compile() for start in (z, Fixed(z)))
+    np.testing.assert_allclose(shared(Fixed(z), actions), plain(z, actions), rtol=1e-5, atol=1e-6)
     saved = plain.cost_analysis()["flops"] - shared.cost_analysis()["flops"]
     assert saved == pytest.approx(2 * 49 * 4 * 32 * 16, rel=0.05)
 

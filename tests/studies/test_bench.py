@@ -69,6 +69,25 @@ def test_time_is_blamed_on_the_part_that_took_it_and_on_its_direction():
     assert {share.part for share in backward if share.backward_ms} >= {"critics"}
 
 
+NAMELESS = """
+ENTRY %main (w: f32[8,8], x: f32[8,8]) -> f32[8,8] {
+  %w = f32[8,8]{1,0} parameter(0)
+  %x = f32[8,8]{1,0} parameter(1)
+  %slope = f32[8,8]{1,0} multiply(%x, %x), metadata={op_name="jit(f)/transpose(jvp(critics))/mul"}
+  %product = f32[8,8]{1,0} fusion(%slope, %x), kind=kCustom, calls=%fused
+  %norm = f32[] fusion(%product), kind=kLoop, calls=%squares, metadata={op_name="jit(f)/optimiser/reduce_sum"}
+  %rate = f32[] fusion(%norm), kind=kLoop, calls=%rates
+  ROOT %new = f32[8,8]{1,0} fusion(%w, %rate), kind=kLoop, calls=%sub, metadata={op_name="jit(f)/optimiser/sub"}
+}
+"""
+
+
+def test_a_gradient_without_a_name_is_its_parts_and_not_the_optimisers():
+    parts = operation_parts(NAMELESS)
+    assert parts["product"] == ("critics", True)
+    assert parts["rate"] == parts["norm"] == parts["new"] == ("optimiser", False)
+
+
 def test_a_loop_is_not_counted_beside_what_it_contains():
     def looped(x, w):
         return jax.lax.fori_loop(0, 5, lambda _, y: jnp.tanh(y @ w), x)

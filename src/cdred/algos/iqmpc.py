@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Key
 from cdred.algos.inverse_q import inverse_q
 from cdred.algos.objective import Lived, Objective
 from cdred.algos.world_model_agent import LearnerState, WorldModelAgent, mean_value
-from cdred.nn.layers import Shared
+from cdred.nn.layers import Fixed
 
 
 class IQMPC(WorldModelAgent):
@@ -40,7 +40,7 @@ class IQMPC(WorldModelAgent):
     def imagined_reward(
         self,
         state: LearnerState,
-        z: Float[Array, " Z"] | Shared,
+        z: Float[Array, " Z"] | Fixed,
         action: Float[Array, " A"],
         following: Float[Array, " Z"],
     ) -> Float[Array, ""]:

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Key
 
 from cdred.models.actor_critic import ActorCritic
 from cdred.models.world_model import WorldModel
-from cdred.nn.layers import Ensemble
+from cdred.nn.layers import Ensemble, Fixed
 
 
 def discounted_over_time(loss: Float[Array, "N T"], rate: float) -> Float[Array, ""]:
@@ -106,7 +106,7 @@ def policy_loss(
 
     def per_latent(z, k):
         action, log_prob = actor.pi(z).sample(k)
-        return jnp.min(model.values(pair, z, action)), log_prob
+        return jnp.min(model.values(pair, Fixed(z), action)), log_prob
 
     value, log_prob = jax.vmap(jax.vmap(per_latent))(latents, jax.random.split(action_key, latents.shape[:2]))
     loss = discounted_over_time(entropy_coef * log_prob - value / q_scale, rate)

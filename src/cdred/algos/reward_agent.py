@@ -10,7 +10,7 @@ from cdred.algos.from_reward import Scores, regress
 from cdred.algos.objective import Lived, Objective
 from cdred.algos.world_model_agent import LearnerState, WorldModelAgent
 from cdred.models.rewards.base import RewardModel
-from cdred.nn.layers import Shared, join
+from cdred.nn.layers import Fixed, join
 
 Reward = TypeVar("Reward", bound=RewardModel)
 
@@ -42,7 +42,7 @@ class RewardAgent(WorldModelAgent, Generic[Reward]):
     def imagined_reward(
         self,
         state: LearnerState,
-        z: Float[Array, " Z"] | Shared,
+        z: Float[Array, " Z"] | Fixed,
         action: Float[Array, " A"],
         following: Float[Array, " Z"],
     ) -> Float[Array, ""]:

@@ -20,7 +20,7 @@ from cdred.algos.health import signs, unexplained
 from cdred.algos.objective import Lived, Objective, encode, joined, mean_rewards
 from cdred.models.rewards.base import RewardModel
 from cdred.models.world_model import WorldModel
-from cdred.nn.layers import Ensemble, Shared, ema
+from cdred.nn.layers import Ensemble, Fixed, ema
 from cdred.nn.standardise import Standardise
 from cdred.planning.mppi import MPPI, PlanState, Return
 from cdred.types import Segment
@@ -109,7 +109,7 @@ class WorldModelAgent(Algorithm[LearnerState]):
     def imagined_reward(
         self,
         state: LearnerState,
-        z: Float[Array, " Z"] | Shared,
+        z: Float[Array, " Z"] | Fixed,
         action: Float[Array, " A"],
         following: Float[Array, " Z"],
     ) -> Float[Array, ""]:
@@ -267,7 +267,7 @@ class WorldModelAgent(Algorithm[LearnerState]):
         Q-scale S gives the weight c the same meaning whatever the reward's scale.
         """
         # All sequences begin at the same latent.
-        start = Shared(z)
+        start = Fixed(z)
         if not self.prior_coef:
             return lambda actions: self.imagined_return(state, start, actions)
         modes, latent = [], z
@@ -283,7 +283,7 @@ class WorldModelAgent(Algorithm[LearnerState]):
         return self.imagined_reward(state, z, action, state.model.imagine(z, action))
 
     def imagined_return(
-        self, state: LearnerState, z: Float[Array, " Z"] | Shared, actions: Float[Array, "H A"]
+        self, state: LearnerState, z: Float[Array, " Z"] | Fixed, actions: Float[Array, "H A"]
     ) -> Float[Array, ""]:
         """sum_{h<H} gamma^h R(z_h, a_h) + gamma^H mean_q Q(z_H, pi(z_H))."""
         first, *others = actions

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from cdred.nn.layers import MLP, Ensemble, Shared, join
+from cdred.nn.layers import MLP, Ensemble, Fixed, join
 from cdred.nn.standardise import Standardise
 from cdred.nn.tanh_gaussian import TanhGaussian
 from cdred.nn.two_hot import TwoHot
@@ -44,7 +44,7 @@ class ActorCritic(eqx.Module):
 
     @jax.named_scope("critics")
     def values(
-        self, critics: Ensemble, z: Float[Array, " Z"] | Shared, action: Float[Array, " A"]
+        self, critics: Ensemble, z: Float[Array, " Z"] | Fixed, action: Float[Array, " A"]
     ) -> Float[Array, " N"]:
         """Decoded values of any ensemble of critics (the online ones, a target copy, a subset) at (z, a)."""
         return self._decoded(critics(join(z, action)))

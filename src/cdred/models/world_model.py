@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
 from cdred.models.actor_critic import ActorCritic, make_critics
-from cdred.nn.layers import MLP, Ensemble, Shared, join
+from cdred.nn.layers import MLP, Ensemble, Fixed, join
 from cdred.nn.standardise import Standardise
 from cdred.nn.two_hot import TwoHot
 from cdred.types import Precision
@@ -80,7 +80,7 @@ class WorldModel(ActorCritic):
         return self.encoder(flat if self.standardise is None else self.standardise(flat))
 
     @jax.named_scope("dynamics")
-    def next(self, z: Float[Array, " Z"] | Shared, action: Float[Array, " A"]) -> Float[Array, " Z"]:
+    def next(self, z: Float[Array, " Z"] | Fixed, action: Float[Array, " A"]) -> Float[Array, " Z"]:
         """d(z, a)."""
         return self.dynamics(join(z, action))
 
@@ -93,7 +93,7 @@ class WorldModel(ActorCritic):
             latents.append(jnp.where(over, self.absorbing, self.next(latents[-1], action)))
         return jnp.stack(latents)
 
-    def imagine(self, z: Float[Array, " Z"] | Shared, action: Float[Array, " A"]) -> Float[Array, " Z"]:
+    def imagine(self, z: Float[Array, " Z"] | Fixed, action: Float[Array, " A"]) -> Float[Array, " Z"]:
         """What the model expects of (z, a): d(z, a), or the absorbing latent if it thinks that the world ends."""
         following = self.next(z, action)
         if self.termination is None:

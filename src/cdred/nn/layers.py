@@ -43,22 +43,26 @@ def simnorm(x: Float[Array, " dim"], group: int) -> Float[Array, " dim"]:
     return jax.nn.softmax(x.reshape(-1, group), axis=-1).reshape(-1)
 
 
-class Shared(eqx.Module):
-    """A latent that a whole vmapped batch has in common: what is said of (z, a) multiplies it once, not once per a."""
+class Fixed(eqx.Module):
+    """A latent that only the action varies beside: what is said of (z, a) multiplies the two apart.
+
+    Where a whole vmapped batch has z in common, it is multiplied once and not once per a; where only a is
+    differentiated, no gradient of z is computed.
+    """
 
     z: Float[Array, " Z"]
 
 
 class Apart(eqx.Module):
-    """x = (z, a), not concatenated because z is shared."""
+    """x = (z, a), not concatenated because z is fixed."""
 
     z: Float[Array, " Z"]
     action: Float[Array, " A"]
 
 
-def join(z: Float[Array, " Z"] | Shared, action: Float[Array, " A"]) -> Float[Array, " in"] | Apart:
+def join(z: Float[Array, " Z"] | Fixed, action: Float[Array, " A"]) -> Float[Array, " in"] | Apart:
     """x = (z, a), what critics, dynamics and rewards are functions of."""
-    return Apart(z.z, action) if isinstance(z, Shared) else jnp.concatenate([z, action])
+    return Apart(z.z, action) if isinstance(z, Fixed) else jnp.concatenate([z, action])
 
 
 class Linear(eqx.Module):

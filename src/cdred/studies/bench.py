@@ -18,7 +18,7 @@ import numpy as np
 from cdred.algos.world_model_agent import WorldModelAgent
 from cdred.config import RunConfig, decisions_per_learn
 from cdred.data.replay import Replay, Transition
-from cdred.nn.layers import Shared
+from cdred.nn.layers import Fixed
 from cdred.nn.precision import dot
 from cdred.studies.profile import Share, profile
 from cdred.track.sinks import Trackers
@@ -137,7 +137,7 @@ class Bench:
         actions = jnp.zeros((seeds, self.config.envs, num, planner.horizon, SPEC.action_dim))
 
         def evaluate(learner, z, actions):
-            return jax.vmap(lambda sequence: algorithm.imagined_return(learner, Shared(z), sequence))(actions)
+            return jax.vmap(lambda sequence: algorithm.imagined_return(learner, Fixed(z), sequence))(actions)
 
         program = jax.jit(jax.vmap(jax.vmap(evaluate, (None, 0, 0))))
         return (planner.iterations - 1) * _cost(program.lower(self.learner, z, actions).compile())

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 
+OPTIMISER = "optimiser"
 # A part's name as operations carry it, also inside `jvp(...)` and `transpose(...)`.
 PARTS = (
     "encoder",
@@ -21,7 +22,7 @@ PARTS = (
     "reward",
     "planner",
     "replay",
-    "optimiser",
+    OPTIMISER,
     "averages",
 )
 OTHER = "everything else"
@@ -101,19 +102,24 @@ def operation_parts(program: str) -> dict[str, tuple[str, bool]]:
 
 
 def _inherited(parts: dict[str, tuple[str, bool]], operands: dict[str, list[str]]) -> dict[str, tuple[str, bool]]:
-    """The compiler strips some operations of their names: these count for those who use their result, or feed them."""
+    """The compiler strips some operations of their names: these count for those who use their result, or feed them.
+
+    What the optimiser is fed is a gradient, and counts for the part that it is the gradient of.
+    """
     users: dict[str, list[str]] = defaultdict(list)
     for name, given in operands.items():
         for operand in given:
             users[operand].append(name)
+    nameless = {name for name, (part, _) in parts.items() if part == OTHER}
+    gradients = {name for name in nameless if any(parts[user][0] == OPTIMISER for user in users[name])}
     for neighbours in (users, operands, users, operands):
         found = {
             name: _most(Counter(parts[other] for other in neighbours.get(name, ()) if other in parts) or Counter([own]))
             for name, own in parts.items()
-            if own[0] == OTHER
+            if own[0] == OTHER and not (neighbours is users and name in gradients)
         }
         parts = parts | found
-    return parts
+    return parts | {name: (parts[name][0], True) for name in gradients if parts[name][0] != OPTIMISER}
 
 
 def _origin(name: str) -> tuple[str, bool]:
