@@ -77,7 +77,8 @@ ENTRY %main (w: f32[8,8], x: f32[8,8]) -> f32[8,8] {
   %product = f32[8,8]{1,0} fusion(%slope, %x), kind=kCustom, calls=%fused
   %norm = f32[] fusion(%product), kind=kLoop, calls=%squares, metadata={op_name="jit(f)/optimiser/reduce_sum"}
   %rate = f32[] fusion(%norm), kind=kLoop, calls=%rates
-  ROOT %new = f32[8,8]{1,0} fusion(%w, %rate), kind=kLoop, calls=%sub, metadata={op_name="jit(f)/optimiser/sub"}
+  %decay = f32[8,8]{1,0} fusion(%w), kind=kLoop, calls=%decays
+  ROOT %new = f32[8,8]{1,0} fusion(%decay, %rate), kind=kLoop, calls=%sub, metadata={op_name="jit(f)/optimiser/sub"}
 }
 """
 
@@ -85,7 +86,7 @@ ENTRY %main (w: f32[8,8], x: f32[8,8]) -> f32[8,8] {
 def test_a_gradient_without_a_name_is_its_parts_and_not_the_optimisers():
     parts = operation_parts(NAMELESS)
     assert parts["product"] == ("critics", True)
-    assert parts["rate"] == parts["norm"] == parts["new"] == ("optimiser", False)
+    assert parts["rate"] == parts["norm"] == parts["decay"] == parts["new"] == ("optimiser", False)
 
 
 def test_a_loop_is_not_counted_beside_what_it_contains():

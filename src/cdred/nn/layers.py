@@ -44,7 +44,7 @@ def simnorm(x: Float[Array, " dim"], group: int) -> Float[Array, " dim"]:
 
 
 class Fixed(eqx.Module):
-    """A latent that only the action varies beside: what is said of (z, a) multiplies the two apart.
+    """A latent beside which only the action varies: a network of (z, a) multiplies the two apart.
 
     Where a whole vmapped batch has z in common, it is multiplied once and not once per a; where only a is
     differentiated, no gradient of z is computed.

@@ -104,7 +104,7 @@ def operation_parts(program: str) -> dict[str, tuple[str, bool]]:
 def _inherited(parts: dict[str, tuple[str, bool]], operands: dict[str, list[str]]) -> dict[str, tuple[str, bool]]:
     """The compiler strips some operations of their names: these count for those who use their result, or feed them.
 
-    What the optimiser is fed is a gradient, and counts for the part that it is the gradient of.
+    What feeds the optimiser is a gradient and counts for the part that it comes from, if any, else for the optimiser.
     """
     users: dict[str, list[str]] = defaultdict(list)
     for name, given in operands.items():
@@ -119,7 +119,10 @@ def _inherited(parts: dict[str, tuple[str, bool]], operands: dict[str, list[str]
             if own[0] == OTHER and not (neighbours is users and name in gradients)
         }
         parts = parts | found
-    return parts | {name: (parts[name][0], True) for name in gradients if parts[name][0] != OPTIMISER}
+    owners = {name: parts[name][0] for name in gradients}
+    return parts | {
+        name: (OPTIMISER, False) if owner in (OPTIMISER, OTHER) else (owner, True) for name, owner in owners.items()
+    }
 
 
 def _origin(name: str) -> tuple[str, bool]:
