@@ -55,7 +55,7 @@ def main() -> None:
             "  ".join(f"{key} {value:.1e}" if isinstance(value, float) else f"{value:8}" for key, value in row.items())
         )
     if options.json:
-        from cdred.train.origin import origin
+        from cdred.provenance import origin
 
         options.json.parent.mkdir(parents=True, exist_ok=True)
         about = origin() | {"preset": options.preset, "updates": UPDATES, "against": f"{options.devices[0]}, float32"}
@@ -77,8 +77,8 @@ def compute(name: Any, precision: Any, file: str) -> None:
     import jax
 
     from cdred.api import use_compilation_cache
+    from cdred.bench.benchmarks import SPEC, Bench
     from cdred.config import PrecisionConfig, preset
-    from cdred.studies.bench import SPEC, Bench
 
     use_compilation_cache()
     config = replace(preset(name), updates_per_learn=1, precision=PrecisionConfig(precision, precision))

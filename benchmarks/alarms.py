@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cdred.track.health import LARGEST_CRITIC_GROWTH, SMALLEST_CRITIC_SCALE
+from cdred.loggers.alarms import LARGEST_CRITIC_GROWTH, SMALLEST_CRITIC_SCALE
 
 
 def main() -> None:

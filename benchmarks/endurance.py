@@ -20,10 +20,10 @@ import numpy as np
 
 from cdred import api
 from cdred.config import RunConfig, preset
-from cdred.track.sinks import JsonLines, Trackers
+from cdred.loggers.metrics import JsonLines, Trackers
+from cdred.provenance import origin
 from cdred.train.loop import train_loop
-from cdred.train.origin import origin
-from cdred.train.run import open_run
+from cdred.train.setup import open_run
 
 # Share of the run at whose end everything has been compiled, evaluated and saved once, and the replay is full.
 WARM_UP = 0.2

@@ -20,7 +20,7 @@ from pathlib import Path
 import envpool
 import numpy as np
 
-from cdred.envs.grid import EnvGrid
+from cdred.envs.vector_env import EnvGrid
 
 # EnvPool's name of each task, and the options that make it the same task.
 TASKS = {

@@ -14,10 +14,10 @@ import numpy as np
 import tyro
 
 from cdred import DemoDataset, Trajectory
-from cdred.data.demos import save_demos
+from cdred.data.demonstrations import save_demos
+from cdred.demos.scripted import level
 from cdred.envs.base import Env
 from cdred.envs.registry import make
-from cdred.train.demonstrate import level
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ def _compare(name: str, stored) -> dict:
     from mujoco import mjx
     from mujoco_playground._src import mjx_env
 
-    from cdred.envs.mjx import functional
+    from cdred.envs.suites.mjx import functional
 
     env = functional(name)._env
     shape = jax.eval_shape(env.reset, jax.random.PRNGKey(0))

@@ -18,9 +18,9 @@ import jax.numpy as jnp
 
 import cdred
 from cdred.algos.base import Batch
-from cdred.algos.make import make_algorithm
+from cdred.algos.factory import make_algorithm
 from cdred.config import GAILConfig, IQMPCConfig, REDConfig, RunConfig
-from cdred.train.origin import origin
+from cdred.provenance import origin
 from cdred.types import EnvSpec, Segment
 
 SPEC = EnvSpec("probe/half", (3,), 2, episode_length=100)

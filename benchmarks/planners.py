@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cdred.envs.maniskill import PlannedExpert, make, names, planned_expert
-from cdred.train.rollouts import rollout
+from cdred.demos.episodes import rollout
+from cdred.envs.suites.maniskill import PlannedExpert, make, names, planned_expert
 
 # Decisions after which a success counts as kept, in addition to the episode's end.
 AFTER = (50, 100)

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 
 import cdred
+from cdred.checkpoint import checkpoint
 from cdred.config import RunConfig
 from cdred.config_file import read_config
 from cdred.data.shipped import shipped
-from cdred.train import checkpoint
-from cdred.train.origin import origin
+from cdred.provenance import origin
 from cdred.types import Trajectory
 
 

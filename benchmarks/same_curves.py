@@ -16,9 +16,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy import stats
 
-from cdred.studies import draw
-from cdred.studies.draw import BLUE, ORANGE, Label
-from cdred.studies.record import Record, Series, read_record
+from cdred.report import plots
+from cdred.report.plots import BLUE, ORANGE, Label
+from cdred.report.results import Record, Series, read_record
 
 # Kind, key, title, and over how many reports each point is a mean.
 SHOWN = (
@@ -77,7 +77,7 @@ def settled(before: Record, after: Record, kind: str, key: str, window: int = 1)
     for record in (before, after):
         series = record.series(kind, key)
         there = (series.steps >= SETTLED) & (series.steps <= last)
-        cut.append(Series(series.steps[there], draw.running_mean(series.values, window)[there]))
+        cut.append(Series(series.steps[there], plots.running_mean(series.values, window)[there]))
     return cut
 
 
@@ -87,13 +87,13 @@ def drawn(pairs: list[tuple[Record, Record]]) -> Figure:
     panels = figure.subplots(len(pairs), len(SHOWN), squeeze=False)
     for row, (before, after) in zip(panels, pairs, strict=True):
         for axes, (kind, key, title, window) in zip(row, SHOWN, strict=True):
-            draw.panel(axes, title, before.about["task"], min(before.last_step, after.last_step))
+            plots.panel(axes, title, before.about["task"], min(before.last_step, after.last_step))
             both = settled(before, after, kind, key, window)
             ends = [
                 Label(band(axes, series, colour), name, colour)
                 for series, name, colour in zip(both, ("before", "after"), (BLUE, ORANGE), strict=True)
             ]
-            draw.name_ends(axes, ends)
+            plots.name_ends(axes, ends)
     return figure
 
 

@@ -23,14 +23,14 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
+from cdred.bench.benchmarks import SPEC
+from cdred.checkpoint import checkpoint
 from cdred.config import preset
-from cdred.data.replay import Replay, Transition
+from cdred.data.replay_buffer import Replay, Transition
 from cdred.files import write
-from cdred.studies.bench import SPEC
-from cdred.train import checkpoint
-from cdred.train.origin import origin
-from cdred.train.programs import INIT, seed_keys
-from cdred.train.run import make_programs
+from cdred.provenance import origin
+from cdred.train.compiled import INIT, seed_keys
+from cdred.train.setup import make_programs
 
 
 class State(NamedTuple):

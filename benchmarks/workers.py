@@ -19,8 +19,8 @@ from typing import get_args
 
 import numpy as np
 
-from cdred.envs.grid import EnvGrid
-from cdred.envs.workers import usable_cores
+from cdred.envs.executors import usable_cores
+from cdred.envs.vector_env import EnvGrid
 from cdred.errors import UserError
 from cdred.types import WorkersName
 

@@ -36,9 +36,9 @@ def _leniently(function):
 # Adam raises a Python float to an integer array.
 optax.tree.bias_correction = _leniently(optax.tree.bias_correction)
 
-# What runs on the device. The other rooms are handed wrong shapes on purpose, and must say so in their own words.
-DEVICE_ROOMS = ["nn", "models", "planning", "algos", "data.replay", "train.programs", "train.state"]
-install_import_hook([f"cdred.{room}" for room in DEVICE_ROOMS], "typecheck.check")
+# Code that runs on the device. The other packages are given wrong shapes on purpose and must raise their own errors.
+DEVICE_PACKAGES = ["nn", "models", "planning", "algos", "data.replay_buffer", "train.compiled", "train.state"]
+install_import_hook([f"cdred.{package}" for package in DEVICE_PACKAGES], "typecheck.check")
 
 
 @pytest.fixture
@@ -60,8 +60,8 @@ def cloned(tmp_path_factory, secrets):
     """A folder with `demos.npz` and `run`, a finished run of behavioural cloning; not to be changed."""
     from cdred.api import train
     from cdred.config import preset
-    from cdred.data.npz import save_npz
-    from cdred.train.demonstrate import collect_scripted
+    from cdred.data.formats.npz import save_npz
+    from cdred.demos.scripted import collect_scripted
 
     folder = tmp_path_factory.mktemp("cloned")
     save_npz(collect_scripted("probe/point", 3), folder / "demos.npz")
@@ -92,3 +92,22 @@ def config():
     from cdred.config import preset
 
     return preset("debug")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """Folder of a finished run of `runs.config`; read only."""
+    import cdred
+    from runs import config
+
+    out = tmp_path_factory.mktemp("run") / "run"
+    cdred.train(config(out), quiet=True)
+    return out
+
+
+@pytest.fixture(scope="session")
+def reference_run(tmp_path_factory):
+    """Folder of the same run by the `toy` method, which compiles at once; for comparisons with other runs of `toy`."""
+    from runs import by_toy, config
+
+    return by_toy(config(tmp_path_factory.mktemp("reference") / "run"))

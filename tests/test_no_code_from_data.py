@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 import cdred
+from cdred.checkpoint import checkpoint
 from cdred.config_file import from_yaml, read_config
-from cdred.data.demos import open_demos
-from cdred.data.lerobot_write import save_lerobot
-from cdred.data.minari_format import save_minari
-from cdred.data.npz import save_npz
-from cdred.envs.workers import crew
+from cdred.data.demonstrations import open_demos
+from cdred.data.formats.lerobot_write import save_lerobot
+from cdred.data.formats.minari import save_minari
+from cdred.data.formats.npz import save_npz
+from cdred.envs.executors import crew
 from cdred.errors import UserError
-from cdred.train import checkpoint
 from cdred.types import DemoDataset, Trajectory
 
 SOURCE = Path(cdred.__file__).parent

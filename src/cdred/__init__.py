@@ -3,7 +3,7 @@
 from cdred.api import compare, load, make_expert, train
 from cdred.api import evaluate_run as evaluate
 from cdred.config import RunConfig, preset
-from cdred.data.demos import open_demos, save_demos
+from cdred.data.demonstrations import open_demos, save_demos
 from cdred.errors import UserError
 from cdred.train.agent import Agent
 from cdred.types import DemoDataset, EnvSpec, Trajectory

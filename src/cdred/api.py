@@ -13,33 +13,33 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from cdred.checkpoint import checkpoint
 from cdred.config import AlgoName, PlannerName, RunConfig, check, preset, total_decisions
 from cdred.config_file import first_difference, read_config, to_yaml
-from cdred.data.demos import open_demos, save_demos
-from cdred.data.formats import require_place
-from cdred.envs.faults import one_line
-from cdred.envs.jax_grid import open_grid
+from cdred.data.demonstrations import open_demos, save_demos
+from cdred.data.formats.registry import require_place
+from cdred.demos.record_agent import record_agent
+from cdred.demos.scripted import at_least_one, expert_level, numbered_demos, random_level
+from cdred.envs.failures import one_line
+from cdred.envs.jax_vector_env import open_grid
 from cdred.envs.registry import make
 from cdred.errors import UserError
 from cdred.files import replace as replace_file
 from cdred.files import room_in
-from cdred.studies.comparison import write_comparison
-from cdred.studies.outcome import told_levels, told_result, told_scores
-from cdred.studies.record import read_result
-from cdred.studies.report import write_report
-from cdred.track.sinks import JsonLines, Tracker, Trackers
-from cdred.track.terminal import Terminal
-from cdred.train import checkpoint
+from cdred.loggers.metrics import JsonLines, Tracker, Trackers
+from cdred.loggers.terminal import Terminal
+from cdred.provenance import origin
+from cdred.report.comparison import write_comparison
+from cdred.report.outcome import told_levels, told_result, told_scores
+from cdred.report.results import read_result
+from cdred.report.run_report import write_report
+from cdred.report.video import film
 from cdred.train.agent import Agent, one_seed
-from cdred.train.demonstrate import at_least_one, expert_level, numbered_demos, random_level
+from cdred.train.compiled import EVALUATE, INIT, seed_keys
 from cdred.train.evaluate import evaluate, evaluation_keys
-from cdred.train.film import film
 from cdred.train.interrupt import Stop, alone_in
 from cdred.train.loop import train_loop
-from cdred.train.origin import origin
-from cdred.train.programs import EVALUATE, INIT, seed_keys
-from cdred.train.record import record_agent
-from cdred.train.run import make_programs, open_run, stepping
+from cdred.train.setup import make_programs, open_run, stepping
 from cdred.types import DemoDataset, EnvSpec, Say
 
 # Enough to tell a task that chance solves from one that it does not; a second of simulation.

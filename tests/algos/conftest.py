@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import pytest
 
 from cdred.algos.base import Batch
-from cdred.algos.make import make_algorithm
+from cdred.algos.factory import make_algorithm
 from cdred.types import Segment
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cdred.algos.base import Batch
-from cdred.algos.make import make_algorithm
+from cdred.algos.factory import make_algorithm
 from cdred.types import Segment
 
 KEY = jax.random.key(4)

@@ -10,8 +10,8 @@ import numpy as np
 import optax
 import pytest
 
-from cdred.algos.make import annealed, make_algorithm
-from cdred.algos.objective import Lived
+from cdred.algos.factory import annealed, make_algorithm
+from cdred.algos.method import Lived
 from cdred.config import discount
 from cdred.models.rewards.coupled_rnd import CoupledRND
 from cdred.nn.layers import Fixed

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cdred.algos.inverse_q import iq_loss
-from cdred.algos.make import make_algorithm
-from cdred.algos.objective import Lived, joined
+from cdred.algos.factory import make_algorithm
+from cdred.algos.iq_learn import iq_loss
+from cdred.algos.method import Lived, joined
 from cdred.algos.world_model_agent import mean_value
 from cdred.config import IQMPCConfig
 from cdred.nn.layers import Fixed

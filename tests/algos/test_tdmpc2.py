@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from cdred.algos.base import Batch
-from cdred.algos.make import make_algorithm
+from cdred.algos.factory import make_algorithm
 
 KEY = jax.random.key(2)
 

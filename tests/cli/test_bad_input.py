@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bad_demo_cases import DEMOS
-from bad_runs import RUNS
-from bad_words import WORDS
 
 import cdred
 from cdred.cli.main import main
+from cli_error_cases import WORDS
+from demo_error_cases import DEMOS
+from run_error_cases import RUNS
 
 
 def content(folder: Path) -> dict[str, bytes]:

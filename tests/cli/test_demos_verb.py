@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cdred.cli.main import main
-from cdred.data.demos import open_demos
+from cdred.data.demonstrations import open_demos
 
 
 @pytest.fixture

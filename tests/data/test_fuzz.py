@@ -22,14 +22,14 @@ from test_d4rl import write as write_d4rl
 from test_maniskill_h5 import write as write_maniskill
 from test_robomimic import write as write_robomimic
 
+from cdred.checkpoint import checkpoint
 from cdred.config import RunConfig
 from cdred.config_file import from_yaml, to_yaml
-from cdred.data.lerobot_write import save_lerobot
-from cdred.data.minari_format import save_minari
-from cdred.data.npz import save_npz
+from cdred.data.formats.lerobot_write import save_lerobot
+from cdred.data.formats.minari import save_minari
+from cdred.data.formats.npz import save_npz
 from cdred.data.validate import validated
 from cdred.errors import UserError
-from cdred.train import checkpoint
 from cdred.types import DemoDataset, Trajectory
 
 HERE = Path(__file__).parent
@@ -57,7 +57,7 @@ def sources(tmp_path_factory):
     _write_minari(root, "arrow")
     _write_minari(root, "parquet")
     save_lerobot(demos, root / "lerobot-ours")
-    shutil.copytree(HERE / "lerobot" / "v3.0", root / "lerobot-v3.0")
+    shutil.copytree(HERE / "formats" / "lerobot" / "v3.0", root / "lerobot-v3.0")
     for name in ("robomimic", "maniskill", "d4rl", "npz-stacked", "npz-compressed"):
         (root / name).mkdir()
     write_robomimic(root / "robomimic/d.hdf5")
@@ -102,7 +102,14 @@ def _write_minari(root, kind):
 
 def fuzz(sources: list[Path], scratch: Path, first: int, count: int) -> Counter:
     """How many mutants of each kind were read and refused; those that ended otherwise are in the failure's message."""
-    command = [sys.executable, str(HERE / "fuzz.py"), str(scratch), str(first), str(count), *map(str, sources)]
+    command = [
+        sys.executable,
+        str(HERE.parent / "helpers" / "fuzz.py"),
+        str(scratch),
+        str(first),
+        str(count),
+        *map(str, sources),
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     lines = [line.split(maxsplit=2) for line in done.stdout.splitlines()]
     bad = [line for line in lines if line[2:] not in (["read"], ["refused"])]

@@ -9,8 +9,8 @@ import h5py
 import numpy as np
 import pytest
 
-from cdred.data.lerobot_write import save_lerobot
-from cdred.data.minari_format import save_minari
+from cdred.data.formats.lerobot_write import save_lerobot
+from cdred.data.formats.minari import save_minari
 from cdred.types import DemoDataset, Trajectory
 
 MIB = 2**20
@@ -21,7 +21,7 @@ EPISODES, STEPS, SIZE = 64, 1024, 256  # 64 MiB of observations as float32
 # Reads each file in a child of its own and prints by how much its memory peaked above what the result needs.
 PROGRAM = """
 import json, os, resource, sys
-from cdred.data.demos import open_demos
+from cdred.data.demonstrations import open_demos
 import h5py, pyarrow.dataset, pyarrow.parquet
 
 def resident():
@@ -80,7 +80,7 @@ def write_npz(dataset, path):
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_reading_takes_little_more_memory_than_the_result(large, tmp_path, monkeypatch):
     # Quantiles of that many numbers take seconds, and nobody reads them here.
-    monkeypatch.setattr("cdred.data.lerobot_write._stats", lambda *_: {})
+    monkeypatch.setattr("cdred.data.formats.lerobot_write._stats", lambda *_: {})
     writers = {
         "minari": save_minari,
         "lerobot": save_lerobot,

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from cdred.data.demos import open_demos
+from cdred.data.demonstrations import open_demos
 from cdred.data.shipped import shipped, shipped_sets
+from cdred.demos.scripted import collect_scripted, numbered_demos
 from cdred.envs.registry import make
-from cdred.train.demonstrate import collect_scripted, numbered_demos
 
 
 def test_a_task_without_a_set_has_none():

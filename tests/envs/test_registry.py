@@ -31,7 +31,7 @@ def test_names_are_what_make_takes():
 
 
 def test_a_missing_package_names_the_extra_and_keeps_the_cause(monkeypatch):
-    monkeypatch.delitem(sys.modules, "cdred.envs.metaworld", raising=False)
+    monkeypatch.delitem(sys.modules, "cdred.envs.suites.metaworld", raising=False)
     monkeypatch.setitem(sys.modules, "metaworld.env_dict", None)
     with pytest.raises(UserError, match=r"pip install 'cdred\[metaworld\]'") as caught:
         registry.make("metaworld/reach")

@@ -11,12 +11,12 @@ import pytest
 
 from cdred.envs.remote import server
 from cdred.envs.remote.client import RemoteEnv, Worker
-from cdred.envs.remote.host import Host, interpreter
+from cdred.envs.remote.interpreter import Host, interpreter
 from cdred.envs.remote.server import pack, unpack
 from cdred.errors import UserError
 from cdred.types import EnvSpec
 
-FAKE = Host(sys.executable, "fake_suite", (str(Path(__file__).parent),))
+FAKE = Host(sys.executable, "fake_suite", (str(Path(__file__).parents[1] / "helpers"),))
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ def test_closing_ends_the_process_and_may_be_repeated():
 
 def script(*lines):
     """A Python process of its own that finds these tests."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1] / "helpers"), *sys.path])}
     command = [sys.executable, "-c", "\n".join(lines)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
@@ -147,7 +147,7 @@ def script(*lines):
 def test_nobody_is_left_behind_when_the_parent_is_killed():
     parent = script(
         "import time, test_remote as t",
-        "from cdred.envs.remote.host import our_host",
+        "from cdred.envs.remote.interpreter import our_host",
         "workers = t.Worker(t.FAKE), t.Worker(our_host())",
         "print(*[worker.pid for worker in workers], flush=True)",
         "time.sleep(60)",

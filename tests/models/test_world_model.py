@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cdred.models.world_model import WorldModel
-from cdred.nn.standardise import Standardise
+from cdred.nn.normalizer import Standardise
 from cdred.nn.two_hot import TwoHot
 
 KEY = jax.random.key(0)

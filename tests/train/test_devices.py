@@ -8,10 +8,10 @@ import sys
 import jax
 import numpy as np
 import pytest
-from runs import arrays
 
 import cdred
 from cdred.config import preset
+from runs import arrays
 
 TRAIN = """
 import json, sys, jax

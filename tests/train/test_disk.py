@@ -5,16 +5,17 @@ import os
 from dataclasses import replace
 
 import pytest
-from runs import arrays, assert_same_arrays, curves
 
 import cdred
 from cdred import api
+from cdred.checkpoint import checkpoint
 from cdred.errors import UserError
 from cdred.files import cannot_write, room_in
 from cdred.files import replace as replace_file
-from cdred.track.sinks import JsonLines
-from cdred.train import checkpoint, interrupt
+from cdred.loggers.metrics import JsonLines
+from cdred.train import interrupt
 from cdred.train.interrupt import alone_in
+from runs import arrays, assert_same_arrays, curves
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

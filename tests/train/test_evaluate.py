@@ -2,10 +2,10 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from cdred.envs.grid import EnvGrid, episode_seed
+from cdred.demos.episodes import rollout
 from cdred.envs.registry import make
+from cdred.envs.vector_env import EnvGrid, episode_seed
 from cdred.train.evaluate import evaluate
-from cdred.train.rollouts import rollout
 
 
 def acting(policy):

@@ -7,13 +7,13 @@ import sys
 import time
 
 import pytest
-from runs import arrays, assert_same_arrays, config, curves, stopped_at
 
 import cdred
+from cdred.checkpoint import checkpoint
 from cdred.errors import Interrupted, UserError
-from cdred.track.sinks import JsonLines
-from cdred.train import checkpoint
+from cdred.loggers.metrics import JsonLines
 from cdred.train.interrupt import SIGNALS, Stop, alone_in
+from runs import arrays, assert_same_arrays, config, curves, stopped_at
 
 PATIENCE = 300
 
@@ -32,17 +32,17 @@ def test_a_signal_is_taken_down_and_the_handlers_are_given_back():
 
 
 @pytest.mark.usefixtures("toy")
-def test_a_stopped_run_goes_on_bit_for_bit(lived, tmp_path):
+def test_a_stopped_run_goes_on_bit_for_bit(reference_run, tmp_path):
     # While the decisions from 140 on are collected: away from every multiple of `checkpoint_every`.
     with stopped_at(140, "stopped at decision 160 of 200.*goes on"):
         cdred.train(config(tmp_path / "run"), quiet=True)
-    assert_goes_on_as(lived, tmp_path / "run", 160)
+    assert_goes_on_as(reference_run, tmp_path / "run", 160)
 
 
 @pytest.mark.usefixtures("toy")
 @pytest.mark.parametrize(("step", "kind"), [(140, "train"), (100, "eval"), (100, "save"), (200, "train")])
 def test_a_signal_that_comes_after_learning_stops_the_run_at_that_very_decision(
-    lived, tmp_path, monkeypatch, step, kind
+    reference_run, tmp_path, monkeypatch, step, kind
 ):
     """While it logs, evaluates, saves; and after the last block, before the evaluation of its end."""
 
@@ -55,7 +55,7 @@ def test_a_signal_that_comes_after_learning_stops_the_run_at_that_very_decision(
         patch.setattr(JsonLines, "log", log)
         with pytest.raises(Interrupted, match=f"stopped at decision {step} of 200"):
             cdred.train(config(tmp_path / "run"), quiet=True)
-    assert_goes_on_as(lived, tmp_path / "run", step)
+    assert_goes_on_as(reference_run, tmp_path / "run", step)
 
 
 def assert_goes_on_as(unbroken, run, decision):

@@ -9,10 +9,10 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from forks import Forks
-from runs import arrays, assert_same_arrays, curves
 
-from cdred.train import checkpoint
+from cdred.checkpoint import checkpoint
+from forked_runs import Forks
+from runs import arrays, assert_same_arrays, curves
 
 PATIENCE = 300
 

@@ -7,34 +7,34 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from runs import arrays, assert_same_arrays, config, curves, killed_at
 
 import cdred
 from cdred import api
+from cdred.checkpoint import checkpoint
 from cdred.config_file import to_yaml
 from cdred.errors import UserError
-from cdred.train import checkpoint
-from cdred.train import run as run_parts
+from cdred.train import setup
 from cdred.train.loop import crossed
+from runs import arrays, assert_same_arrays, config, curves, killed_at
 
 
 @pytest.mark.usefixtures("toy")
 @pytest.mark.parametrize("workers", ["thread", "process"])
-def test_a_run_is_the_same_whoever_steps_its_environments(lived, tmp_path, workers):
+def test_a_run_is_the_same_whoever_steps_its_environments(reference_run, tmp_path, workers):
     cdred.train(config(tmp_path / "run", workers=workers), quiet=True)
-    assert_same_arrays(arrays(lived), arrays(tmp_path / "run"))
-    assert curves(lived) == curves(tmp_path / "run")
+    assert_same_arrays(arrays(reference_run), arrays(tmp_path / "run"))
+    assert curves(reference_run) == curves(tmp_path / "run")
 
 
 @pytest.mark.usefixtures("toy")
 @pytest.mark.parametrize("decisions", [60, 140])
-def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(lived, tmp_path, decisions):
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(reference_run, tmp_path, decisions):
     with killed_at(decisions):
         cdred.train(config(tmp_path / "run"), quiet=True)
     assert not (tmp_path / "run" / "result.json").exists()
     cdred.train(config(tmp_path / "run"), quiet=True)
-    assert_same_arrays(arrays(lived), arrays(tmp_path / "run"))
-    assert curves(lived) == curves(tmp_path / "run")
+    assert_same_arrays(arrays(reference_run), arrays(tmp_path / "run"))
+    assert curves(reference_run) == curves(tmp_path / "run")
 
 
 @pytest.mark.usefixtures("toy")
@@ -78,10 +78,10 @@ def test_methods_without_a_reward_model_or_a_world_model_train_are_saved_and_act
 
 
 @pytest.mark.usefixtures("toy")
-def test_the_same_seeds_give_the_same_run_bit_for_bit(lived, tmp_path):
+def test_the_same_seeds_give_the_same_run_bit_for_bit(reference_run, tmp_path):
     cdred.train(config(tmp_path / "again"), quiet=True)
-    assert_same_arrays(arrays(lived), arrays(tmp_path / "again"))
-    assert curves(lived) == curves(tmp_path / "again")
+    assert_same_arrays(arrays(reference_run), arrays(tmp_path / "again"))
+    assert curves(reference_run) == curves(tmp_path / "again")
 
 
 @pytest.mark.usefixtures("toy")
@@ -183,7 +183,7 @@ def test_several_environments_per_seed_share_the_decisions(tmp_path):
 @pytest.mark.usefixtures("toy")
 def test_demonstrations_may_come_from_a_file(finished, tmp_path):
     demos = api.demonstrations(config(finished), api.spec_of("probe/point"), lambda _: None)
-    from cdred.data.demos import save_demos
+    from cdred.data.demonstrations import save_demos
 
     save_demos(demos, tmp_path / "demos.npz")
     result = cdred.train(config(tmp_path / "run", demos=str(tmp_path / "demos.npz"), decisions=20), quiet=True)
@@ -234,12 +234,12 @@ def test_demonstrations_are_held_out_for_the_panel_only_when_asked():
     settings = config("", demos="4")
     spec = api.spec_of(settings.task)
     demos = api.demonstrations(settings, spec, lambda _: None)
-    programs = run_parts.make_programs(settings, spec)
+    programs = setup.make_programs(settings, spec)
     rows = lambda store: int((np.asarray(store.time) >= 0).sum())  # noqa: E731
-    learned, held_out = run_parts._expert_stores(demos, spec, programs, 0)
+    learned, held_out = setup._expert_stores(demos, spec, programs, 0)
     assert held_out is None
-    fewer, one = run_parts._expert_stores(demos, spec, programs, 1)
+    fewer, one = setup._expert_stores(demos, spec, programs, 1)
     assert rows(fewer) + rows(one) == rows(learned) == 4 * 21
     np.testing.assert_array_equal(one.obs[0, :21], demos[3].obs)
     with pytest.raises(UserError, match="--held-out 4 of 4 demonstrations leaves none"):
-        run_parts._expert_stores(demos, spec, programs, 4)
+        setup._expert_stores(demos, spec, programs, 4)

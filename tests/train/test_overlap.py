@@ -3,17 +3,17 @@
 import jax
 import numpy as np
 import pytest
-from runs import arrays, assert_same_arrays, config, curves, killed_at, on_device
 
 import cdred
-import faulty
-from cdred.envs import probes
-from cdred.envs.grid import EnvGrid
+import failing_env
+from cdred.checkpoint import checkpoint
+from cdred.envs.suites import probes
+from cdred.envs.vector_env import EnvGrid
 from cdred.errors import UserError
-from cdred.track.sinks import Trackers
-from cdred.train import checkpoint
+from cdred.loggers.metrics import Trackers
 from cdred.train.loop import advance, start_or_resume
-from cdred.train.run import make_programs, open_run, seed_decisions
+from cdred.train.setup import make_programs, open_run, seed_decisions
+from runs import arrays, assert_same_arrays, config, curves, killed_at, on_device
 from toy import Toy, update_draw
 
 pytestmark = pytest.mark.usefixtures("toy")
@@ -106,15 +106,15 @@ def test_a_seed_that_diverges_within_a_block_goes_back_and_the_other_never_notic
 
 def test_where_a_simulator_fails_the_state_before_the_block_is_saved_and_gone_on_from(tmp_path, monkeypatch):
     cdred.train(overlapped(tmp_path / "whole"), quiet=True)
-    monkeypatch.setenv(faulty.FILE, str(tmp_path / "faults"))
-    monkeypatch.setitem(probes._PROBES, "point", faulty.Faulty)
+    monkeypatch.setenv(failing_env.FILE, str(tmp_path / "faults"))
+    monkeypatch.setitem(probes._PROBES, "point", failing_env.Faulty)
     # From the middle of a block on, after decision 144, nothing works any more.
     broken = [(0, 0, 7, 5, "raise"), *((0, 0, episode, 1, "raise") for episode in range(8, 11))]
-    faulty.plan_faults(tmp_path / "faults", *broken)
+    failing_env.plan_faults(tmp_path / "faults", *broken)
     with pytest.raises(UserError, match="saved in"):
         cdred.train(overlapped(tmp_path / "run"), quiet=True)
     assert checkpoint.latest(tmp_path / "run" / "checkpoints").name == "000000140"
-    faulty.plan_faults(tmp_path / "faults")
+    failing_env.plan_faults(tmp_path / "faults")
     cdred.train(overlapped(tmp_path / "run"), quiet=True)
     assert_same_arrays(arrays(tmp_path / "whole"), arrays(tmp_path / "run"))
 

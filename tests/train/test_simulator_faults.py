@@ -8,22 +8,22 @@ import time
 import jax
 import numpy as np
 import pytest
-from runs import arrays, assert_same_arrays, config, curves, on_device, stopped_at
 
 import cdred
-import faulty
+import failing_env
 from cdred import api
+from cdred.checkpoint import checkpoint
 from cdred.cli.main import main
-from cdred.envs import probes
-from cdred.envs.faults import SimulatorFailed
-from cdred.envs.grid import EnvGrid, episode_seed
+from cdred.demos.episodes import Simulator, rollout
+from cdred.demos.record_agent import episodes as recorded
+from cdred.demos.scripted import collect_scripted, random_level
+from cdred.envs.failures import SimulatorFailed
+from cdred.envs.suites import probes
+from cdred.envs.vector_env import EnvGrid, episode_seed
 from cdred.errors import UserError
-from cdred.train import checkpoint
-from cdred.train.demonstrate import collect_scripted, random_level
 from cdred.train.evaluate import evaluate
-from cdred.train.record import episodes as recorded
-from cdred.train.rollouts import Simulator, rollout
-from faulty import Faulty, plan_faults
+from failing_env import Faulty, plan_faults
+from runs import arrays, assert_same_arrays, config, curves, on_device, stopped_at
 from toy import Toy, learn_by
 
 pytestmark = pytest.mark.usefixtures("toy")
@@ -32,13 +32,13 @@ pytestmark = pytest.mark.usefixtures("toy")
 @pytest.fixture
 def plan(tmp_path, monkeypatch):
     """Puts a simulator with faults in the place of `probe/point`, and says which."""
-    monkeypatch.setenv(faulty.FILE, str(tmp_path / "faults"))
+    monkeypatch.setenv(failing_env.FILE, str(tmp_path / "faults"))
     monkeypatch.setitem(probes._PROBES, "point", Faulty)
     plan_faults(tmp_path / "faults")
     return lambda *faults: plan_faults(tmp_path / "faults", *faults)
 
 
-def test_a_run_whose_worker_is_killed_equals_an_undisturbed_one_bit_for_bit(lived, tmp_path, monkeypatch):
+def test_a_run_whose_worker_is_killed_equals_an_undisturbed_one_bit_for_bit(reference_run, tmp_path, monkeypatch):
     whole, killed = EnvGrid.step, []
 
     def step(grid, action):
@@ -51,15 +51,15 @@ def test_a_run_whose_worker_is_killed_equals_an_undisturbed_one_bit_for_bit(live
     monkeypatch.setattr(EnvGrid, "step", step)
     cdred.train(config(tmp_path / "run", workers="process"), quiet=True)
     assert len(killed) == 1
-    assert_same_arrays(arrays(lived), arrays(tmp_path / "run"))
-    assert curves(lived) == curves(tmp_path / "run")
+    assert_same_arrays(arrays(reference_run), arrays(tmp_path / "run"))
+    assert curves(reference_run) == curves(tmp_path / "run")
 
 
-def test_what_breaks_once_in_a_run_leaves_no_trace_in_it(lived, plan, tmp_path, capsys):
+def test_what_breaks_once_in_a_run_leaves_no_trace_in_it(reference_run, plan, tmp_path, capsys):
     plan((1, 0, 3, 7, "nan", True))
     cdred.train(config(tmp_path / "run"))
-    assert_same_arrays(arrays(lived), arrays(tmp_path / "run"))
-    assert curves(lived) == curves(tmp_path / "run")
+    assert_same_arrays(arrays(reference_run), arrays(tmp_path / "run"))
+    assert curves(reference_run) == curves(tmp_path / "run")
     assert "probe/point, seed 1, environment 0: made anew and brought back, nothing is lost" in capsys.readouterr().out
 
 
@@ -69,7 +69,7 @@ def broken(tmp_path_factory):
     folder, said = tmp_path_factory.mktemp("broken"), []
     faults = [(1, 0, 0, 7, "raise"), (1, 0, 4, 1, "nan"), (0, 0, 0, 4, "raise", False, "eval")]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(faulty.FILE, str(folder / "faults"))
+        patch.setenv(failing_env.FILE, str(folder / "faults"))
         patch.setitem(probes._PROBES, "point", Faulty)
         patch.setattr(api._Silent, "message", lambda _self, text: said.append(text))
         learn_by(patch, Toy())
@@ -95,20 +95,20 @@ def test_a_run_goes_on_where_an_episode_breaks_and_counts_and_shows_it(broken):
     assert [text.split(", ")[1] for text in shown] == ["seed 1", "seed 1", "seed 0"]
 
 
-def test_an_undisturbed_run_says_nothing_of_broken_episodes(lived):
-    assert not any("broken" in key for line in curves(lived) for key in line)
-    assert "broken_episodes" not in json.loads((lived / "result.json").read_text())["eval"]
+def test_an_undisturbed_run_says_nothing_of_broken_episodes(reference_run):
+    assert not any("broken" in key for line in curves(reference_run) for key in line)
+    assert "broken_episodes" not in json.loads((reference_run / "result.json").read_text())["eval"]
 
 
-def test_nothing_of_a_broken_decision_is_in_the_replay_and_no_segment_spans_it(broken, lived):
-    saved, whole = arrays(broken[0]), arrays(lived)
+def test_nothing_of_a_broken_decision_is_in_the_replay_and_no_segment_spans_it(broken, reference_run):
+    saved, whole = arrays(broken[0]), arrays(reference_run)
     assert all(np.isfinite(saved[f"replay/{name}"]).all() for name in ("obs", "action", "reward"))
     # Seed 1: six good decisions of the first episode and the observation that they led to, then the second episode.
     assert saved["replay/time"][1, 0, :9].tolist() == [*range(7), 0, 1]
     np.testing.assert_array_equal(saved["replay/obs"][1, 0, :7], whole["replay/obs"][1, 0, :7])
     second = probes.Point().reset(episode_seed(1, "train", 0, 1))
     np.testing.assert_array_equal(saved["replay/obs"][1, 0, 7], second)
-    # The other seed has lived what it would have.
+    # The other seed has reference_run what it would have.
     np.testing.assert_array_equal(saved["replay/obs"][0], whole["replay/obs"][0])
     # 200 decisions, two of them void; the episode that broke at once has no row.
     episodes = np.flatnonzero(saved["replay/time"][1, 0] == 0)
@@ -132,7 +132,7 @@ def test_an_evaluation_runs_other_episodes_for_those_that_broke(broken):
 
 def test_a_run_in_which_episodes_broke_is_resumed_bit_for_bit(broken, tmp_path, monkeypatch):
     run, faults, _ = broken
-    monkeypatch.setenv(faulty.FILE, str(tmp_path / "faults"))
+    monkeypatch.setenv(failing_env.FILE, str(tmp_path / "faults"))
     monkeypatch.setitem(probes._PROBES, "point", Faulty)
     plan_faults(tmp_path / "faults", *faults)
     # Between the two of them, in the middle of an episode of seed 1.
@@ -144,7 +144,7 @@ def test_a_run_in_which_episodes_broke_is_resumed_bit_for_bit(broken, tmp_path, 
 
 
 def test_a_run_whose_simulator_only_breaks_stops_saved_and_goes_on_when_it_is_mended(
-    lived, plan, tmp_path, monkeypatch, capsys
+    reference_run, plan, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     # From the middle of the fourth block on, after the checkpoint at 100, nothing works any more.
@@ -165,8 +165,8 @@ def test_a_run_whose_simulator_only_breaks_stops_saved_and_goes_on_when_it_is_me
     assert checkpoint.latest(tmp_path / "run" / "checkpoints").name == "000000140"
     plan()
     assert main(words) == 0
-    assert_same_arrays(arrays(lived), arrays(tmp_path / "run"))
-    assert curves(lived) == curves(tmp_path / "run")
+    assert_same_arrays(arrays(reference_run), arrays(tmp_path / "run"))
+    assert curves(reference_run) == curves(tmp_path / "run")
 
 
 def test_a_simulator_that_never_works_stops_a_run_before_it_begins(plan, tmp_path):
@@ -178,10 +178,10 @@ def test_a_simulator_that_never_works_stops_a_run_before_it_begins(plan, tmp_pat
     assert checkpoint.latest(tmp_path / "run" / "checkpoints") is None
 
 
-def test_the_time_limit_of_a_decision_may_be_raised_for_a_run_that_was_stopped_by_it(lived):
-    assert cdred.train(config(lived, step_timeout=600.0), quiet=True)["decisions"] == 200
+def test_the_time_limit_of_a_decision_may_be_raised_for_a_run_that_was_stopped_by_it(reference_run):
+    assert cdred.train(config(reference_run, step_timeout=600.0), quiet=True)["decisions"] == 200
     with pytest.raises(UserError, match="--step-timeout must be above 0"):
-        cdred.train(config(lived, step_timeout=0.0), quiet=True)
+        cdred.train(config(reference_run, step_timeout=0.0), quiet=True)
 
 
 def acting():
@@ -257,26 +257,26 @@ def test_random_episodes_are_lived_apart_where_workers_are(monkeypatch):
         (UserError("probe/point has no picture."), "no video: probe/point has no picture."),
     ],
 )
-def test_what_cannot_be_filmed_is_told_in_a_line_and_fails_nothing(lived, monkeypatch, error, line):
+def test_what_cannot_be_filmed_is_told_in_a_line_and_fails_nothing(reference_run, monkeypatch, error, line):
     def render(_self):
         raise error
 
     said = []
     monkeypatch.setattr(probes.Point, "render", render)
-    api._film(lived, None, said.append)
+    api._film(reference_run, None, said.append)
     assert len(said) == 1
     assert said[0].startswith(line)
     assert "\n" not in said[0]
-    assert not list((lived / "videos").glob("*"))
+    assert not list((reference_run / "videos").glob("*"))
 
 
-def test_a_clock_that_jumps_disturbs_nothing(lived, tmp_path, monkeypatch):
+def test_a_clock_that_jumps_disturbs_nothing(reference_run, tmp_path, monkeypatch):
     real, jumps = time.time, iter(range(10**9))
     # Hours back and forth at every look.
     monkeypatch.setattr(time, "time", lambda: real() + 7200.0 * (-1) ** next(jumps))
     result = cdred.train(config(tmp_path / "run"), quiet=True)
-    assert_same_arrays(arrays(lived), arrays(tmp_path / "run"))
-    assert curves(lived) == curves(tmp_path / "run")
+    assert_same_arrays(arrays(reference_run), arrays(tmp_path / "run"))
+    assert curves(reference_run) == curves(tmp_path / "run")
     assert 0 < result["wall_seconds"] < 3600
     lines = [json.loads(text) for text in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     paced = [line for line in lines if line["kind"] == "train"]
@@ -291,7 +291,7 @@ def test_a_clock_that_jumps_disturbs_nothing(lived, tmp_path, monkeypatch):
 @pytest.fixture
 def strange(monkeypatch):
     """A world in JAX that leaves the numbers in one decision of thirty or so, wherever its point goes."""
-    from cdred.envs.jax_probes import JaxPoint
+    from cdred.envs.suites.jax_probes import JaxPoint
 
     whole = JaxPoint.step
 
@@ -303,7 +303,7 @@ def strange(monkeypatch):
 
     env = JaxPoint()
     monkeypatch.setattr(JaxPoint, "step", diverging)
-    monkeypatch.setattr("cdred.envs.jax_probes.functional", lambda _name: env)
+    monkeypatch.setattr("cdred.envs.suites.jax_probes.functional", lambda _name: env)
 
 
 @pytest.mark.usefixtures("strange")

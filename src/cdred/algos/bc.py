@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 from cdred.algos.base import Algorithm, Batch, Metrics
 from cdred.models.world_model import WorldModel
 from cdred.nn.layers import MLP, ema
-from cdred.nn.standardise import Standardise
+from cdred.nn.normalizer import Standardise
 from cdred.nn.tanh_gaussian import TanhGaussian
 from cdred.planning.mppi import PlanState
 from cdred.types import Segment

@@ -6,10 +6,10 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, Key
 
-from cdred.algos.from_reward import Scores
 from cdred.algos.losses import gradient_penalty
-from cdred.algos.objective import Lived
+from cdred.algos.method import Lived
 from cdred.algos.reward_agent import RewardAgent
+from cdred.algos.td import Scores
 from cdred.models.rewards.discriminator import Discriminator, adversarial_loss
 
 

@@ -3,8 +3,8 @@
 import equinox as eqx
 from jaxtyping import Array, Key
 
-from cdred.algos.inverse_q import inverse_q
-from cdred.algos.objective import Lived, Objective
+from cdred.algos.iq_learn import inverse_q
+from cdred.algos.method import Lived, Objective
 from cdred.algos.sac_agent import SACAgent, SACState
 
 

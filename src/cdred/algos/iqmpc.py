@@ -6,8 +6,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from cdred.algos.inverse_q import inverse_q
-from cdred.algos.objective import Lived, Objective
+from cdred.algos.iq_learn import inverse_q
+from cdred.algos.method import Lived, Objective
 from cdred.algos.world_model_agent import LearnerState, WorldModelAgent, mean_value
 from cdred.nn.layers import Fixed
 

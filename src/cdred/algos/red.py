@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from cdred.algos.from_reward import Scores
-from cdred.algos.objective import Lived
+from cdred.algos.method import Lived
 from cdred.algos.reward_agent import RewardAgent
+from cdred.algos.td import Scores
 from cdred.models.rewards.support import ExpertSupport
 
 

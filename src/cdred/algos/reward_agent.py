@@ -6,10 +6,10 @@ from typing import Generic, TypeVar
 import jax
 from jaxtyping import Array, Float, Key
 
-from cdred.algos.from_reward import Scores, regress
-from cdred.algos.objective import Lived, Objective
+from cdred.algos.method import Lived, Objective
+from cdred.algos.reward_model import RewardModel
+from cdred.algos.td import Scores, regress
 from cdred.algos.world_model_agent import LearnerState, WorldModelAgent
-from cdred.models.rewards.base import RewardModel
 from cdred.nn.layers import Fixed, join
 
 Reward = TypeVar("Reward", bound=RewardModel)

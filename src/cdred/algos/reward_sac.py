@@ -7,9 +7,9 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, Key
 
-from cdred.algos.from_reward import Scores, regress
-from cdred.algos.objective import Lived, Objective
+from cdred.algos.method import Lived, Objective
 from cdred.algos.sac_agent import SACAgent, SACState
+from cdred.algos.td import Scores, regress
 
 
 class RewardSAC(SACAgent):

@@ -5,9 +5,9 @@ from typing import ClassVar
 import jax
 from jaxtyping import Array, Key
 
-from cdred.algos.from_reward import Scores
-from cdred.algos.objective import Lived
+from cdred.algos.method import Lived
 from cdred.algos.reward_agent import RewardAgent
+from cdred.algos.td import Scores
 from cdred.models.rewards.supervised import SupervisedReward
 
 

@@ -16,12 +16,12 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from cdred.algos import losses
 from cdred.algos.base import Algorithm, Batch, Metrics
-from cdred.algos.health import signs, unexplained
-from cdred.algos.objective import Lived, Objective, encode, joined, mean_rewards
-from cdred.models.rewards.base import RewardModel
+from cdred.algos.diagnostics import signs, unexplained
+from cdred.algos.method import Lived, Objective, encode, joined, mean_rewards
+from cdred.algos.reward_model import RewardModel
 from cdred.models.world_model import WorldModel
 from cdred.nn.layers import Ensemble, Fixed, ema
-from cdred.nn.standardise import Standardise
+from cdred.nn.normalizer import Standardise
 from cdred.planning.mppi import MPPI, PlanState, Return
 from cdred.types import Segment
 

@@ -14,7 +14,7 @@ from cdred.files import refuse_no_file
 from cdred.types import WorkersName
 
 if TYPE_CHECKING:
-    from cdred.studies.bench import Bench
+    from cdred.bench.benchmarks import Bench
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ def main(arguments: list[str]) -> None:
     )
     check(config)
     from cdred.api import demonstrations, spec_of, use_compilation_cache  # after parsing: it has to wait for JAX
-    from cdred.studies import bench
-    from cdred.train.origin import origin
+    from cdred.bench import benchmarks as bench
+    from cdred.provenance import origin
 
     use_compilation_cache()
     ceiling = bench.matmul_gflops(config.precision.model)
@@ -96,7 +96,7 @@ def main(arguments: list[str]) -> None:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(result, indent=1) + "\n")
     if options.plot:
-        from cdred.studies.growth import draw_growth
+        from cdred.bench.scaling_plot import draw_growth
 
         draw_growth(figures, options.plot)
 

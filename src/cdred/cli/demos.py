@@ -13,7 +13,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from cdred.cli.words import understood
-from cdred.data.formats import FormatName, require_place
+from cdred.data.formats.registry import FormatName, require_place
 from cdred.files import refuse_taken
 
 
@@ -82,8 +82,8 @@ def main(arguments: list[str]) -> None:
 
 def collect(options: Collect) -> None:
     """Collect with progress, save, describe."""
-    from cdred.data.demos import save_demos
-    from cdred.train.demonstrate import collect_scripted
+    from cdred.data.demonstrations import save_demos
+    from cdred.demos.scripted import collect_scripted
 
     require_place(options.out)
     with Progress() as progress:
@@ -102,7 +102,7 @@ def collect(options: Collect) -> None:
 
 def convert(options: Convert) -> None:
     """Read, rename, save, describe what was saved."""
-    from cdred.data.demos import open_demos, save_demos
+    from cdred.data.demonstrations import open_demos, save_demos
 
     require_place(options.out, options.format)
     with _progress(f"reading {options.source}") as told:
@@ -122,7 +122,7 @@ def convert(options: Convert) -> None:
 
 def info(options: Info) -> None:
     """Print what the demonstrations are; draw them if asked to."""
-    from cdred.data.demos import inspect_demos
+    from cdred.data.demonstrations import inspect_demos
     from cdred.data.describe import draw_actions, facts, lines
 
     if options.plot:
@@ -143,7 +143,7 @@ def info(options: Info) -> None:
 
 def list_shipped(_options: List) -> None:
     """Print a line for each task."""
-    from cdred.data.demos import open_demos
+    from cdred.data.demonstrations import open_demos
     from cdred.data.shipped import shipped_sets
 
     table = Table("task", "number", "return", "expert", box=None)

@@ -28,8 +28,8 @@ def main(arguments: list[str]) -> None:
     )
     if not options.runs:
         raise UserError("give the folders of one or more runs: cdred report RUN ...")
-    from cdred.studies.report import write_report
-    from cdred.studies.table import markdown_table
+    from cdred.report.run_report import write_report
+    from cdred.report.table import markdown_table
 
     refuse_no_file(options.table)
     for run in options.runs:

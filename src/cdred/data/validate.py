@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from cdred.data.arrays import one_line
-from cdred.data.rescale import DECLARED
+from cdred.data.formats.common import one_line
+from cdred.data.rescale_actions import DECLARED
 from cdred.errors import UserError
 from cdred.types import DemoDataset, EnvSpec, Trajectory
 

@@ -12,12 +12,12 @@ import numpy as np
 from jaxtyping import Float32
 
 from cdred.envs.base import Env
-from cdred.envs.remote.host import Host
+from cdred.envs.remote.interpreter import Host
 from cdred.errors import UserError
 
 if TYPE_CHECKING:
     # At run time it would import JAX, which processes that only step simulators do without.
-    from cdred.envs.functional import FunctionalEnv
+    from cdred.envs.jax_env import FunctionalEnv
 
 
 class Suite(NamedTuple):
@@ -33,13 +33,13 @@ class Suite(NamedTuple):
 
 
 SUITES = {
-    "metaworld": Suite("cdred.envs.metaworld", "metaworld"),
-    "dmc": Suite("cdred.envs.dmc", "dmc"),
-    "gym": Suite("cdred.envs.gym"),
-    "maniskill": Suite("cdred.envs.maniskill"),
-    "mjx": Suite("cdred.envs.mjx", "mjx"),
-    "probe": Suite("cdred.envs.probes"),
-    "jaxprobe": Suite("cdred.envs.jax_probes"),
+    "metaworld": Suite("cdred.envs.suites.metaworld", "metaworld"),
+    "dmc": Suite("cdred.envs.suites.dmc", "dmc"),
+    "gym": Suite("cdred.envs.suites.gym"),
+    "maniskill": Suite("cdred.envs.suites.maniskill"),
+    "mjx": Suite("cdred.envs.suites.mjx", "mjx"),
+    "probe": Suite("cdred.envs.suites.probes"),
+    "jaxprobe": Suite("cdred.envs.suites.jax_probes"),
 }
 
 

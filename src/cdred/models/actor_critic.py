@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from cdred.nn.layers import MLP, Ensemble, Fixed, join
-from cdred.nn.standardise import Standardise
+from cdred.nn.normalizer import Standardise
 from cdred.nn.tanh_gaussian import TanhGaussian
 from cdred.nn.two_hot import TwoHot
 from cdred.types import Precision

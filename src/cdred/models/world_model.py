@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Key
 
 from cdred.models.actor_critic import ActorCritic, make_critics
 from cdred.nn.layers import MLP, Ensemble, Fixed, join
-from cdred.nn.standardise import Standardise
+from cdred.nn.normalizer import Standardise
 from cdred.nn.two_hot import TwoHot
 from cdred.types import Precision
 

@@ -12,7 +12,7 @@ from cdred.algos.base import Algorithm
 from cdred.algos.world_model_agent import WorldModelAgent
 from cdred.config import RunConfig
 from cdred.errors import UserError
-from cdred.train.programs import EVALUATE, seed_keys
+from cdred.train.compiled import EVALUATE, seed_keys
 from cdred.types import EnvSpec
 
 

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32
 
-from cdred.data.replay import Transition
-from cdred.envs.grid import EnvGrid
-from cdred.envs.jax_grid import Grid
+from cdred.data.replay_buffer import Transition
+from cdred.envs.jax_vector_env import Grid
+from cdred.envs.vector_env import EnvGrid
 from cdred.train.state import TrainState
 
 Decide = Callable[[TrainState, Float32[np.ndarray, "S E ..."]], tuple[TrainState, Float32[np.ndarray, "S E A"]]]

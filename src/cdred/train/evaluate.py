@@ -7,8 +7,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float64, Int64, Key, PyTree
 
-from cdred.envs.jax_grid import Grid
-from cdred.train.rollback import finite_rows, require_plans
+from cdred.envs.jax_vector_env import Grid
+from cdred.train.divergence import finite_rows, require_plans
 from cdred.train.state import EpisodeSums
 
 

@@ -12,20 +12,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cdred.checkpoint import checkpoint
 from cdred.config import decisions_per_learn, total_decisions
-from cdred.data.replay import replay_bytes
-from cdred.envs.faults import SimulatorFailed
-from cdred.envs.grid import EnvGrid
+from cdred.data.replay_buffer import replay_bytes
+from cdred.envs.failures import SimulatorFailed
+from cdred.envs.vector_env import EnvGrid
 from cdred.errors import Interrupted, UserError
 from cdred.files import mebibytes
-from cdred.train import checkpoint
-from cdred.train.clock import Clock
 from cdred.train.collect import Decide, OnEpisode, at_random, collect
+from cdred.train.compiled import Verdict
+from cdred.train.divergence import Metrics
 from cdred.train.evaluate import Evaluation, evaluate, evaluation_keys
-from cdred.train.programs import Verdict
-from cdred.train.rollback import Metrics
-from cdred.train.run import Run, capacity, seed_decisions
+from cdred.train.setup import Run, capacity, seed_decisions
 from cdred.train.state import TrainState
+from cdred.train.timing import Clock
 
 # Seconds from which on a save is worth a line to whoever waits for it.
 SLOW_SAVE = 3.0

@@ -9,11 +9,11 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float64, Int64, PyTree
 
-from cdred.data.replay import Replay
-from cdred.envs.jax_grid import Grid
+from cdred.data.replay_buffer import Replay
+from cdred.envs.jax_vector_env import Grid
 from cdred.planning.mppi import PlanState
+from cdred.train.compiled import INIT, Programs, seed_keys
 from cdred.train.devices import spread
-from cdred.train.programs import INIT, Programs, seed_keys
 
 Snapshot = dict[str, Any]
 

@@ -14,7 +14,7 @@ from jaxtyping import Float32, UInt8
 
 from cdred.envs.base import Step, checked
 from cdred.envs.remote import server
-from cdred.envs.remote.host import Host, environment
+from cdred.envs.remote.interpreter import Host, environment
 from cdred.errors import UserError
 from cdred.types import EnvSpec
 

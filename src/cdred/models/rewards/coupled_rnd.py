@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from cdred.models.rewards.base import RewardModel
+from cdred.algos.reward_model import RewardModel
 from cdred.nn.layers import MLP, Apart, Ensemble, ema
 from cdred.types import Precision
 

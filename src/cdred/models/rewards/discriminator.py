@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from cdred.models.rewards.base import RewardModel
+from cdred.algos.reward_model import RewardModel
 from cdred.nn.layers import MLP, Apart
 from cdred.types import Precision
 

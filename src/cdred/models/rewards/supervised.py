@@ -4,7 +4,7 @@ from typing import Self
 
 from jaxtyping import Array, Float, Key
 
-from cdred.models.rewards.base import RewardModel
+from cdred.algos.reward_model import RewardModel
 from cdred.nn.layers import MLP, Apart
 from cdred.nn.two_hot import TwoHot
 from cdred.types import Precision

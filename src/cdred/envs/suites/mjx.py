@@ -1,0 +1,78 @@
+"""MuJoCo Playground's DeepMind Control suite: the physics in JAX (MJX), so that a whole run fits one device program.
+
+Playground's episodes are 1000 control steps without action repeat, its control steps as long as dm_control's. Here a
+decision is two of them and an episode 500 decisions, as with `dmc/`. Its physics is not quite dm_control's:
+results/mjx/README.md says where they differ.
+"""
+
+# What is imported here lives in another interpreter than the rest, with another MuJoCo.
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+from jaxtyping import Array, Float32, UInt8, UInt32
+from mujoco_playground import dm_control_suite
+
+from cdred.envs.base import no_picture
+from cdred.envs.jax_env import Decision, EnvState, Hosted
+from cdred.types import EnvSpec
+
+# Playground 0.2.0 compares MuJoCo's version as text, takes 3.17 for older than 3.3, and asks its reacher's model for a
+# body by the name that the method had then.
+if not hasattr(mujoco.MjSpec, "find_body"):
+    mujoco.MjSpec.find_body = mujoco.MjSpec.body
+
+ACTION_REPEAT = 2
+DEFAULT_RENDER_SIZE = 240
+
+
+class Playground:
+    """One task of the suite as a `FunctionalEnv`, e.g. `CheetahRun`. No task of it can end before the clock does.
+
+    What Playground calls done is a state that is not finite, which whoever steps this refuses by its observation.
+    """
+
+    def __init__(self, name: str):
+        # Playground's default is its CUDA-only Warp back end; the JAX one runs on any device.
+        self._env = dm_control_suite.load(name, config_overrides={"impl": "jax"})
+        state = jax.eval_shape(self._env.reset, jax.random.PRNGKey(0))
+        episode_length = dm_control_suite.get_default_config(name).episode_length // ACTION_REPEAT
+        self.spec = EnvSpec(f"mjx/{name}", (state.obs.size,), self._env.action_size, episode_length, ACTION_REPEAT)
+
+    def reset(self, seed: UInt32[Array, ""]) -> tuple[EnvState, Float32[Array, " obs"]]:
+        state = self._env.reset(jax.random.PRNGKey(seed))
+        return state, jnp.ravel(state.obs)
+
+    def step(self, state: EnvState, action: Float32[Array, " A"]) -> tuple[EnvState, Decision]:
+        def frame(state, _):
+            state = self._env.step(state, action)
+            return state, state.reward
+
+        state, rewards = jax.lax.scan(frame, state, length=ACTION_REPEAT)
+        return state, Decision(jnp.ravel(state.obs), jnp.sum(rewards), jnp.zeros((), bool), jnp.zeros((), bool))
+
+    def picture(self, state: EnvState, size: int | None) -> UInt8[np.ndarray, "H W 3"]:
+        size = size or DEFAULT_RENDER_SIZE
+        try:
+            return self._env.render(jax.device_get(state), size, size, camera=0)
+        except Exception as error:
+            no_picture(self.spec.task, error)
+
+
+def names() -> list[str]:
+    """Playground's names of its dm_control_suite tasks."""
+    return sorted(dm_control_suite.ALL_ENVS)
+
+
+@cache
+def functional(name: str) -> Playground:
+    """The task as pure functions."""
+    return Playground(name)
+
+
+def make(name: str, render_size: int | None = None) -> Hosted:
+    """The task behind the host's interface."""
+    return Hosted(functional(name), render_size)

@@ -1,0 +1,78 @@
+"""The results of several runs as one Markdown table."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cdred.report.results import read_result
+from cdred.report.statistics import bootstrap_interval, iqm
+
+MISSING = "–"
+COLUMNS = (
+    "task",
+    "demos",
+    "decisions",
+    "success per seed",
+    "mean",
+    "random",
+    "expert",
+    "normalized return per seed",
+    "minutes",
+)
+TEXT_COLUMNS = ("task",)
+
+
+def markdown_table(run_dirs: Sequence[Path]) -> str:
+    """One row per finished run, in the order given; below several, the normalized return over all of them.
+
+    `random` and `expert` are success rates, `decisions` are per seed, `minutes` are wall-clock for all seeds together.
+
+    Raises:
+        UserError: a folder has no readable result.
+    """
+    results = [read_result(run_dir) for run_dir in run_dirs]
+    rules = ["---" if column in TEXT_COLUMNS else "---:" for column in COLUMNS]
+    lines = [_line(COLUMNS), _line(rules), *(_line(_cells(result)) for result in results)]
+    return "\n".join([*lines, *_summary(results)]) + "\n"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cells(result: dict[str, Any]) -> list[str]:
+    outcome = result.get("eval") or {}
+    success, seconds = _known(outcome.get("success")), result.get("wall_seconds")
+    return [
+        str(result.get("task", MISSING)),
+        str(result.get("demos", MISSING)),
+        f"{result['decisions']:,}" if "decisions" in result else MISSING,
+        ", ".join(map(_percent, success)) or MISSING,
+        f"**{_percent(sum(success) / len(success))}**" if success else MISSING,
+        _percent(outcome.get("random_success")),
+        _percent(outcome.get("expert_success")),
+        ", ".join(f"{score:.2f}" for score in _known(outcome.get("normalized"))) or MISSING,
+        f"{seconds / 60:.0f}" if seconds is not None else MISSING,
+    ]
+
+
+def _summary(results: Sequence[dict[str, Any]]) -> list[str]:
+    """One run needs no summary, and its interval would be that of a handful of seeds."""
+    scores = [known for result in results if (known := _known((result.get("eval") or {}).get("normalized")))]
+    if len(scores) < 2:
+        return []
+    flat = [score for row in scores for score in row]
+    low, high = bootstrap_interval(scores)
+    return [
+        "",
+        f"Normalized return, interquartile mean over {len(flat)} seeds of {len(scores)} runs: "
+        f"**{iqm(flat):.2f}** (95 % bootstrap interval {low:.2f} to {high:.2f}).",
+    ]
+
+
+def _known(values: Sequence[float | None] | None) -> list[float]:
+    return [value for value in values or [] if value is not None]
+
+
+def _percent(value: float | None) -> str:
+    return MISSING if value is None else f"{100 * value:.0f} %"

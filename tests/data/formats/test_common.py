@@ -1,0 +1,40 @@
+import numpy as np
+import pytest
+
+from cdred.data.formats.common import optional_module, tracked, without_last_action
+from cdred.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("success", "left"),
+    [
+        ([False, True, False], [False, True]),
+        ([False, False, True], [False, True]),
+        ([True, False, False], [True, False]),
+        ([True], []),
+        (None, None),
+    ],
+)
+def test_a_success_that_the_last_action_brought_is_not_lost(make_trajectory, success, left):
+    steps = 3 if success is None else len(success)
+    flags = None if success is None else np.array(success)
+    shorter = without_last_action(make_trajectory(steps, success=flags, terminated=True, truncated=False))
+    assert (None if shorter.success is None else shorter.success.tolist()) == left
+    assert (len(shorter.action), len(shorter.reward), len(shorter.obs)) == (steps - 1, steps - 1, steps + 1)
+    assert (shorter.terminated, shorter.truncated) == (False, True)
+
+
+def test_progress_is_told_after_each():
+    told = []
+    assert list(tracked("ab", lambda *numbers: told.append(numbers))) == ["a", "b"]
+    assert told == [(1, 2), (2, 2)]
+    assert list(tracked("ab", None)) == ["a", "b"]
+
+
+def test_a_missing_package_names_its_extra_and_a_broken_one_speaks_for_itself(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match=r"^reading x needs nowhere, .* pip install 'cdred\[formats\]'"):
+        optional_module("nowhere.inside", "reading x")
+    (tmp_path / "halfway.py").write_text("import something_it_needs\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="something_it_needs"):
+        optional_module("halfway", "reading x")

@@ -1,0 +1,81 @@
+"""What foreign files may ask for, and that honest ones get it."""
+
+import h5py
+import numpy as np
+import pytest
+
+from cdred.data.demonstrations import open_demos
+from cdred.data.formats.d4rl import read_d4rl
+from cdred.data.formats.minari import save_minari
+from cdred.data.formats.safety import ALWAYS, RATIO, refuse_bomb, refuse_links_out, refuse_path_out
+from cdred.errors import UserError
+
+
+def test_content_is_bounded_by_the_file_and_by_the_memory():
+    refuse_bomb(ALWAYS, 1, "d")
+    refuse_bomb(RATIO * 2**20, 2**20, "d")
+    with pytest.raises(UserError, match=r"d: it says to hold 268,435,457 bytes .* has 1,048,576 .* a bomb"):
+        refuse_bomb(RATIO * 2**20 + 1, 2**20, "d")
+    with pytest.raises(UserError, match="this machine has"):
+        refuse_bomb(2**60, 2**59, "d")
+
+
+def test_pictures_that_hardly_change_are_no_bomb(tmp_path):
+    rows, picture = 2000, np.random.default_rng(0).integers(0, 255, (1, 64, 64, 3), np.uint8)
+    with h5py.File(tmp_path / "d.hdf5", "w") as file:
+        pictures = np.repeat(picture, rows, axis=0)
+        for key in ("observations", "next_observations"):
+            file.create_dataset(key, data=pictures, chunks=(64, 64, 64, 3), compression="gzip")
+        file["actions"], file["rewards"] = np.zeros((rows, 2)), np.zeros(rows)
+        file["terminals"], file["timeouts"] = np.zeros(rows, bool), np.arange(rows) % 20 == 19
+        content = 2 * pictures.nbytes
+    assert content > 30 * (tmp_path / "d.hdf5").stat().st_size
+    assert len(read_d4rl(tmp_path / "d.hdf5")) == rows / 20
+
+
+def test_links_and_virtual_arrays_within_the_file_are_followed(tmp_path):
+    with h5py.File(tmp_path / "d.hdf5", "w") as file:
+        file["kept/observations"] = np.arange(10.0).reshape(5, 2)
+        file["observations"] = h5py.SoftLink("/kept/observations")
+        file["nowhere"] = h5py.SoftLink("/gone")
+        layout = h5py.VirtualLayout((5, 2), "f8")
+        layout[:] = h5py.VirtualSource(".", "kept/observations", (5, 2))
+        file.create_virtual_dataset("next_observations", layout)
+        file["actions"], file["rewards"], file["terminals"] = np.zeros((5, 2)), np.zeros(5), np.arange(5) == 4
+    (one,) = read_d4rl(tmp_path / "d.hdf5")
+    np.testing.assert_array_equal(one.obs[:, 0], [0, 2, 4, 6, 8, 8])
+
+
+def test_a_group_that_holds_itself_is_refused(tmp_path):
+    with h5py.File(tmp_path / "d.hdf5", "w") as file:
+        file["observations"], file["actions"] = np.zeros((5, 2)), np.zeros((5, 2))
+        file["a/b/again"] = file.create_group("a")
+    with pytest.raises(UserError, match="a group is part of itself"):
+        read_d4rl(tmp_path / "d.hdf5")
+
+
+def test_the_hubs_cache_of_links_is_read_and_other_links_out_are_not(demos, tmp_path):
+    folder = tmp_path / "snapshots" / "c0ffee"
+    save_minari(demos, folder)
+    blobs = tmp_path / "blobs"
+    blobs.mkdir()
+    file = folder / "data" / "main_data.hdf5"
+    file.rename(blobs / "1234")
+    file.symlink_to("../../../blobs/1234")
+    assert len(open_demos(folder, mixed_horizons=True)) == 3
+    (folder / "note").symlink_to(tmp_path)
+    with pytest.raises(UserError, match="note is a link to"):
+        refuse_links_out(folder)
+
+
+@pytest.mark.parametrize("name", ["../x", "a/../../x", "/etc/passwd"])
+def test_a_name_that_climbs_out_is_refused(name):
+    refuse_path_out("data/chunk-000/file.parquet", "info.json")
+    with pytest.raises(UserError, match=r"info.json names .*expected a path below it"):
+        refuse_path_out(name, "info.json")
+
+
+def test_minari_writes_to_a_relative_path(demos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_minari(demos, "d")
+    assert len(open_demos("d", mixed_horizons=True)) == 3

@@ -1,0 +1,109 @@
+"""The suite in JAX. Its MuJoCo clashes with Meta-World's: `make mjx` runs this in an interpreter of its own."""
+
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+import cdred
+from cdred.checkpoint import checkpoint
+from cdred.envs.jax_vector_env import JaxGrid, open_grid
+from cdred.envs.registry import functional, make, names
+from cdred.envs.vector_env import EnvGrid
+from cdred.errors import UserError
+
+pytest.importorskip("mujoco_playground", reason="needs cdred[mjx], which clashes with the other extras: make mjx")
+TASK = "mjx/CartpoleSwingup"
+# Of Playground's own numbers: observations and actions.
+SIZES = {
+    "CartpoleSwingup": (5, 1),
+    "CheetahRun": (17, 6),
+    "WalkerRun": (24, 6),
+    "HopperHop": (15, 4),
+    "ReacherHard": (6, 2),
+}
+
+
+@pytest.fixture(autouse=True)
+def _leniently():
+    """MJX relies on the promotions that the rest of our tests forbid; in whatever thread it is traced."""
+    promotions = {"jax_numpy_rank_promotion": "allow", "jax_numpy_dtype_promotion": "standard"}
+    before = {name: getattr(jax.config, name) for name in promotions}
+    for name, value in promotions.items():
+        jax.config.update(name, value)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+def actions(steps, shape):
+    return np.random.default_rng(0).uniform(-1, 1, (steps, *shape)).astype(np.float32)
+
+
+def test_all_of_playgrounds_control_suite_is_listed():
+    listed = names("mjx")
+    assert len(listed) == 25
+    assert {f"mjx/{name}" for name in SIZES} <= set(listed)
+    with pytest.raises(UserError, match="Did you mean mjx/CheetahRun"):
+        make("mjx/CheetaRun")
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_a_task_is_as_long_as_dm_controls_and_takes_actions_in_the_unit_box(name):
+    env = functional(f"mjx/{name}")
+    assert env is functional(f"mjx/{name}")
+    assert (env.spec.obs_shape, env.spec.action_dim) == ((SIZES[name][0],), SIZES[name][1])
+    assert (env.spec.episode_length, env.spec.action_repeat, env.spec.terminates) == (500, 2, False)
+    model = env._env.mj_model
+    np.testing.assert_array_equal(model.actuator_ctrlrange, [[-1.0, 1.0]] * env.spec.action_dim)
+    assert env._env.mjx_model.impl.value == "jax"
+
+
+def test_the_grid_on_the_device_lives_what_the_hosts_lives_and_comes_back():
+    device, host = open_grid(TASK, (0,), 2), open_grid(TASK, (0,), 2, workers="thread")
+    assert isinstance(device, JaxGrid)
+    assert isinstance(host, EnvGrid)
+    chosen = actions(6, (*device.shape, 1))
+    with host:
+        first = device.reset()
+        np.testing.assert_allclose(first, host.reset(), atol=1e-5)
+        assert not np.array_equal(first[0, 0], first[0, 1])
+        for action in chosen[:3]:
+            one, other = device.step(action), host.step(action)
+            np.testing.assert_allclose(one.obs, other.obs, atol=1e-4)
+            np.testing.assert_allclose(one.reward, other.reward, atol=1e-4)
+    kept = device.snapshot()
+    rest = [device.step(action) for action in chosen[3:]]
+    device.restore(kept)
+    for action, step in zip(chosen[3:], rest, strict=True):
+        np.testing.assert_array_equal(device.step(action).obs, step.obs)
+
+
+def test_a_run_learns_in_one_program_and_resumes(tmp_path, monkeypatch):
+    settings = replace(
+        cdred.preset("debug"), task=TASK, algo="tdmpc2", out=str(tmp_path / "run"), video=False, planner="policy",
+        decisions=1040, envs=2, eval_every=10**6, checkpoint_every=1020, final_episodes=2,
+    )  # fmt: skip
+    monkeypatch.setattr("cdred.api.RANDOM_EPISODES", 2)
+    whole = cdred.train(settings, quiet=True)
+    saved = tmp_path / "run" / "checkpoints"
+    after = checkpoint.latest(saved)
+    assert (whole["decisions"], whole["updates"], after.name) == (1040, 1040, "000001040")
+    final = (after / checkpoint.ARRAYS).read_bytes()
+    for path in (after, tmp_path / "run" / "result.json"):
+        path.rename(tmp_path / path.name)
+    assert checkpoint.latest(saved).name == "000001020"
+    assert cdred.train(settings, quiet=True)["eval"]["return"] == whole["eval"]["return"]
+    assert (checkpoint.latest(saved) / checkpoint.ARRAYS).read_bytes() == final
+
+
+def test_a_state_has_a_picture():
+    grid = open_grid(TASK, (0,), 2, render_size=32)
+    grid.reset()
+    try:
+        frame = grid.render(0, 1)
+    except UserError as error:
+        pytest.skip(str(error))
+    assert frame.shape == (32, 32, 3)
+    assert frame.std() > 1

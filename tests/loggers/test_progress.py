@@ -1,0 +1,73 @@
+"""What the views are made of: averages over seeds and batches, and how numbers are written."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cdred.loggers.progress import RECENT, Progress, duration, number, ratio, sparkline, spread
+
+
+def make_progress() -> Progress:
+    return Progress("task", 1000, [0, 1], has_success=True)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"),
+        (0.0, "0"),
+        (float("nan"), "nan"),
+        (12345.6, "12,346"),
+        (-123.4, "−123"),
+        (12.34, "12.3"),
+        (0.9999, "1.00"),
+        (0.5, "0.500"),
+        (0.00012, "1e−04"),
+    ],
+)
+def test_number(value: float | None, text: str) -> None:
+    assert number(value) == text
+
+
+def test_ratio_and_duration() -> None:
+    assert (ratio(0.256), ratio(None)) == ("26 %", "–")
+    assert [duration(x) for x in (None, 12.4, 220.0, 3840.0)] == ["–", "12 s", "3 min 40 s", "1 h 04 min"]
+
+
+def test_sparkline() -> None:
+    assert sparkline([], 0.0, 1.0) == ""
+    assert sparkline([0.0, 0.5, 1.0, 7.0, -7.0], 0.0, 1.0) == "▁▅██▁"
+    assert sparkline(np.linspace(0, 1, 800).tolist(), 0.0, 1.0) == "▁▂▃▄▅▆▇█"
+    assert sparkline([3.0, 3.0], 3.0, 3.0) == "▁▁"
+
+
+def test_spread_takes_scalars_lists_and_arrays() -> None:
+    for value in (2, 2.0, np.float32(2), np.array(2), jnp.array(2.0), [2, 2], jnp.array([2, 2])):
+        assert spread(value, 2) == [2.0, 2.0]
+    assert spread(None, 2) == [None, None]
+
+
+def test_exploring_is_the_mean_over_recent_batches() -> None:
+    progress = make_progress()
+    for batch in range(RECENT + 5):
+        progress.update(batch, {"success_any": [float(batch >= 5), None]}, "episode")
+    assert progress.exploring("success_any") == [1.0, None]
+    assert progress.exploring("episode_return") == [None, None]
+
+
+def test_levels_become_the_reference_and_a_resumed_run_starts_late() -> None:
+    progress = make_progress()
+    progress.update(0, {"expert_return": 4.0, "random_success": None}, "levels")
+    progress.update(600, {"loss": [1.0, 3.0]}, "train")
+    assert progress.reference == {"expert_return": 4.0, "random_success": None}
+    assert progress.fraction == 0.6
+    assert progress.scalar("train", "loss") == 2.0
+
+
+def test_time_left_is_as_reported_or_by_the_speed() -> None:
+    progress = make_progress()
+    assert progress.eta is None
+    progress.update(500, {"decisions_per_second": 10.0}, "train")
+    assert progress.eta == 50
+    progress.update(500, {"eta_seconds": 7.0}, "train")
+    assert progress.eta == 7
