@@ -81,7 +81,7 @@ def compute(name: Any, precision: Any, file: str) -> None:
     from cdred.config import PrecisionConfig, preset
 
     use_compilation_cache()
-    config = replace(preset(name), updates_per_learn=1, precision=PrecisionConfig(precision, precision))
+    config = replace(preset(name), updates_per_call=1, precision=PrecisionConfig(precision, precision))
     # Without a warm-up the first update teaches every part.
     bench = Bench(replace(config, reward=replace(config.reward, warmup_updates=0)))
     rng = np.random.default_rng(0)

@@ -26,7 +26,7 @@ def main() -> None:
     gaps, growths, runs = [], [], 0
     for file in files:
         lines = list(train_lines(file))
-        gaps_here = [gap(line) for line in lines if {"reward_expert", "reward_own"} <= line.keys()]
+        gaps_here = [gap(line) for line in lines if {"reward_expert", "reward_agent"} <= line.keys()]
         scales = [np.array(line["q_scale"]) for line in lines if "q_scale" in line]
         growths += [after / np.maximum(before, SMALLEST_CRITIC_SCALE) for before, after in pairwise(scales)]
         gaps += gaps_here
@@ -34,7 +34,7 @@ def main() -> None:
     gap_of, growth_of = np.concatenate(gaps), np.concatenate(growths)
     figures = {
         "runs_that_imitate": runs,
-        "reward_gap": {"intervals": gap_of.size, "smallest": gap_of.min(), "raised": int(np.sum(gap_of <= 0))},
+        "reward_margin": {"intervals": gap_of.size, "smallest": gap_of.min(), "raised": int(np.sum(gap_of <= 0))},
         "q_scale": {
             "intervals": growth_of.size,
             "largest_growth": growth_of.max(),
@@ -53,8 +53,8 @@ def train_lines(file: Path) -> Iterator[dict]:
 
 
 def gap(line: dict) -> np.ndarray:
-    """`reward_gap` of each seed over one log interval, as far as the interval has a learned reward on both."""
-    expert, own = (np.array(line[name], float) for name in ("reward_expert", "reward_own"))
+    """`reward_margin` of each seed over one log interval, as far as the interval has a learned reward on both."""
+    expert, own = (np.array(line[name], float) for name in ("reward_expert", "reward_agent"))
     there = np.isfinite(expert) & np.isfinite(own) & (np.abs(expert) + np.abs(own) > 0)
     expert, own = expert[there], own[there]
     return (expert - own) / (np.abs(expert) + np.abs(own))

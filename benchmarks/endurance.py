@@ -2,7 +2,7 @@
 
     python benchmarks/endurance.py --json results/reliability/endurance.json --picture results/reliability/endurance.png
 
-Tiny networks live through many decisions of `probe/point` in many environments at once, with few updates, and log,
+Tiny networks live through many steps of `probe/point` in many environments at once, with few updates, and log,
 evaluate and save on the way as every run does. The replay is small, so that it is full and written over many times.
 """
 
@@ -20,10 +20,10 @@ import numpy as np
 
 from cdred import api
 from cdred.config import RunConfig, preset
-from cdred.loggers.metrics import JsonLines, Trackers
+from cdred.loggers.metrics import JsonlLogger, MultiLogger
 from cdred.provenance import origin
 from cdred.train.loop import train_loop
-from cdred.train.setup import open_run
+from cdred.train.setup import build_run
 
 # Share of the run at whose end everything has been compiled, evaluated and saved once, and the replay is full.
 WARM_UP = 0.2
@@ -31,9 +31,9 @@ WARM_UP = 0.2
 
 @dataclass(frozen=True)
 class Sample:
-    """What the process held after `decisions`, `seconds` after its first sample."""
+    """What the process held after `steps`, `seconds` after its first sample."""
 
-    decisions: int
+    steps: int
     seconds: float
     rss_mib: float
     device_arrays: int
@@ -58,7 +58,7 @@ class Sampler:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         self.samples.append(
             Sample(
-                decisions=int(step),
+                steps=int(step),
                 seconds=round(time.perf_counter() - self._began, 1),
                 rss_mib=round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 2),
                 device_arrays=len(live),
@@ -72,49 +72,49 @@ class Sampler:
         pass
 
 
-def settings(decisions: int, out: Path) -> RunConfig:
-    """Few updates for many decisions, a hundred log lines, twenty saves, ten evaluations."""
+def settings(steps: int, out: Path) -> RunConfig:
+    """Few updates for many steps, a hundred log lines, twenty saves, ten evaluations."""
     return replace(
         preset("debug"),
         task="probe/point",
         demos="3",
         planner="policy",
         envs=50,
-        seed_episodes=1,
-        decisions=decisions,
-        decisions_per_update=500,
-        updates_per_learn=2,
-        replay_capacity=max(100, decisions // 500),
-        log_every=decisions // 100,
-        checkpoint_every=decisions // 20,
-        eval_every=decisions // 10,
+        random_episodes=1,
+        steps=steps,
+        steps_per_update=500,
+        updates_per_call=2,
+        buffer_size=max(100, steps // 500),
+        log_every=steps // 100,
+        checkpoint_every=steps // 20,
+        eval_every=steps // 10,
         eval_episodes=50,
-        final_episodes=50,
+        final_eval_episodes=50,
         video=False,
         out=str(out),
     )
 
 
-def lived(decisions: int, folder: Path) -> list[Sample]:
+def lived(steps: int, folder: Path) -> list[Sample]:
     """The samples of one run."""
-    config = settings(decisions, folder)
-    lines, sampler = JsonLines(folder / "metrics.jsonl"), Sampler(folder / "metrics.jsonl")
-    demos = api.demonstrations(config, api.spec_of(config.task), print)
-    train_loop(open_run(config, demos, folder, Trackers([lines, sampler]), print))
+    config = settings(steps, folder)
+    lines, sampler = JsonlLogger(folder / "metrics.jsonl"), Sampler(folder / "metrics.jsonl")
+    demos = api.demonstrations(config, api.get_env_spec(config.task), print)
+    train_loop(build_run(config, demos, folder, MultiLogger([lines, sampler]), print))
     lines.close()
     return sampler.samples
 
 
 def growth(samples: list[Sample]) -> dict[str, float]:
-    """What each figure gains per 10^6 decisions after the warm-up, by the least-squares line."""
-    late = [one for one in samples if one.decisions >= WARM_UP * samples[-1].decisions]
-    millions = [one.decisions / 1e6 for one in late]
-    names = [name for name in asdict(late[0]) if name not in ("decisions", "seconds")]
+    """What each figure gains per 10^6 steps after the warm-up, by the least-squares line."""
+    late = [one for one in samples if one.steps >= WARM_UP * samples[-1].steps]
+    millions = [one.steps / 1e6 for one in late]
+    names = [name for name in asdict(late[0]) if name not in ("steps", "seconds")]
     return {name: round(float(np.polyfit(millions, [getattr(one, name) for one in late], 1)[0]), 3) for name in names}
 
 
 def picture(samples: list[Sample], path: Path) -> None:
-    """One panel for each figure over the decisions."""
+    """One panel for each figure over the steps."""
     from matplotlib.figure import Figure
 
     titles = {
@@ -126,24 +126,24 @@ def picture(samples: list[Sample], path: Path) -> None:
     figure = Figure(figsize=(14, 3.4), layout="constrained")
     for axes, (name, title) in zip(figure.subplots(1, len(titles)), titles.items(), strict=True):
         values = [getattr(one, name) for one in samples]
-        axes.plot([one.decisions for one in samples], values)
-        axes.set(title=title, xlabel="decisions", ylim=(0, 1.1 * max(values)))
+        axes.plot([one.steps for one in samples], values)
+        axes.set(title=title, xlabel="steps", ylim=(0, 1.1 * max(values)))
     figure.savefig(path, dpi=100)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--decisions", type=int, default=1_000_000)
+    parser.add_argument("--steps", type=int, default=1_000_000)
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--picture", type=Path, help="draw them here")
     options = parser.parse_args()
     api.use_compilation_cache()
     with tempfile.TemporaryDirectory() as folder:
-        samples = lived(options.decisions, Path(folder))
+        samples = lived(options.steps, Path(folder))
     gained = growth(samples)
     for one in samples[:: max(1, len(samples) // 10)]:
         print(asdict(one))
-    print(f"gained per 10^6 decisions: {gained}")
+    print(f"gained per 10^6 steps: {gained}")
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         result = origin() | {"gained_per_million": gained, "samples": [asdict(one) for one in samples]}

@@ -1,8 +1,8 @@
-"""Decisions per second of `EnvGrid` beside EnvPool, on the same tasks with random actions; and what EnvPool can seed.
+"""Steps per second of `VectorEnv` beside EnvPool, on the same tasks with random actions; and what EnvPool can seed.
 
     python benchmarks/grid.py --json results/grid/grid.json
 
-A decision is two simulator frames with one action, as everywhere in this package; time lost in resets counts. Engines
+A step is two simulator frames with one action, as everywhere in this package; time lost in resets counts. Engines
 take turns, round by round, so that a busy machine slows all of them.
 """
 
@@ -20,7 +20,7 @@ from pathlib import Path
 import envpool
 import numpy as np
 
-from cdred.envs.vector_env import EnvGrid
+from cdred.envs.vector_env import VectorEnv
 
 # EnvPool's name of each task, and the options that make it the same task.
 TASKS = {
@@ -36,8 +36,8 @@ Advance = Callable[[], None]
 
 
 def grid_engine(task: str, count: int) -> Advance:
-    """One decision of `count` environments of ours."""
-    grid = EnvGrid(task, range(count))
+    """One step of `count` environments of ours."""
+    grid = VectorEnv(task, range(count))
     generator = np.random.default_rng(0)
     grid.reset()
 
@@ -51,7 +51,7 @@ def grid_engine(task: str, count: int) -> Advance:
 
 
 def pool_engine(task: str, count: int, threads: int) -> Advance:
-    """One decision of `count` of EnvPool's environments, which reset themselves."""
+    """One step of `count` of EnvPool's environments, which reset themselves."""
     pool = make_pool(task, count, threads)
     generator = np.random.default_rng(0)
     pool.reset()
@@ -71,12 +71,12 @@ def make_pool(task: str, count: int, threads: int, seed: int = 0):
 
 
 def rate(advance: Advance, count: int, seconds: float) -> float:
-    """Decisions of all `count` environments a second."""
-    start, decisions = time.perf_counter(), 0
+    """Steps of all `count` environments a second."""
+    start, steps = time.perf_counter(), 0
     while (elapsed := time.perf_counter() - start) < seconds:
         advance()
-        decisions += count
-    return decisions / elapsed
+        steps += count
+    return steps / elapsed
 
 
 def compare(task: str, count: int, rounds: int, seconds: float) -> dict[str, object]:
@@ -140,7 +140,7 @@ def main() -> None:
         "machine": {"cores": os.cpu_count(), "cpu": platform.machine(), "load_before": round(load_before, 2)},
         "versions": {name: version(name) for name in ("envpool", "metaworld", "dm-control", "mujoco", "numpy")},
         "method": {"rounds": options.rounds, "seconds": options.seconds, "statistic": "median of rounds"},
-        "unit": "decisions per second, all environments together",
+        "unit": "steps per second, all environments together",
         "rates": rows,
         "envpool_facts": {task: facts(task) for task in ("metaworld/bin-picking", "dmc/cheetah-run")},
     }

@@ -29,7 +29,7 @@ class Options:
     task: str = "gym/Hopper-v5"
     """Whose actions are a linear function of what is seen, clipped to their bounds."""
     steps: int = 1_500_000
-    """Decisions of the search."""
+    """Steps of the search."""
     num: int = 40
     """Episodes to record."""
     threshold: float = 2500.0
@@ -42,7 +42,7 @@ class Options:
     noise: float = 0.025
     """Size of a try."""
     alive_bonus: float = 1.0
-    """Taken off each decision's reward while searching."""
+    """Taken off each step's reward while searching."""
     seed: int = 0
 
 

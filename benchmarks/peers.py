@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import cdred
 from cdred.algos.base import Batch
 from cdred.algos.factory import make_algorithm
-from cdred.config import GAILConfig, IQMPCConfig, REDConfig, RunConfig
+from cdred.config import GAILConfig, IQLearnConfig, REDConfig, RunConfig
 from cdred.provenance import origin
 from cdred.types import EnvSpec, Segment
 
@@ -33,7 +33,7 @@ SETTINGS: dict[str, tuple[str, tuple[float, ...], Callable[[RunConfig, float], R
     "iqlearn-sac": (
         "iqmpc.gradient_penalty",
         (0.0, 0.1, 1.0, 10.0),
-        lambda config, value: replace(config, iqmpc=IQMPCConfig(gradient_penalty=value)),
+        lambda config, value: replace(config, iqmpc=IQLearnConfig(gradient_penalty=value)),
     ),
     "gail-sac": (
         "gail.gradient_penalty",
@@ -76,10 +76,10 @@ def probe_config(algo: str, updates: int) -> RunConfig:
     return replace(
         base,
         algo=algo,
-        decisions=updates,
-        model=replace(base.model, widths=(32, 32)),
-        reward=replace(base.reward, predictor_widths=(32, 32)),
-        optim=replace(base.optim, learning_rate=2e-3, anneal=0.0, tau=0.05, imitation_coef=0.0),
+        steps=updates,
+        model=replace(base.model, hidden_dims=(32, 32)),
+        reward=replace(base.reward, predictor_hidden_dims=(32, 32)),
+        optim=replace(base.optim, learning_rate=2e-3, lr_decay_fraction=0.0, tau=0.05, bc_coef=0.0),
     )
 
 
@@ -107,14 +107,14 @@ def distances(config: RunConfig, seeds: int, num: int = 32) -> list[list[float]]
     state = jax.jit(jax.vmap(algorithm.init))(jax.vmap(jax.random.key)(jnp.arange(seeds)))
     result = []
     for part in range(4):
-        keys = jax.random.split(jax.random.key(part), (seeds, config.decisions // 4))
+        keys = jax.random.split(jax.random.key(part), (seeds, config.steps // 4))
         state, error = quarter(state, keys)
         result.append(error.tolist())
     return result
 
 
 def played(key, num: int) -> Segment:
-    """Three decisions each of the expert, in observations that come as they please."""
+    """Three steps each of the expert, in observations that come as they please."""
     obs = jax.random.uniform(key, (num, 4, 3), minval=-1.0)
     return Segment(obs, 0.5 * obs[:, :-1, :2], jnp.zeros((num, 3)), jnp.zeros((num, 4), bool))
 

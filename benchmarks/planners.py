@@ -15,7 +15,7 @@ import numpy as np
 from cdred.demos.episodes import rollout
 from cdred.envs.suites.maniskill import PlannedExpert, make, names, planned_expert
 
-# Decisions after which a success counts as kept, in addition to the episode's end.
+# Steps after which a success counts as kept, in addition to the episode's end.
 AFTER = (50, 100)
 
 
@@ -36,10 +36,10 @@ def measure(name: str, episodes: int) -> dict[str, object]:
     return {
         "task": f"maniskill/{name}",
         "episodes": episodes,
-        "decisions": success.shape[1],
+        "steps": success.shape[1],
         "no_plan": unplanned,
-        "success_any": round(float(success.any(axis=1).mean()), 2),
-        "success_end": round(float(success[:, -1].mean()), 2),
+        "success": round(float(success.any(axis=1).mean()), 2),
+        "success_at_end": round(float(success[:, -1].mean()), 2),
         **{f"success_after_{t}": round(float(success[:, t - 1].mean()), 2) for t in AFTER},
         "first_success": [min(first), int(np.median(first)), max(first)] if first else None,
         "seconds_per_plan": round(seconds / episodes, 1),

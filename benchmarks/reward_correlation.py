@@ -4,7 +4,7 @@
 
 Pearson's correlation over everything that the agent lived through, from its random episodes to its last, by the reward
 of the final agent (arXiv 2410.14081 does so for IQ-MPC's decoded reward); over the last quarter alone; of the sums over
-each of its episodes; and, decision by decision, over everything and those of the package's demonstrations that the run
+each of its episodes; and, step by step, over everything and those of the package's demonstrations that the run
 was not given, where there are any.
 """
 
@@ -59,7 +59,7 @@ def correlations(run: Path) -> list[dict[str, object]]:
             "all": pearson(said, true),
             "last_quarter": pearson(said[last], true[last]),
             "episodes": pearson(np.add.reduceat(said, begins), np.add.reduceat(true, begins)),
-            "decisions": len(lived),
+            "steps": len(lived),
             "unseen": len(unseen),
         }
         if unseen:
@@ -73,7 +73,7 @@ def correlations(run: Path) -> list[dict[str, object]]:
 def unseen_demos(config: RunConfig) -> list[Trajectory]:
     """What comes with the package beyond the run's own, the first `--demos N`; none if it was given a file."""
     path, given = shipped(config.task), config.demos
-    return list(cdred.open_demos(path).trajectories)[int(given) :] if path and given.isdigit() else []
+    return list(cdred.load_demos(path).trajectories)[int(given) :] if path and given.isdigit() else []
 
 
 def pearson(said: np.ndarray, true: np.ndarray) -> float:

@@ -23,7 +23,7 @@ from cdred.report.results import Record, Series, read_record
 # Kind, key, title, and over how many reports each point is a mean.
 SHOWN = (
     ("episode", "episode_return", "Return while exploring", 5),
-    ("train", "reward_own", "Learned reward on own data", 5),
+    ("train", "reward_agent", "Learned reward on own data", 5),
     ("train", "critic_loss", "Critics' loss", 5),
 )
 # Beside the critics of the random episodes, whose loss falls by a factor of ten, nothing else would be seen.
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def compared(before: Record, after: Record) -> list[dict[str, Any]]:
-    """Per metric the seeds' means over all settled decisions of both, and Welch's interval of the difference."""
+    """Per metric the seeds' means over all settled steps of both, and Welch's interval of the difference."""
     assert before.about["task"] == after.about["task"], f"{before.folder} and {after.folder} are of two tasks"
     rows = []
     for kind, key, title, _ in SHOWN:
@@ -72,7 +72,7 @@ def compared(before: Record, after: Record) -> list[dict[str, Any]]:
 
 
 def settled(before: Record, after: Record, kind: str, key: str, window: int = 1) -> list[Series]:
-    """A metric of each, a running mean over `window` reports, from `SETTLED` decisions as far as both runs went."""
+    """A metric of each, a running mean over `window` reports, from `SETTLED` steps as far as both runs went."""
     last, cut = min(before.last_step, after.last_step), []
     for record in (before, after):
         series = record.series(kind, key)

@@ -26,18 +26,18 @@ import safetensors.numpy
 from cdred.bench.benchmarks import SPEC
 from cdred.checkpoint import checkpoint
 from cdred.config import preset
-from cdred.data.replay_buffer import Replay, Transition
+from cdred.data.replay_buffer import ReplayBuffer, Transition
 from cdred.files import write
 from cdred.provenance import origin
 from cdred.train.compiled import INIT, seed_keys
-from cdred.train.setup import make_programs
+from cdred.train.setup import make_compiled_fns
 
 
 class State(NamedTuple):
     """As much of a run's state as is large."""
 
     learner: Any
-    replay: Replay
+    replay: ReplayBuffer
 
 
 class Timed(NamedTuple):
@@ -56,12 +56,12 @@ def whole(folder: Path, state: State) -> int:
     return len(data)
 
 
-def filled(decisions: int, generator: np.random.Generator) -> Replay:
-    """One seed's, one lane's, with room for no more than it holds: as `Replay.add` would leave it."""
+def filled(steps: int, generator: np.random.Generator) -> ReplayBuffer:
+    """One seed's, one lane's, with room for no more than it holds: as `ReplayBuffer.add` would leave it."""
     length = SPEC.episode_length
-    rows = decisions + decisions // length + 1
+    rows = steps + steps // length + 1
     time = np.arange(rows) % (length + 1)
-    return Replay(
+    return ReplayBuffer(
         obs=jnp.asarray(generator.normal(size=(1, 1, rows, *SPEC.obs_shape)).astype(np.float32)),
         action=jnp.asarray(generator.uniform(-1, 1, (1, 1, rows, SPEC.action_dim)).astype(np.float32)),
         reward=jnp.zeros((1, 1, rows), jnp.float32),
@@ -72,21 +72,21 @@ def filled(decisions: int, generator: np.random.Generator) -> Replay:
     )
 
 
-def lived(state: State, decisions: int, add: Callable[..., Replay], generator: np.random.Generator) -> State:
-    """The state after `decisions` more of random content."""
-    obs = generator.normal(size=(1, decisions + 1, 1, *SPEC.obs_shape)).astype(np.float32)
-    action = generator.uniform(-1, 1, (1, decisions, 1, SPEC.action_dim)).astype(np.float32)
-    ended = (np.arange(1, decisions + 1) % SPEC.episode_length == 0)[None, :, None]
-    reward, never = np.zeros((1, decisions, 1), np.float32), np.zeros((1, decisions, 1), bool)
+def lived(state: State, steps: int, add: Callable[..., ReplayBuffer], generator: np.random.Generator) -> State:
+    """The state after `steps` more of random content."""
+    obs = generator.normal(size=(1, steps + 1, 1, *SPEC.obs_shape)).astype(np.float32)
+    action = generator.uniform(-1, 1, (1, steps, 1, SPEC.action_dim)).astype(np.float32)
+    ended = (np.arange(1, steps + 1) % SPEC.episode_length == 0)[None, :, None]
+    reward, never = np.zeros((1, steps, 1), np.float32), np.zeros((1, steps, 1), bool)
     block = Transition(obs[:, :-1], action, reward, obs[:, 1:], never, ended)
     return State(state.learner, jax.block_until_ready(add(state.replay, block)))
 
 
-def measured(rows: int, decisions: int, rounds: int, learner: Any, folder: Path) -> dict[str, Timed]:
+def measured(rows: int, steps: int, rounds: int, learner: Any, folder: Path) -> dict[str, Timed]:
     """Seconds and bytes of each kind of save, and of reading one back."""
     generator = np.random.default_rng(0)
     state = State(learner, filled(rows, generator))
-    add = jax.jit(jax.vmap(Replay.add), donate_argnums=0)
+    add = jax.jit(jax.vmap(ReplayBuffer.add), donate_argnums=0)
     seconds, size = {}, {}
 
     def clock(kind: str, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
@@ -101,7 +101,7 @@ def measured(rows: int, decisions: int, rounds: int, learner: Any, folder: Path)
         shutil.rmtree(folder / "first", ignore_errors=True)
         first = clock("first save", checkpoint.save, folder / "first", step, state, {})
         size["first save"] = checkpoint.size(first).written
-        state, step = lived(state, decisions, add, generator), step + decisions
+        state, step = lived(state, steps, add, generator), step + steps
         since = clock("later save", checkpoint.save, folder / "run", step, state, {}, since=since)
         size["later save"] = checkpoint.size(since).written
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
@@ -114,22 +114,22 @@ def measured(rows: int, decisions: int, rounds: int, learner: Any, folder: Path)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=1_000_000, help="decisions in the replay")
-    parser.add_argument("--decisions", type=int, default=1000, help="between two saves")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="steps in the replay")
+    parser.add_argument("--steps", type=int, default=1000, help="between two saves")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--preset", choices=("cpu", "paper"), default="cpu", help="whose learner is saved, too")
     parser.add_argument("--folder", type=Path, help="where to write; a temporary folder if not given")
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args()
     config = replace(preset(options.preset), algo="cdred")
-    learner = make_programs(config, SPEC).init(seed_keys((0,), INIT))
+    learner = make_compiled_fns(config, SPEC).init(seed_keys((0,), INIT))
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        kinds = measured(options.rows, options.decisions, options.rounds, learner, Path(folder))
+        kinds = measured(options.rows, options.steps, options.rounds, learner, Path(folder))
     print(f"{'':16} {'median s':>9} {'longest s':>9} {'MiB':>8}")
     for kind, one in kinds.items():
         print(f"{kind:16} {one.seconds:9.3f} {one.longest:9.3f} {one.bytes / 2**20:8.1f}")
     if options.json:
-        asked = {key: getattr(options, key) for key in ("rows", "decisions", "rounds", "preset")}
+        asked = {key: getattr(options, key) for key in ("rows", "steps", "rounds", "preset")}
         result = origin() | asked | {"load_average": os.getloadavg()[0]}
         result |= {"kinds": {kind: one._asdict() for kind, one in kinds.items()}}
         options.json.parent.mkdir(parents=True, exist_ok=True)

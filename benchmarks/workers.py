@@ -1,4 +1,4 @@
-"""Decisions per second of `EnvGrid` stepped in the calling thread, by threads and by processes, with random actions.
+"""Steps per second of `VectorEnv` stepped in the calling thread, by threads and by processes, with random actions.
 
     python benchmarks/workers.py --json results/grid/workers.json
 
@@ -20,33 +20,33 @@ from typing import get_args
 import numpy as np
 
 from cdred.envs.executors import usable_cores
-from cdred.envs.vector_env import EnvGrid
+from cdred.envs.vector_env import VectorEnv
 from cdred.errors import UserError
-from cdred.types import WorkersName
+from cdred.types import VectorizationMode
 
 TASKS = ("metaworld/bin-picking", "dmc/walker-run", "dmc/dog-stand", "gym/HalfCheetah-v5", "maniskill/PickCube")
 ENVIRONMENTS = (1, 2, 4, 8, 16)
 
 
-def rate(grid: EnvGrid, generator: np.random.Generator, seconds: float) -> float:
-    """Decisions of all environments a second."""
-    start, decisions = time.perf_counter(), 0
+def rate(grid: VectorEnv, generator: np.random.Generator, seconds: float) -> float:
+    """Steps of all environments a second."""
+    start, steps = time.perf_counter(), 0
     while (elapsed := time.perf_counter() - start) < seconds:
         step = grid.step(generator.uniform(-1, 1, (*grid.shape, grid.spec.action_dim)).astype(np.float32))
         done = step.terminated | step.truncated
         if done.any():
             grid.reset(done)
-        decisions += done.size
-    return decisions / elapsed
+        steps += done.size
+    return steps / elapsed
 
 
 def compare(task: str, count: int, rounds: int, seconds: float) -> dict[str, object]:
     """Median rates of the ways, which take turns, and what they cost to start."""
     with ExitStack() as stack:
         grids, started = {}, {}
-        for way in get_args(WorkersName):
+        for way in get_args(VectorizationMode):
             begin = time.perf_counter()
-            grids[way] = stack.enter_context(EnvGrid(task, [0], count, workers=way))
+            grids[way] = stack.enter_context(VectorEnv(task, [0], count, vectorization=way))
             grids[way].reset()
             started[way] = round(time.perf_counter() - begin, 2)
         generator, rates = np.random.default_rng(0), {way: [] for way in grids}
@@ -85,7 +85,7 @@ def main() -> None:
         "machine": {"cores": usable_cores(), "cpu": platform.machine(), "load_before": round(load_before, 2)},
         "versions": {name: version(name) for name in ("metaworld", "dm-control", "gymnasium", "mujoco", "numpy")},
         "method": {"rounds": options.rounds, "seconds": options.seconds, "statistic": "median of rounds"},
-        "unit": "decisions per second, all environments together",
+        "unit": "steps per second, all environments together",
         "rates": measured(options.tasks, options.environments, options.rounds, options.seconds),
     }
     if options.json:

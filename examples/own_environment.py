@@ -70,12 +70,12 @@ def demonstrate(seed: int) -> cdred.Trajectory:
     )
 
 
-def main(out: Path, decisions: int = 3000, preset: str = "cpu") -> dict:
+def main(out: Path, steps: int = 3000, preset: str = "cpu") -> dict:
     """Demonstrate, train, and look at what came of it.
 
     Args:
         out: a new folder for demonstrations and run.
-        decisions: of the agent.
+        steps: of the agent.
         preset: settings to start from.
     """
     if TASK not in gymnasium.registry:
@@ -85,7 +85,7 @@ def main(out: Path, decisions: int = 3000, preset: str = "cpu") -> dict:
     if not path.exists():
         out.mkdir(parents=True, exist_ok=True)
         cdred.save_demos(demos, path)
-    config = replace(cdred.preset(preset), task=f"gym/{TASK}", demos=str(path), decisions=decisions)
+    config = replace(cdred.preset(preset), task=f"gym/{TASK}", demos=str(path), steps=steps)
     result = cdred.train(replace(config, out=str(out / "run"), video=False))
     agent, env = cdred.load(out / "run"), gymnasium.make(TASK)
     obs, steps, over = env.reset(seed=1000)[0], 0, False

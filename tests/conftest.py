@@ -43,7 +43,7 @@ install_import_hook([f"cdred.{package}" for package in DEVICE_PACKAGES], "typech
 
 @pytest.fixture
 def spec():
-    """A small task: 3 numbers seen, 2 done, 100 decisions."""
+    """A small task: 3 numbers seen, 2 done, 100 steps."""
     from cdred.types import EnvSpec
 
     return EnvSpec("probe/fake", (3,), 2, 100)
@@ -65,7 +65,7 @@ def cloned(tmp_path_factory, secrets):
 
     folder = tmp_path_factory.mktemp("cloned")
     save_npz(collect_scripted("probe/point", 3), folder / "demos.npz")
-    settings = replace(preset("debug"), task="probe/point", algo="bc", decisions=40, video=False)
+    settings = replace(preset("debug"), task="probe/point", algo="bc", steps=40, video=False)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for name, value in secrets.items():

@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 import pytest
 import yaml
 
-from cdred.config import RunConfig, check, discount, preset, total_decisions, total_updates
+from cdred.config import RunConfig, check, discount, preset, total_steps, total_updates
 from cdred.config_file import first_difference, from_yaml, to_yaml
 from cdred.errors import UserError
 
@@ -34,10 +34,10 @@ def test_every_kind_of_setting_survives_its_file():
         seeds=(3, 1),
         video=False,
         optim=replace(preset("debug").optim, learning_rate=1e-7, tau=1e-5),
-        model=replace(preset("debug").model, widths=()),
+        model=replace(preset("debug").model, hidden_dims=()),
     )
     assert from_yaml(to_yaml(config)) == config
-    assert isinstance(from_yaml(to_yaml(config)).model.widths, tuple)
+    assert isinstance(from_yaml(to_yaml(config)).model.hidden_dims, tuple)
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -50,22 +50,22 @@ def test_a_presets_sizes_fit_each_other(name):
 
 def test_the_paper_preset_is_the_papers():
     paper = preset("paper")
-    assert (paper.model.latent_dim, paper.model.widths, paper.model.num_critics) == (512, (512, 512), 5)
+    assert (paper.model.latent_dim, paper.model.hidden_dims, paper.model.num_critics) == (512, (512, 512), 5)
     assert (paper.reward.zeta, paper.reward.alpha, paper.reward.num_targets) == (0.8, 0.9, 5)
-    assert paper.reward.predictor_widths == (1024, 1024, 1024)
+    assert paper.reward.predictor_hidden_dims == (1024, 1024, 1024)
     assert (paper.mppi.num_samples, paper.mppi.num_pi_trajs, paper.mppi.num_elites) == (512, 24, 64)
     assert (paper.mppi.iterations, paper.mppi.horizon, paper.optim.batch_size) == (6, 3, 256)
-    assert (paper.optim.dynamics_coef, paper.optim.critic_coef, paper.optim.reward_coef) == (20.0, 0.1, 0.1)
-    assert (paper.optim.tau, paper.optim.imitation_coef, paper.reward.average_rate) == (0.01, 0.0, 1.0)
-    assert paper.mppi.prior_coef == 0.0
-    assert (paper.model.standardise, paper.optim.anneal) == (False, 0.0)
+    assert (paper.optim.consistency_coef, paper.optim.value_coef, paper.optim.reward_coef) == (20.0, 0.1, 0.1)
+    assert (paper.optim.tau, paper.optim.bc_coef, paper.reward.ema_rate) == (0.01, 0.0, 1.0)
+    assert paper.mppi.policy_penalty_coef == 0.0
+    assert (paper.model.normalize_obs, paper.optim.lr_decay_fraction) == (False, 0.0)
 
 
 def test_decisions_are_rounded_up_to_whole_learn_calls():
-    assert total_decisions(replace(preset("debug"), decisions=201)) == 220
-    assert total_decisions(replace(preset("debug"), decisions=200)) == 200
-    fewer = replace(preset("debug"), decisions=201, decisions_per_update=4)
-    assert (total_decisions(fewer), total_updates(fewer)) == (240, 60)
+    assert total_steps(replace(preset("debug"), steps=201)) == 220
+    assert total_steps(replace(preset("debug"), steps=200)) == 200
+    fewer = replace(preset("debug"), steps=201, steps_per_update=4)
+    assert (total_steps(fewer), total_updates(fewer)) == (240, 60)
 
 
 def test_absent_settings_take_their_defaults():
@@ -77,13 +77,13 @@ def test_absent_settings_take_their_defaults():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("desisions: 10", "run.yaml: unknown setting desisions. Did you mean decisions?"),
+        ("stepps: 10", "run.yaml: unknown setting stepps. Did you mean steps?"),
         ("optim: {batchsize: 10}", "run.yaml: unknown setting optim.batchsize. Did you mean optim.batch_size?"),
         ("qqqqqq: 1", "run.yaml: unknown setting qqqqqq."),
-        ("decisions: many", "run.yaml: decisions must be int, got 'many'."),
-        ("decisions: 1.5", "run.yaml: decisions must be int, got 1.5."),
+        ("steps: many", "run.yaml: steps must be int, got 'many'."),
+        ("steps: 1.5", "run.yaml: steps must be int, got 1.5."),
         ("video: 1", "run.yaml: video must be bool, got 1."),
-        ("decisions: true", "run.yaml: decisions must be int, got True."),
+        ("steps: true", "run.yaml: steps must be int, got True."),
         ("reward: {coupling: log}", "run.yaml: reward.coupling must be one of identity, exp, got 'log'."),
         ("seeds: 3", "run.yaml: seeds must be"),
         ("seeds: [a]", "run.yaml: seeds must be int, got 'a'."),
@@ -99,7 +99,7 @@ def test_what_is_wrong_is_named(text, message):
 
 
 def test_a_file_is_plain_yaml():
-    assert yaml.safe_load(to_yaml(preset("debug")))["model"]["widths"] == [16, 16]
+    assert yaml.safe_load(to_yaml(preset("debug")))["model"]["hidden_dims"] == [16, 16]
     assert yaml.safe_load(to_yaml(preset("debug"))).keys() == asdict(RunConfig()).keys() - {"out"}
 
 
@@ -110,7 +110,7 @@ def test_a_number_may_be_written_in_scientific_notation():
 def test_the_first_difference_names_the_setting():
     one = preset("cpu")
     assert first_difference(one, preset("cpu")) is None
-    assert first_difference(replace(one, decisions=7), one) == "decisions: 7, not 5000"
+    assert first_difference(replace(one, steps=7), one) == "steps: 7, not 5000"
     other = replace(one, reward=replace(one.reward, zeta=0.5))
     assert first_difference(one, other) == "reward.zeta: 0.8, not 0.5"
 
@@ -118,23 +118,23 @@ def test_the_first_difference_names_the_setting():
 @pytest.mark.parametrize(
     ("part", "changes", "says"),
     [
-        (None, {"envs": 3}, "--envs must divide --updates-per-learn"),
+        (None, {"envs": 3}, "--envs must divide --updates-per-call"),
         (None, {"seeds": (1, 1)}, "--seeds"),
         (None, {"seeds": ()}, "--seeds"),
-        (None, {"decisions": 0}, "--decisions"),
+        (None, {"steps": 0}, "--steps"),
         ("model", {"simnorm_dim": 5}, "--model.simnorm-dim must divide"),
         ("model", {"num_critics": 1}, "--model.num-critics"),
-        ("optim", {"imitation_coef": -1.0}, "--optim.imitation-coef"),
+        ("optim", {"bc_coef": -1.0}, "--optim.bc-coef"),
         ("optim", {"imitation_updates": -1}, "--optim.imitation-updates"),
         ("sac", {"temperature": -1.0}, "--sac.temperature"),
         ("optim", {"tau": 0.0}, "--optim.tau"),
-        ("reward", {"average_rate": 0.0}, "--reward.average-rate"),
-        ("reward", {"average_rate": 1.5}, "--reward.average-rate"),
+        ("reward", {"ema_rate": 0.0}, "--reward.ema-rate"),
+        ("reward", {"ema_rate": 1.5}, "--reward.ema-rate"),
         ("mppi", {"num_elites": 17}, "--mppi.num-elites"),
         ("mppi", {"num_pi_trajs": 16}, "--mppi.num-pi-trajs"),
         ("mppi", {"min_std": 3.0}, "--mppi.min-std"),
         ("mppi", {"explore_min_std": 0.0}, "--mppi.explore-min-std"),
-        ("optim", {"anneal": 1.5}, "--optim.anneal"),
+        ("optim", {"lr_decay_fraction": 1.5}, "--optim.lr_decay_fraction"),
         ("red", {"sigma": 0.0}, "--red.sigma"),
     ],
 )

@@ -11,11 +11,11 @@ import pytest
 import cdred
 from cdred.checkpoint import checkpoint
 from cdred.config_file import from_yaml, read_config
-from cdred.data.demonstrations import open_demos
+from cdred.data.demonstrations import load_demos
 from cdred.data.formats.lerobot_write import save_lerobot
 from cdred.data.formats.minari import save_minari
 from cdred.data.formats.npz import save_npz
-from cdred.envs.executors import crew
+from cdred.envs.executors import make_executor
 from cdred.errors import UserError
 from cdred.types import DemoDataset, Trajectory
 
@@ -131,7 +131,7 @@ def _write(kind, dataset, folder):
 def test_no_format_is_unpickled(kind, tmp_path):
     obs, action = np.zeros((6, 2), np.float32), np.zeros((5, 2), np.float32)
     dataset = DemoDataset("", (Trajectory(obs, action, np.zeros(5, np.float32), False, True),))
-    assert len(open_demos(_write(kind, dataset, tmp_path))) == 1
+    assert len(load_demos(_write(kind, dataset, tmp_path))) == 1
 
 
 @pytest.mark.usefixtures("no_pickle")
@@ -153,10 +153,10 @@ class _Trap:
 def test_a_pickle_in_disguise_does_not_run(name, tmp_path):
     (tmp_path / name).write_bytes(pickle.dumps(_Trap(tmp_path / "ran")))
     with pytest.raises(UserError):
-        open_demos(tmp_path / name)
+        load_demos(tmp_path / name)
     np.savez(tmp_path / "object.npz", obs=np.array([[_Trap(tmp_path / "ran")]], object))
     with pytest.raises(UserError, match="without pickle"):
-        open_demos(tmp_path / "object.npz")
+        load_demos(tmp_path / "object.npz")
     assert not (tmp_path / "ran").exists()
 
 
@@ -166,7 +166,7 @@ def test_a_pickle_in_disguise_does_not_run(name, tmp_path):
         "task: !!python/object/apply:os.system ['false']",
         "task: !!python/name:os.system",
         "task: !!str probe/point",
-        "decisions: !!int '3'",
+        "steps: !!int '3'",
         "!!map {task: probe/point}",
         "task: !mine probe/point",
         "task: &a probe/point\ndemos: *a",
@@ -193,7 +193,7 @@ def test_nothing_in_a_run_tells_a_secret_of_the_environment(cloned, secrets):
 
 @pytest.mark.usefixtures("no_pickle")
 def test_simulators_in_other_processes_answer_in_json():
-    crowd = crew("probe/point", ["one"], "process")
+    crowd = make_executor("probe/point", ["one"], "process")
     try:
         answers, failures = crowd.call("reset", {0: 3})
         assert answers[0].shape == crowd.spec.obs_shape

@@ -1,9 +1,9 @@
 """Imitation learning with a latent world model: expert trajectories in, an expert-level agent out."""
 
-from cdred.api import compare, load, make_expert, train
+from cdred.api import compare, load, train, train_expert
 from cdred.api import evaluate_run as evaluate
 from cdred.config import RunConfig, preset
-from cdred.data.demonstrations import open_demos, save_demos
+from cdred.data.demonstrations import load_demos, save_demos
 from cdred.errors import UserError
 from cdred.train.agent import Agent
 from cdred.types import DemoDataset, EnvSpec, Trajectory
@@ -18,9 +18,9 @@ __all__ = [
     "compare",
     "evaluate",
     "load",
-    "make_expert",
-    "open_demos",
+    "load_demos",
     "preset",
     "save_demos",
     "train",
+    "train_expert",
 ]

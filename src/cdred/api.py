@@ -14,19 +14,19 @@ import jax
 import numpy as np
 
 from cdred.checkpoint import checkpoint
-from cdred.config import AlgoName, PlannerName, RunConfig, check, preset, total_decisions
+from cdred.config import AlgoName, PlannerName, RunConfig, check, preset, total_steps
 from cdred.config_file import first_difference, read_config, to_yaml
-from cdred.data.demonstrations import open_demos, save_demos
+from cdred.data.demonstrations import load_demos, save_demos
 from cdred.data.formats.registry import require_place
 from cdred.demos.record_agent import record_agent
-from cdred.demos.scripted import at_least_one, expert_level, numbered_demos, random_level
+from cdred.demos.scripted import check_num_demos, expert_level, get_demos, random_level
 from cdred.envs.failures import one_line
-from cdred.envs.jax_vector_env import open_grid
+from cdred.envs.jax_vector_env import make_vector_env
 from cdred.envs.registry import make
 from cdred.errors import UserError
+from cdred.files import disk_errors
 from cdred.files import replace as replace_file
-from cdred.files import room_in
-from cdred.loggers.metrics import JsonLines, Tracker, Trackers
+from cdred.loggers.metrics import JsonlLogger, Logger, MultiLogger
 from cdred.loggers.terminal import Terminal
 from cdred.provenance import origin
 from cdred.report.comparison import write_comparison
@@ -34,13 +34,13 @@ from cdred.report.outcome import told_levels, told_result, told_scores
 from cdred.report.results import read_result
 from cdred.report.run_report import write_report
 from cdred.report.video import film
-from cdred.train.agent import Agent, one_seed
+from cdred.train.agent import Agent, select_seed
 from cdred.train.compiled import EVALUATE, INIT, seed_keys
 from cdred.train.evaluate import evaluate, evaluation_keys
-from cdred.train.interrupt import Stop, alone_in
+from cdred.train.interrupt import Stop, lock_folder
 from cdred.train.loop import train_loop
-from cdred.train.setup import make_programs, open_run, stepping
-from cdred.types import DemoDataset, EnvSpec, Say
+from cdred.train.setup import build_run, make_compiled_fns, stepping
+from cdred.types import DemoDataset, EnvSpec, LogFn
 
 # Enough to tell a task that chance solves from one that it does not; a second of simulation.
 RANDOM_EPISODES = 50
@@ -58,7 +58,7 @@ def train(config: RunConfig | None = None, *, quiet: bool = False, **changes: An
     Args:
         config: all settings; the preset named in `changes` (by default `cpu`) if None.
         quiet: show nothing on the terminal.
-        changes: settings to override, e.g. `task="metaworld/button-press", decisions=5000, seeds=(0, 1, 2)`.
+        changes: settings to override, e.g. `task="metaworld/button-press", steps=5000, seeds=(0, 1, 2)`.
 
     Raises:
         UserError: whatever about task, demonstrations, settings or folder cannot be used.
@@ -67,16 +67,16 @@ def train(config: RunConfig | None = None, *, quiet: bool = False, **changes: An
     config = config or preset(changes.get("preset", "cpu"))
     config = replace(config, **changes)
     check(config)
-    folder, spec = run_folder(config), spec_of(config.task)
+    folder, spec = run_folder(config), get_env_spec(config.task)
     finished = _finished(folder, config)
     if finished is not None:
         return finished
     use_compilation_cache()
-    parts = (_title(config), total_decisions(config), config.seeds, spec.has_success)
+    parts = (_title(config), total_steps(config), config.seeds, spec.has_success)
     with closing(_Silent() if quiet else Terminal(*parts)) as terminal:
         # Before anything is written: they may be unusable.
         demos = demonstrations(config, spec, terminal.message)
-        with alone_in(folder), room_in(folder), Stop().listening() as stop:
+        with lock_folder(folder), disk_errors(folder), Stop().listening() as stop:
             _claim(folder, config)
             return _train(config, folder, spec, demos, terminal, stop)
 
@@ -95,13 +95,13 @@ def _train(
     resumed = checkpoint.latest(folder / "checkpoints")
     step = int(resumed.name) if resumed else -1
     # The last evaluation comes after the last save: it is made again.
-    again = "eval" if step >= total_decisions(config) else None
-    lines = JsonLines(folder / "metrics.jsonl", step, again)
-    tracker = Trackers([lines, terminal])
+    again = "eval" if step >= total_steps(config) else None
+    lines = JsonlLogger(folder / "metrics.jsonl", step, again)
+    tracker = MultiLogger([lines, terminal])
     try:
         # The file of a resumed run has them already.
-        (terminal if resumed else tracker).log(0, levels, "levels")
-        run = open_run(config, demos, folder, tracker, terminal.message)
+        (terminal if resumed else tracker).log(0, levels, "reference")
+        run = build_run(config, demos, folder, tracker, terminal.message)
         outcome = train_loop(replace(run, stop=stop))
     finally:
         lines.close()
@@ -148,7 +148,7 @@ def evaluate_run(
     episodes: int = 20,
     planner: PlannerName | None = None,
     best: bool = False,
-    say: Say = print,
+    say: LogFn = print,
 ) -> dict[str, Any]:
     """Evaluate a run's agents on fresh episodes without exploration, from its folder alone.
 
@@ -161,9 +161,9 @@ def evaluate_run(
         say: told what happens.
 
     Returns:
-        `{"task", "planner", "decisions", "episodes", "seeds", "return", "success", "success_end", "length"}`, lists per
+        `{"task", "planner", "steps", "episodes", "seeds", "return", "success", "success_at_end", "length"}`, lists per
         seed; no list but None for the success at a task that does not say whether its goal is reached, and for the
-        length where the world cannot end an episode. `"broken_episodes"` besides, where a simulator broke: other
+        length where the world cannot end an episode. `"failed_episodes"` besides, where a simulator broke: other
         episodes were then run for these.
     """
     if episodes < 1:
@@ -171,17 +171,17 @@ def evaluate_run(
     use_compilation_cache()
     saved = _load(Path(run), planner, best)
     config = saved.config
-    with open_grid(config.task, config.seeds, config.envs, "eval", **stepping(config, say)) as grid:
+    with make_vector_env(config.task, config.seeds, config.envs, "eval", **stepping(config, say)) as grid:
         grid.restore(saved.eval_grid)
-        programs = make_programs(config, grid.spec)
+        programs = make_compiled_fns(config, grid.spec)
         say(f"{config.task}: {episodes} fresh episodes for each of {len(config.seeds)} seeds, {config.planner}")
-        keys = evaluation_keys(seed_keys(config.seeds, EVALUATE), saved.decisions + 1)
+        keys = evaluation_keys(seed_keys(config.seeds, EVALUATE), saved.steps + 1)
         outcome, spec = evaluate(programs, saved.learner, grid, keys, episodes), grid.spec
-    about = {"task": config.task, "planner": config.planner, "decisions": saved.decisions, "seeds": list(config.seeds)}
+    about = {"task": config.task, "planner": config.planner, "steps": saved.steps, "seeds": list(config.seeds)}
     return about | told_scores(spec, outcome)
 
 
-def make_expert(
+def train_expert(
     config: RunConfig,
     out: str | Path,
     *,
@@ -205,18 +205,18 @@ def make_expert(
     """
     out = Path(out)
     require_place(out)
-    at_least_one(num)
+    check_num_demos(num)
     result = train(config, quiet=quiet)
     best = int(np.argmax(result["eval"]["return"]))
     seed = config.seeds[best]
     saved = _load(run_folder(config), None)
     learner = jax.tree.map(lambda x: x[best : best + 1], saved.learner)
     provenance = {
-        "expert": f"{config.algo} on the true reward, {result['decisions']} decisions, best of {len(config.seeds)}",
+        "expert": f"{config.algo} on the true reward, {result['steps']} steps, best of {len(config.seeds)}",
         **{key: result[key] for key in ("preset", "commit", "versions")},
     }
-    with open_grid(config.task, (seed,), min(num, RECORDED_AT_ONCE), "demos") as grid:
-        programs = make_programs(replace(saved.config, seeds=(seed,)), grid.spec)
+    with make_vector_env(config.task, (seed,), min(num, RECORDED_AT_ONCE), "demos") as grid:
+        programs = make_compiled_fns(replace(saved.config, seeds=(seed,)), grid.spec)
         least = -np.inf if threshold is None else threshold
         demos = record_agent(
             programs, learner, grid, num, threshold=least, provenance=provenance, on_episode=on_episode
@@ -235,9 +235,9 @@ def load(run: str | Path, *, seed: int | None = None, planner: PlannerName | Non
         best: as in `evaluate_run`.
     """
     config, learner, *_ = _load(Path(run), planner, best)
-    state, seed = one_seed(learner, config, seed)
-    spec = spec_of(config.task)
-    return Agent(make_programs(config, spec).algorithm, state, spec, seed)
+    state, seed = select_seed(learner, config, seed)
+    spec = get_env_spec(config.task)
+    return Agent(make_compiled_fns(config, spec).algorithm, state, spec, seed)
 
 
 def run_folder(config: RunConfig) -> Path:
@@ -247,19 +247,19 @@ def run_folder(config: RunConfig) -> Path:
     return Path("runs") / f"{config.task.replace('/', '-')}-{config.algo}-{config.preset}"
 
 
-def demonstrations(config: RunConfig, spec: EnvSpec, say: Say) -> DemoDataset | None:
+def demonstrations(config: RunConfig, spec: EnvSpec, say: LogFn) -> DemoDataset | None:
     """The demonstrations that `config.demos` names, a number of scripted ones or a file; None for a method without."""
     if config.algo == "tdmpc2":
         return None
     if not config.demos.isdecimal():
-        return open_demos(config.demos, spec, mixed_horizons=config.variable_horizon)
+        return load_demos(config.demos, spec, allow_variable_horizon=config.allow_variable_horizon)
     num = int(config.demos)
-    demos = numbered_demos(config.task, num, on_episode=_collecting(config.task, num, say))
+    demos = get_demos(config.task, num, on_episode=_collecting(config.task, num, say))
     say(f"demonstrations: {len(demos)} of {config.task}, {demos.provenance.get('expert', 'unknown expert')}")
     return demos
 
 
-def _collecting(task: str, num: int, say: Say) -> Callable[[int, int], None]:
+def _collecting(task: str, num: int, say: LogFn) -> Callable[[int, int], None]:
     """Says now and then how many demonstrations there are: a planner takes a second or more for each."""
     told = time.monotonic()
 
@@ -279,7 +279,7 @@ def use_compilation_cache() -> None:
         jax.config.update("jax_compilation_cache_dir", str(home / "cdred" / "xla"))
 
 
-def spec_of(task: str) -> EnvSpec:
+def get_env_spec(task: str) -> EnvSpec:
     """What an agent needs to know of a task."""
     env = make(task)
     try:
@@ -300,7 +300,7 @@ def _finished(folder: Path, config: RunConfig) -> dict[str, Any] | None:
     if not written.exists():
         raise UserError(f"{folder} holds a run without its settings, config.yaml: put it back, or give another --out.")
     # Neither says what a run comes to; and a run that a slow simulator stopped must be able to go on.
-    as_it_was = replace(read_config(written), out=config.out, step_timeout=config.step_timeout)
+    as_it_was = replace(read_config(written), out=config.out, env_step_timeout=config.env_step_timeout)
     difference = first_difference(as_it_was, config)
     if difference:
         raise UserError(
@@ -327,12 +327,12 @@ def _claim(folder: Path, config: RunConfig) -> None:
 
 
 class Saved(NamedTuple):
-    """Settings, learner, the evaluation simulators' snapshot and the decision count of a run's checkpoint."""
+    """Settings, learner, the evaluation simulators' snapshot and the step count of a run's checkpoint."""
 
     config: RunConfig
     learner: Any
     eval_grid: dict[str, Any]
-    decisions: int
+    steps: int
 
 
 def _load(run: Path, planner: PlannerName | None, best: bool = False) -> Saved:
@@ -343,15 +343,15 @@ def _load(run: Path, planner: PlannerName | None, best: bool = False) -> Saved:
         raise UserError(f"{run} is not a run with {wanted}: expected config.yaml and checkpoints/ in it.")
     config = read_config(written)
     config = replace(config, planner=planner or config.planner)
-    with open_grid(config.task, config.seeds, config.envs, "eval", workers=config.workers) as grid:
-        programs, snapshot = make_programs(config, grid.spec), grid.snapshot()
+    with make_vector_env(config.task, config.seeds, config.envs, "eval", vectorization=config.vectorization) as grid:
+        programs, snapshot = make_compiled_fns(config, grid.spec), grid.snapshot()
     like = eqx.filter_eval_shape(programs.init, seed_keys(config.seeds, INIT))
     learner, _ = checkpoint.load(folder, like, "learner")
     eval_grid, _ = checkpoint.load(folder, snapshot, "eval_grid")
     return Saved(config, learner, eval_grid, int(folder.name.removeprefix(checkpoint.BEST)))
 
 
-def _film(folder: Path, demos: DemoDataset | None, say: Say) -> None:
+def _film(folder: Path, demos: DemoDataset | None, say: LogFn) -> None:
     """A missing renderer, or whatever else goes wrong with a film, is no reason to fail a run that has learned."""
     began = time.perf_counter()
     try:
@@ -367,7 +367,7 @@ def _title(config: RunConfig) -> str:
     return f"{config.task} · {config.algo} · preset {config.preset} · {seeds} · {device.device_kind}"
 
 
-class _Silent(Tracker):
+class _Silent(Logger):
     """A terminal for runs that nobody watches."""
 
     def log(self, step, metrics, kind) -> None:

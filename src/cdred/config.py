@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from cdred.errors import UserError
-from cdred.types import Precision, WorkersName
+from cdred.types import Precision, VectorizationMode
 
 AlgoName = Literal["cdred", "iqmpc", "gail", "red", "iqlearn-sac", "gail-sac", "red-sac", "cdred-sac", "bc", "tdmpc2"]
 ON_OBSERVATIONS: tuple[AlgoName, ...] = ("iqlearn-sac", "gail-sac", "red-sac", "cdred-sac")
@@ -15,7 +15,7 @@ PresetName = Literal["cpu", "paper", "debug"]
 PlannerName = Literal["mppi", "policy"]
 # Counters on the device have 32 bits.
 LARGEST = 2**31 - 1
-MAY_BE_ZERO = ("held_out", "seeds", "warmup_updates", "imitation_updates")
+MAY_BE_ZERO = ("num_validation_demos", "seeds", "warmup_updates", "imitation_updates")
 
 
 @dataclass(frozen=True)
@@ -26,15 +26,15 @@ class ModelConfig:
     """Width of the latent z."""
     simnorm_dim: int = 8
     """Components per SimNorm group; divides latent_dim."""
-    encoder_widths: tuple[int, ...] = (128,)
+    encoder_hidden_dims: tuple[int, ...] = (128,)
     """Hidden layers of the observation encoder."""
-    widths: tuple[int, ...] = (128, 128)
+    hidden_dims: tuple[int, ...] = (128, 128)
     """Hidden layers of dynamics, critics and policy prior."""
     num_critics: int = 5
     """Critics in the ensemble."""
     num_bins: int = 101
     """Bins of a critic's two-hot value distribution over symlog values in [-10, 10]."""
-    standardise: bool = True
+    normalize_obs: bool = True
     """Bring observations to one scale, that of the demonstrations and the random episodes (docs/defaults.md)."""
     dropout: float = 0.0
     """Dropout on the critics' first layer while learning."""
@@ -56,17 +56,17 @@ class RewardConfig:
     """Random target networks, K."""
     embedding_dim: int = 64
     """Width of their output."""
-    target_widths: tuple[int, ...] = (128, 128)
+    target_hidden_dims: tuple[int, ...] = (128, 128)
     """Hidden layers of the targets."""
-    predictor_widths: tuple[int, ...] = (128, 128)
+    predictor_hidden_dims: tuple[int, ...] = (128, 128)
     """Hidden layers of the two predictors."""
     distance_reduction: Literal["sum", "mean"] = "sum"
     """How |f - mu|^2 is reduced over the embedding."""
     count_reduction: Literal["sum", "mean"] = "mean"
     """How the count estimate y is reduced over the embedding."""
-    variance_floor: float = 1e-3
+    variance_eps: float = 1e-3
     """Added to the targets' variance before it divides."""
-    average_rate: float = 0.01
+    ema_rate: float = 0.01
     """Step of the predictors' moving averages, which the reward is read from (1: from the predictors themselves)."""
     warmup_updates: int = 500
     """Updates that fit the predictors and the dynamics before critics and prior see any reward (trap 3)."""
@@ -83,7 +83,7 @@ class PrecisionConfig:
 
 
 @dataclass(frozen=True)
-class IQMPCConfig:
+class IQLearnConfig:
     """IQ-MPC and IQ-Learn, whose reward is in their critics."""
 
     alpha: float = 0.5
@@ -117,11 +117,11 @@ class SACConfig:
 
 
 @dataclass(frozen=True)
-class PlannerConfig:
+class MPPIConfig:
     """MPPI."""
 
     horizon: int = 3
-    """Decisions looked ahead; also the length of a training segment, H."""
+    """Steps looked ahead; also the length of a training segment, H."""
     num_samples: int = 128
     """Action sequences per iteration."""
     num_pi_trajs: int = 16
@@ -129,7 +129,7 @@ class PlannerConfig:
     num_elites: int = 32
     """Best sequences that shape the next iteration."""
     iterations: int = 4
-    """Refinements per decision."""
+    """Refinements per step."""
     temperature: float = 0.5
     """Inverse temperature of the elites' weights."""
     min_std: float = 0.05
@@ -138,7 +138,7 @@ class PlannerConfig:
     """Largest, and the first iteration's."""
     explore_min_std: float = 0.2
     """Smallest where it does, and so of the exploring noise (paper: 0.05)."""
-    prior_coef: float = 0.1
+    policy_penalty_coef: float = 0.1
     """What a plan pays for its squared distance from the prior's own, in units of the Q-scale; tdmpc2 pays nothing
     (paper: 0)."""
 
@@ -151,34 +151,34 @@ class OptimConfig:
     """Segments per update from each of the two stores."""
     learning_rate: float = 3e-4
     """Adam's step size."""
-    anneal: float = 0.2
+    lr_decay_fraction: float = 0.2
     """Last part of the run, as a fraction, over which the step size falls linearly to zero (0: it never does)."""
-    encoder_scale: float = 1 / 3
+    encoder_lr_scale: float = 1 / 3
     """The encoder's step size relative to it."""
-    grad_clip: float = 20.0
+    grad_clip_norm: float = 20.0
     """Largest gradient norm, of the model's loss and of the prior's."""
-    dynamics_coef: float = 20.0
+    consistency_coef: float = 20.0
     """c_d: weight of the latent dynamics' loss."""
-    critic_coef: float = 0.1
+    value_coef: float = 0.1
     """c_q: weight of the critics' loss."""
     reward_coef: float = 0.1
     """c_r: weight of the predictors' loss."""
     termination_coef: float = 1.0
     """Weight of the termination head's loss, where the world can end."""
-    policy_eps: float = 1e-5
+    policy_adam_eps: float = 1e-5
     """Adam's eps for the policy prior."""
     entropy_coef: float = 1e-4
     """beta: weight of the prior's entropy."""
-    imitation_coef: float = 10.0
+    bc_coef: float = 10.0
     """Weight of the prior's squared distance from the expert's actions."""
     imitation_updates: int = 0
     """Updates after which that weight falls to zero: a warm start by cloning (0: it never does)."""
-    latent_imitation_coef: float = 0.0
+    bc_encoder_coef: float = 0.0
     """Weight of the same distance in the model's loss, so that the latent keeps what tells the expert's actions (0: the
     latent is shaped by dynamics and critics alone)."""
-    least_discount: float = 0.95
-    """Lower bound of gamma, which is 1 - 5 / T for episodes of T decisions."""
-    discount_time: float = 0.5
+    discount_min: float = 0.95
+    """Lower bound of gamma, which is 1 - 5 / T for episodes of T steps."""
+    rho: float = 0.5
     """lambda: weight of a loss one transition further into a segment."""
     tau: float = 0.05
     """Step of the target critics, and of the Q-scale, towards the present."""
@@ -192,17 +192,17 @@ class RunConfig:
     """What to learn: metaworld/<task>, dmc/<domain>-<task>, maniskill/<task>, mjx/<Task>, gym/<id>."""
     algo: AlgoName = "cdred"
     """The method: cdred; its peers iqmpc, gail and red on the same world model; the same rewards without one, by soft
-    actor-critic on raw observations (-sac); bc, which makes as many updates as others make decisions, and none of
+    actor-critic on raw observations (-sac); bc, which makes as many updates as others make steps, and none of
     those; or tdmpc2, which learns from the environment's own reward."""
     demos: str = "10"
     """A number of scripted demonstrations to collect (and cache), or the path of a demonstration file."""
-    held_out: int = 0
+    num_validation_demos: int = 0
     """Last demonstrations that are not learned from, to see whether the rest is overfitted (docs/health.md). bc keeps a
     tenth for itself whatever this says."""
-    variable_horizon: bool = False
+    allow_variable_horizon: bool = False
     """Accept demonstrations that were truncated at different lengths."""
-    decisions: int = 5000
-    """Decisions of the agent, per seed, over all its environments; rounded up to whole learn calls."""
+    steps: int = 5000
+    """Steps of the agent, per seed, over all its environments; rounded up to whole learn calls."""
     seeds: tuple[int, ...] = (0,)
     """Seeds, learned in lockstep as one compiled program."""
     preset: PresetName = "cpu"
@@ -211,46 +211,46 @@ class RunConfig:
     """Run folder; runs/<task>-<algo>-<preset> if empty."""
     envs: int = 1
     """Environments per seed."""
-    workers: WorkersName = "sync"
+    vectorization: VectorizationMode = "sync"
     """Who steps them: the calling thread, a pool of threads, or processes; the results are the same bits. With sync,
     simulators in JAX (mjx) are stepped on the device, in one program with the agent that acts and learns."""
-    step_timeout: float = 60.0
-    """Seconds that a decision may take in a process of its own (--workers process, maniskill) before the process is
+    env_step_timeout: float = 60.0
+    """Seconds that a step may take in a process of its own (--vectorization process, maniskill) before the process is
     ended and made anew; resets have ten times as long. With sync and thread a simulator that hangs stops the run."""
-    seed_episodes: int = 5
+    random_episodes: int = 5
     """Random episodes before learning begins."""
-    updates_per_learn: int = 20
-    """Updates in one compiled call, after as many decisions as they need."""
-    decisions_per_update: int = 1
-    """Decisions for each update. More make a run faster and learn less from each decision: meant for many --envs."""
+    updates_per_call: int = 20
+    """Updates in one compiled call, after as many steps as they need."""
+    steps_per_update: int = 1
+    """Steps for each update. More make a run faster and learn less from each step: meant for many --envs."""
     overlap: bool = False
-    """Make each decision's updates while its simulators step, instead of all after --updates-per-learn of them: for
-    simulators that are slow beside the device (docs/speed.md). What is learned from is then up to so many decisions
+    """Make each step's updates while its simulators step, instead of all after --updates-per-call of them: for
+    simulators that are slow beside the device (docs/speed.md). What is learned from is then up to so many steps
     old."""
-    replay_capacity: int = 1_000_000
+    buffer_size: int = 1_000_000
     """Most transitions kept per environment; no more is allocated than the run can fill."""
     planner: PlannerName = "mppi"
     """How the agent acts: planning, or the policy prior alone."""
     eval_every: int = 2500
-    """Decisions between evaluations."""
+    """Steps between evaluations."""
     eval_episodes: int = 5
     """Fresh episodes per evaluation on the way."""
-    final_episodes: int = 20
+    final_eval_episodes: int = 20
     """Fresh episodes of the last evaluation."""
     log_every: int = 100
-    """Decisions between log lines."""
+    """Steps between log lines."""
     checkpoint_every: int = 1000
-    """Decisions between checkpoints."""
+    """Steps between checkpoints."""
     video: bool = True
     """Film expert and agent side by side at the end, where the task can be rendered."""
     model: ModelConfig = field(default_factory=ModelConfig)
     precision: PrecisionConfig = field(default_factory=PrecisionConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
-    iqmpc: IQMPCConfig = field(default_factory=IQMPCConfig)
+    iqmpc: IQLearnConfig = field(default_factory=IQLearnConfig)
     gail: GAILConfig = field(default_factory=GAILConfig)
     red: REDConfig = field(default_factory=REDConfig)
     sac: SACConfig = field(default_factory=SACConfig)
-    mppi: PlannerConfig = field(default_factory=PlannerConfig)
+    mppi: MPPIConfig = field(default_factory=MPPIConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
 
 
@@ -260,32 +260,41 @@ def preset(name: PresetName) -> RunConfig:
     if name == "paper":
         return replace(
             base,
-            decisions=500_000,
+            steps=500_000,
             eval_every=20_000,
             checkpoint_every=20_000,
             log_every=1000,
-            model=ModelConfig(512, 8, (256,), (512, 512), standardise=False, dropout=0.01),
-            reward=RewardConfig(target_widths=(512, 512), predictor_widths=(1024, 1024, 1024), average_rate=1.0),
-            mppi=PlannerConfig(
-                num_samples=512, num_pi_trajs=24, num_elites=64, iterations=6, explore_min_std=0.05, prior_coef=0.0
+            model=ModelConfig(512, 8, (256,), (512, 512), normalize_obs=False, dropout=0.01),
+            reward=RewardConfig(target_hidden_dims=(512, 512), predictor_hidden_dims=(1024, 1024, 1024), ema_rate=1.0),
+            mppi=MPPIConfig(
+                num_samples=512,
+                num_pi_trajs=24,
+                num_elites=64,
+                iterations=6,
+                explore_min_std=0.05,
+                policy_penalty_coef=0.0,
             ),
-            optim=OptimConfig(batch_size=256, encoder_scale=0.3, imitation_coef=0.0, tau=0.01, anneal=0.0),
+            optim=OptimConfig(batch_size=256, encoder_lr_scale=0.3, bc_coef=0.0, tau=0.01, lr_decay_fraction=0.0),
         )
     if name == "debug":
         return replace(
             base,
-            decisions=200,
-            seed_episodes=1,
+            steps=200,
+            random_episodes=1,
             eval_every=100,
             eval_episodes=1,
-            final_episodes=2,
+            final_eval_episodes=2,
             checkpoint_every=100,
             log_every=20,
             model=ModelConfig(16, 8, (16,), (16, 16), 3, 21),
             reward=RewardConfig(
-                num_targets=3, embedding_dim=8, target_widths=(16, 16), predictor_widths=(16, 16), warmup_updates=20
+                num_targets=3,
+                embedding_dim=8,
+                target_hidden_dims=(16, 16),
+                predictor_hidden_dims=(16, 16),
+                warmup_updates=20,
             ),
-            mppi=PlannerConfig(num_samples=16, num_pi_trajs=4, num_elites=4, iterations=2),
+            mppi=MPPIConfig(num_samples=16, num_pi_trajs=4, num_elites=4, iterations=2),
             optim=OptimConfig(batch_size=8),
         )
     return base
@@ -302,21 +311,21 @@ def check(config: RunConfig) -> None:
         "--seeds must be one or more different integers >= 0": config.seeds
         and min(config.seeds) >= 0
         and len(set(config.seeds)) == len(config.seeds),
-        "--updates-per-learn must be at least 1": config.updates_per_learn > 0,
-        "--decisions-per-update must be at least 1": config.decisions_per_update > 0,
-        "--envs must divide --updates-per-learn times --decisions-per-update": config.envs > 0
-        and decisions_per_learn(config) % config.envs == 0,
-        "--overlap needs --envs to be a multiple of --decisions-per-update": not config.overlap
-        or config.envs % config.decisions_per_update == 0,
-        "--decisions must be at least 1": config.decisions > 0,
-        "--step-timeout must be above 0": config.step_timeout > 0,
-        "--seed-episodes must be at least 1": config.seed_episodes > 0,
+        "--updates-per-call must be at least 1": config.updates_per_call > 0,
+        "--steps-per-update must be at least 1": config.steps_per_update > 0,
+        "--envs must divide --updates-per-call times --steps-per-update": config.envs > 0
+        and steps_per_call(config) % config.envs == 0,
+        "--overlap needs --envs to be a multiple of --steps-per-update": not config.overlap
+        or config.envs % config.steps_per_update == 0,
+        "--steps must be at least 1": config.steps > 0,
+        "--env-step-timeout must be above 0": config.env_step_timeout > 0,
+        "--random-episodes must be at least 1": config.random_episodes > 0,
         "--optim.batch-size must be at least 1": config.optim.batch_size > 0,
         "--model.simnorm-dim must divide --model.latent-dim": model.simnorm_dim > 0
         and model.latent_dim % model.simnorm_dim == 0,
         "--model.num-critics must be at least 2": model.num_critics >= 2,
-        "--optim.anneal must be from 0 to 1": 0 <= config.optim.anneal <= 1,
-        "--optim.imitation-coef must be at least 0": config.optim.imitation_coef >= 0,
+        "--optim.lr_decay_fraction must be from 0 to 1": 0 <= config.optim.lr_decay_fraction <= 1,
+        "--optim.bc-coef must be at least 0": config.optim.bc_coef >= 0,
         "--optim.imitation-updates must be at least 0": config.optim.imitation_updates >= 0,
         "--optim.tau must be above 0 and at most 1": 0 < config.optim.tau <= 1,
         "--iqmpc.alpha must be above 0": config.iqmpc.alpha > 0,
@@ -325,7 +334,7 @@ def check(config: RunConfig) -> None:
         "--red.sigma must be above 0": config.red.sigma > 0,
         "--sac.temperature must be at least 0": config.sac.temperature >= 0,
         "--reward.num-targets must be at least 2": config.reward.num_targets >= 2,
-        "--reward.average-rate must be above 0 and at most 1": 0 < config.reward.average_rate <= 1,
+        "--reward.ema-rate must be above 0 and at most 1": 0 < config.reward.ema_rate <= 1,
         "--mppi.horizon must be at least 1": mppi.horizon > 0,
         "--mppi.num-pi-trajs must be from 1 to below --mppi.num-samples": 0 < mppi.num_pi_trajs < mppi.num_samples,
         "--mppi.num-elites must be from 1 to --mppi.num-samples": 0 < mppi.num_elites <= mppi.num_samples,
@@ -353,21 +362,21 @@ def _range_demands(tree: dict[str, Any], prefix: str) -> dict[str, bool]:
 
 
 def discount(episode_length: int, least: float) -> float:
-    """gamma = clip((T/5 - 1)/(T/5), least, 0.995) for episodes of T decisions (arXiv 2310.16828: least = 0.95)."""
+    """gamma = clip((T/5 - 1)/(T/5), least, 0.995) for episodes of T steps (arXiv 2310.16828: least = 0.95)."""
     fifth = episode_length / 5
     return min(max((fifth - 1) / fifth, least), 0.995)
 
 
-def decisions_per_learn(config: RunConfig) -> int:
-    """Decisions per seed, over all its environments, before each `learn` call."""
-    return config.updates_per_learn * config.decisions_per_update
+def steps_per_call(config: RunConfig) -> int:
+    """Steps per seed, over all its environments, before each `learn` call."""
+    return config.updates_per_call * config.steps_per_update
 
 
-def total_decisions(config: RunConfig) -> int:
-    """The run's decisions per seed: those asked for, rounded up to whole `learn` calls."""
-    return -(-config.decisions // decisions_per_learn(config)) * decisions_per_learn(config)
+def total_steps(config: RunConfig) -> int:
+    """The run's steps per seed: those asked for, rounded up to whole `learn` calls."""
+    return -(-config.steps // steps_per_call(config)) * steps_per_call(config)
 
 
 def total_updates(config: RunConfig) -> int:
     """The run's updates per seed."""
-    return total_decisions(config) // config.decisions_per_update
+    return total_steps(config) // config.steps_per_update

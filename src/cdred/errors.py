@@ -16,7 +16,7 @@ class Interrupted(Exception):
         self.code = code
 
 
-class Diverged(Exception):
+class DivergenceError(Exception):
     """Learning left the numbers and did not come back: says which seed, in which term, and what can be done.
 
     Nothing was saved after it happened. The command line prints it without a traceback and exits with code 3.

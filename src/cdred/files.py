@@ -2,7 +2,7 @@
 
 Before work whose result has to go somewhere, the `refuse_...` ask whether it can. `new_folder` and `new_file` make what
 was not there. `replace` renews a small text and, like `write` and `flush`, brings it down to the disk itself: what a
-run goes on from has to outlive a power cut. What the disk refuses meanwhile, `room_in` and `cannot_write` tell.
+run goes on from has to outlive a power cut. What the disk refuses meanwhile, `disk_errors` and `write_error` tell.
 """
 
 import errno
@@ -19,18 +19,18 @@ from cdred.errors import UserError
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-def refuse_taken(path: Path) -> None:
+def check_new_path(path: Path) -> None:
     """Check that something new can be written to `path`.
 
     Raises:
-        UserError: there is something already, and it is not an empty folder; or as `refuse_no_place`.
+        UserError: there is something already, and it is not an empty folder; or as `check_writable_parent`.
     """
-    refuse_no_place(path)
+    check_writable_parent(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"{path} exists already: remove it, or save elsewhere.")
 
 
-def refuse_no_place(path: Path) -> None:
+def check_writable_parent(path: Path) -> None:
     """Check that `path` can be written to once the folders above it are made.
 
     Raises:
@@ -41,15 +41,15 @@ def refuse_no_place(path: Path) -> None:
         raise UserError(f"{path} cannot be written: {above} is not a folder that you may write to. Name another place.")
 
 
-def refuse_no_file(path: Path | None) -> None:
-    """As `refuse_no_place`, for a file that may be there and is written anew; None asks for nothing.
+def check_output_file(path: Path | None) -> None:
+    """As `check_writable_parent`, for a file that may be there and is written anew; None asks for nothing.
 
     Raises:
         UserError: it cannot, or there is a folder.
     """
     if path is None:
         return
-    refuse_no_place(path)
+    check_writable_parent(path)
     if path.is_dir():
         raise UserError(f"{path} is a folder, expected the name of a file.")
 
@@ -61,7 +61,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     Raises:
         UserError: `path` exists and is not an empty folder.
     """
-    refuse_taken(path)
+    check_new_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
@@ -123,7 +123,7 @@ def flush(path: Path) -> None:
 
 
 @contextmanager
-def room_in(folder: Path) -> Iterator[None]:
+def disk_errors(folder: Path) -> Iterator[None]:
     """Turn a disk that is full, or has become read-only, into words.
 
     Raises:
@@ -134,20 +134,20 @@ def room_in(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in NO_ROOM | {errno.EROFS}:
             raise
-        raise cannot_write(folder, error) from error
+        raise write_error(folder, error) from error
 
 
-def cannot_write(folder: Path, error: OSError, needed: int | None = None) -> UserError:
+def write_error(folder: Path, error: OSError, needed: int | None = None) -> UserError:
     """The error to raise when something of `needed` bytes could not be written under `folder`."""
     what = f"{folder}: cannot be written to ({error.strerror or error})."
     if error.errno not in NO_ROOM:
         return UserError(f"{what}\nMake it writable and give the same command, or give another --out.")
-    need = "" if needed is None else f"It takes {mebibytes(needed)}, and "
-    free = f"{mebibytes(shutil.disk_usage(_nearest(folder.absolute())).free)} are free there. "
+    need = "" if needed is None else f"It takes {format_mib(needed)}, and "
+    free = f"{format_mib(shutil.disk_usage(_nearest(folder.absolute())).free)} are free there. "
     return UserError(f"{what}\n{need}{free}Free some space and give the same command: it goes on from the last save.")
 
 
-def mebibytes(size: float) -> str:
+def format_mib(size: float) -> str:
     """A number of bytes in words."""
     return f"{size / 2**20:,.1f} MiB"
 

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 Precision = Literal["float32", "tf32", "bfloat16"]
 """How the factors of a matrix product are rounded before they are multiplied."""
 
-WorkersName = Literal["sync", "thread", "process"]
+VectorizationMode = Literal["sync", "thread", "process"]
 """Who steps a grid's environments (`envs.workers.crew`)."""
 
-Say = Callable[[str], None]
+LogFn = Callable[[str], None]
 """Takes a line, or a few, for whoever watches."""
 
 
@@ -25,16 +25,16 @@ Say = Callable[[str], None]
 class EnvSpec:
     """What an agent needs to know of a task before it has seen it.
 
-    Actions are always in [-1, 1]; the adapter rescales. A *decision* is one action of the agent and lasts
+    Actions are always in [-1, 1]; the adapter rescales. A *step* is one action of the agent and lasts
     `action_repeat` simulator frames.
 
     Attributes:
         task: the name that made it, e.g. `metaworld/drawer-close`.
         obs_shape: shape of one observation.
         action_dim: number of action components A.
-        episode_length: decisions after which an episode is truncated.
-        action_repeat: simulator frames per decision.
-        has_success: whether the task says of each decision if its goal is reached.
+        episode_length: steps after which an episode is truncated.
+        action_repeat: simulator frames per step.
+        has_success: whether the task says of each step if its goal is reached.
         terminates: whether the world can end an episode before the clock does.
     """
 
@@ -44,12 +44,12 @@ class EnvSpec:
     episode_length: int
     action_repeat: int = 1
     has_success: bool = False
-    terminates: bool = False
+    can_terminate: bool = False
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """One episode of T decisions: T + 1 observations, T actions.
+    """One episode of T steps: T + 1 observations, T actions.
 
     `terminated` (the world ended: no value beyond) and `truncated` (the clock ended: value beyond) describe the
     last transition and are kept apart.
@@ -60,7 +60,7 @@ class Trajectory:
         reward: the environment's reward; evaluated, and learned from by TD-MPC2 alone, never by an imitation method.
         terminated: whether the world ended the episode.
         truncated: whether a time limit ended it.
-        success: per decision, whether the goal is reached; None where the task does not say.
+        success: per step, whether the goal is reached; None where the task does not say.
         seed: episode seed with which `Env.reset` reproduces it; None if unknown.
     """
 
@@ -80,13 +80,13 @@ class Trajectory:
         return float(self.reward.sum(dtype=np.float64))
 
     @property
-    def success_any(self) -> bool:
+    def success_once(self) -> bool:
         """Goal reached at any time (False where the task does not say)."""
         return self.success is not None and bool(self.success.any())
 
     @property
-    def success_end(self) -> bool:
-        """Goal reached at the last decision (False where the task does not say)."""
+    def success_at_end(self) -> bool:
+        """Goal reached at the last step (False where the task does not say)."""
         return self.success is not None and bool(self.success[-1])
 
 

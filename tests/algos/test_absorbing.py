@@ -13,7 +13,7 @@ from cdred.algos.factory import make_algorithm
 from cdred.types import EnvSpec, Segment
 
 KEY = jax.random.key(3)
-MORTAL = EnvSpec("probe/mortal", (3,), 2, 100, terminates=True)
+MORTAL = EnvSpec("probe/mortal", (3,), 2, 100, can_terminate=True)
 LIVES, ENDS = jnp.array([False] * 4), jnp.array([False, False, True, True])
 
 
@@ -41,7 +41,7 @@ def trained(algorithm, expert, own, updates):
 
 
 def build(config, **changes):
-    optim = replace(config.optim, learning_rate=3e-3, tau=0.05, anneal=0.0)
+    optim = replace(config.optim, learning_rate=3e-3, tau=0.05, lr_decay_fraction=0.0)
     return make_algorithm(replace(config, optim=optim, **changes), MORTAL)
 
 
@@ -88,7 +88,7 @@ def test_the_value_of_an_end_is_that_of_staying_in_it(config):
     z, action = state.model.absorbing, jnp.zeros(2)
     assert absorbing_reward(state) == pytest.approx(0.0, abs=0.1)
     assert float(state.model.values(state.model.critics, z, action).mean()) == pytest.approx(0.0, abs=0.5)
-    assert metrics["reward_own"].shape == (1500,)
+    assert metrics["reward_agent"].shape == (1500,)
     assert "reward_expert" not in metrics
 
 

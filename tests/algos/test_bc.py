@@ -23,7 +23,7 @@ def played(key, gain, num=16):
 
 @pytest.fixture
 def algorithm(config, spec):
-    optim = replace(config.optim, learning_rate=3e-3, anneal=0.0)
+    optim = replace(config.optim, learning_rate=3e-3, lr_decay_fraction=0.0)
     return make_algorithm(replace(config, algo="bc", optim=optim), spec)
 
 
@@ -45,16 +45,16 @@ def test_it_does_what_the_expert_did(algorithm):
     state, metrics = learned(algorithm, 1.0)
     obs = jax.random.uniform(jax.random.key(50), (64, 3), minval=-1.0)
     np.testing.assert_allclose(actions(algorithm, state, obs), 0.5 * obs[:, :2], atol=0.15)
-    assert float(metrics["held_out_loss"][-1]) < 0.1 * float(metrics["held_out_loss"][0])
+    assert float(metrics["validation_loss"][-1]) < 0.1 * float(metrics["validation_loss"][0])
     assert all(jnp.isfinite(series).all() for series in metrics.values())
 
 
 def test_it_acts_as_it_did_when_it_was_nearest_to_held_out_demonstrations(algorithm):
     """These play less than half of what is learned, so learning passes them by."""
     state, metrics = learned(algorithm, 0.4, 1000)
-    best = int(jnp.argmin(metrics["held_out_loss"]))
+    best = int(jnp.argmin(metrics["validation_loss"]))
     assert 5 < best < 800
-    assert float(state.best_loss) == pytest.approx(float(metrics["held_out_loss"].min()), rel=1e-6)
+    assert float(state.best_loss) == pytest.approx(float(metrics["validation_loss"].min()), rel=1e-6)
     until_then, _ = learned(algorithm, 0.4, best + 1)
     obs = jax.random.uniform(jax.random.key(50), (64, 3), minval=-1.0)
     np.testing.assert_allclose(actions(algorithm, state, obs), actions(algorithm, until_then, obs), atol=1e-6)

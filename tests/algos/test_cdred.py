@@ -24,17 +24,17 @@ WARMUP, UPDATES, GAMMA = 100, 250, 0.95
 # why they changed. They pin losses, reward, target and gradient at once.
 GOLDEN = {
     "loss": 2.595814,
-    "dynamics_loss": 0.05629759,
+    "consistency_loss": 0.05629759,
     "critic_loss": 5.661612,
     "reward_loss": 9.037008,
     "reward_expert": -1.1823931,
-    "reward_own": -2.5832314,
-    "target_value": -0.7173284,
-    "target_value_absmax": 3.8720906,
+    "reward_agent": -2.5832314,
+    "td_target": -0.7173284,
+    "td_target_abs_max": 3.8720906,
     "grad_norm": 5.0996623,
-    "imitation_loss": 1.8940467,
+    "bc_loss": 1.8940467,
     "policy_grad_norm": 208.3822,
-    "policy_value": -0.21038118,
+    "q_pi": -0.21038118,
     "q_scale": 1.1259193,
 }
 
@@ -101,9 +101,9 @@ def training():
 def train(config, spec, make_batch, training):
     """250 updates at debug size with wide embeddings and a large step; the metrics of each."""
     reward = replace(
-        config.reward, embedding_dim=64, target_widths=(64,), predictor_widths=(64,), warmup_updates=WARMUP
+        config.reward, embedding_dim=64, target_hidden_dims=(64,), predictor_hidden_dims=(64,), warmup_updates=WARMUP
     )
-    optim = replace(config.optim, learning_rate=3e-3, anneal=0.0)
+    optim = replace(config.optim, learning_rate=3e-3, lr_decay_fraction=0.0)
     algorithm = make_algorithm(replace(config, reward=reward, optim=optim), spec)
 
     def step(like_expert, state, key):
@@ -130,11 +130,11 @@ def rewards(state, segments):
 
 def test_after_training_the_reward_ranks_the_expert_above_other_behaviour(train, make_batch):
     state, metrics = train(False)
-    gap = metrics["reward_expert"] - metrics["reward_own"]
-    assert abs(float(gap[0])) < 0.5 * abs(float(metrics["reward_own"][0]))
+    gap = metrics["reward_expert"] - metrics["reward_agent"]
+    assert abs(float(gap[0])) < 0.5 * abs(float(metrics["reward_agent"][0]))
     assert float(gap[-50:].min()) > 5
-    held_out = make_batch(jax.random.key(99), 32)
-    expert, own = rewards(state, held_out.expert), rewards(state, held_out.own)
+    validation = make_batch(jax.random.key(99), 32)
+    expert, own = rewards(state, validation.expert), rewards(state, validation.agent)
     assert float(expert.min()) > float(jnp.percentile(own, 95.0))
     assert float(expert.mean()) > float(own.mean()) + 5
 
@@ -142,10 +142,10 @@ def test_after_training_the_reward_ranks_the_expert_above_other_behaviour(train,
 def test_after_the_warm_up_targets_are_far_below_what_the_first_reward_would_make_of_them(train):
     """Trap 3: the first reward is tens a step, thousands over a horizon of 1 / (1 - gamma); critics never see it."""
     state, metrics = train(True)
-    first = -float(metrics["reward_own"][0])
+    first = -float(metrics["reward_agent"][0])
     assert 5 < first < 100
-    assert float(metrics["target_value_absmax"][0]) > first
-    learned = metrics["target_value_absmax"][WARMUP:]
+    assert float(metrics["td_target_abs_max"][0]) > first
+    learned = metrics["td_target_abs_max"][WARMUP:]
     assert float(learned.max()) < 0.02 * first / (1 - GAMMA)
     assert float(learned.max()) < 0.5 * first
     held = jax.vmap(lambda z: state.model.values(state.model.critics, z, jnp.zeros(2)).mean())(
@@ -168,7 +168,7 @@ def test_targets_are_never_touched(fresh, state, update, batch):
 
 def test_the_prior_is_drawn_to_the_experts_actions_from_the_first_update_on(config, spec, make_batch):
     """All of the updates are warm-up, so nothing else moves it."""
-    optim = replace(config.optim, imitation_coef=1.0, learning_rate=3e-3, anneal=0.0)
+    optim = replace(config.optim, bc_coef=1.0, learning_rate=3e-3, lr_decay_fraction=0.0)
     reward = replace(config.reward, warmup_updates=UPDATES)
     algorithm = make_algorithm(replace(config, optim=optim, reward=reward), spec)
 
@@ -177,7 +177,7 @@ def test_the_prior_is_drawn_to_the_experts_actions_from_the_first_update_on(conf
         return algorithm.update(state, make_batch(batch_key, 8, False), update_key)
 
     _, metrics = jax.jit(lambda k: jax.lax.scan(step, algorithm.init(k), jax.random.split(k, UPDATES)))(KEY)
-    distance = metrics["imitation_loss"]
+    distance = metrics["bc_loss"]
     # Two components whose noise has a variance of 0.1^2 / 3, at three times of weight 1, 1/2, 1/4.
     assert float(distance[-50:].mean()) == pytest.approx(2 * 0.1**2 / 3 * 1.75, rel=0.2)
     assert float(distance[0]) > 0.2
@@ -186,10 +186,10 @@ def test_the_prior_is_drawn_to_the_experts_actions_from_the_first_update_on(conf
 
 def test_the_latent_may_be_shaped_by_what_the_expert_did(config, spec, fresh, batch, update):
     """The prior's distance becomes a part of the model's loss, and moves encoder and dynamics, but nothing else."""
-    optim = replace(config.optim, latent_imitation_coef=3.0)
+    optim = replace(config.optim, bc_encoder_coef=3.0)
     shaping = jax.jit(make_algorithm(replace(config, optim=optim), spec).update)
     (plain, without), (shaped, with_it) = (step(fresh, batch, KEY) for step in (update, shaping))
-    assert float(with_it["loss"] - without["loss"]) == pytest.approx(3 * float(with_it["imitation_loss"]), rel=1e-3)
+    assert float(with_it["loss"] - without["loss"]) == pytest.approx(3 * float(with_it["bc_loss"]), rel=1e-3)
     assert changed(shaped.model.encoder, plain.model.encoder)
     assert changed(shaped.model.dynamics, plain.model.dynamics)
     assert identical(shaped.model.policy, plain.model.policy)
@@ -197,7 +197,7 @@ def test_the_latent_may_be_shaped_by_what_the_expert_did(config, spec, fresh, ba
 
 def test_imitation_may_be_a_warm_start_that_ends(config, spec, fresh, batch):
     """All of these updates are warm-up, so nothing else moves the prior."""
-    optim = replace(config.optim, imitation_coef=1.0, imitation_updates=7)
+    optim = replace(config.optim, bc_coef=1.0, imitation_updates=7)
     update = jax.jit(make_algorithm(replace(config, optim=optim), spec).update)
     assert config.reward.warmup_updates > 8
     for updates, moves in ((0, True), (6, True), (7, False), (8, False)):
@@ -217,7 +217,7 @@ def test_in_the_warm_up_critics_rest_and_everything_else_learns(fresh, update, b
 
 def test_the_warm_up_lasts_as_many_updates_as_told(config, spec, fresh, batch):
     """Without imitation the prior rests as long as the critics do."""
-    algorithm = make_algorithm(replace(config, optim=replace(config.optim, imitation_coef=0.0)), spec)
+    algorithm = make_algorithm(replace(config, optim=replace(config.optim, bc_coef=0.0)), spec)
     update, last = jax.jit(algorithm.update), config.reward.warmup_updates - 1
     for updates, learns in ((last, False), (last + 1, True)):
         start = eqx.tree_at(lambda s: s.updates, fresh, jnp.array(updates, jnp.int32))
@@ -228,7 +228,7 @@ def test_the_warm_up_lasts_as_many_updates_as_told(config, spec, fresh, batch):
 
 
 def test_the_averages_follow_the_predictors_after_each_step(config, spec, batch):
-    algorithm = make_algorithm(replace(config, reward=replace(config.reward, average_rate=0.25)), spec)
+    algorithm = make_algorithm(replace(config, reward=replace(config.reward, ema_rate=0.25)), spec)
     state = jax.jit(algorithm.init)(jax.random.key(0))
     after, _ = jax.jit(algorithm.update)(state, batch, KEY)
     expected = jax.tree.map(lambda a, p: 0.75 * a + 0.25 * p, state.reward.averages, after.reward.predictors)
@@ -276,13 +276,13 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(config, fresh, state, update,
     optim = config.optim
     for start, learning in ((fresh, 0.0), (state, 1.0)):
         _, m = update(start, batch, KEY)
-        critic = learning * optim.critic_coef * m["critic_loss"]
-        expected = optim.dynamics_coef * m["dynamics_loss"] + critic + optim.reward_coef * m["reward_loss"]
+        critic = learning * optim.value_coef * m["critic_loss"]
+        expected = optim.consistency_coef * m["consistency_loss"] + critic + optim.reward_coef * m["reward_loss"]
         assert float(m["loss"]) == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_the_predictors_fit_does_not_shape_the_latents(algorithm, state, batch):
-    alone = replace(algorithm, dynamics_coef=0.0, critic_coef=0.0)
+    alone = replace(algorithm, consistency_coef=0.0, value_coef=0.0)
     grads = jax.jit(jax.grad(lambda t: alone.model_loss(t, state, batch, KEY)[0]))(state.trainable)
     assert float(optax.tree.norm(grads.reward)) > 0
     assert float(optax.tree.norm((grads.encoder, grads.dynamics, grads.critics))) == 0
@@ -293,12 +293,12 @@ def test_the_encoder_learns_at_a_fraction_of_the_step(config, state, update, bat
     after, _ = update(state, batch, KEY)
     rate, (new, old) = config.optim.learning_rate, (after.trainable, state.trainable)
     assert largest_step(new.dynamics, old.dynamics) == pytest.approx(rate, rel=0.01)
-    assert largest_step(new.encoder, old.encoder) == pytest.approx(rate * config.optim.encoder_scale, rel=0.01)
+    assert largest_step(new.encoder, old.encoder) == pytest.approx(rate * config.optim.encoder_lr_scale, rel=0.01)
 
 
 def test_nothing_is_learned_after_the_runs_last_update(config, spec, batch):
     """A run of two updates, annealed over both: a whole step, half a step, none."""
-    short = replace(config, decisions=2, updates_per_learn=2, optim=replace(config.optim, anneal=1.0))
+    short = replace(config, steps=2, updates_per_call=2, optim=replace(config.optim, lr_decay_fraction=1.0))
     algorithm = make_algorithm(short, spec)
     update, state = jax.jit(algorithm.update), jax.jit(algorithm.init)(jax.random.key(0))
     state = eqx.tree_at(lambda s: s.updates, state, jnp.array(1000, jnp.int32))
@@ -319,7 +319,7 @@ def test_the_step_size_falls_over_the_last_part_of_the_run():
 @pytest.mark.parametrize("rate", [1.0, 0.1])
 def test_each_store_is_fitted_by_its_own_predictor_and_the_reward_is_the_true_one(config, spec, rate):
     """Whether one pass serves both, or the reward is read from averages."""
-    algorithm = make_algorithm(replace(config, reward=replace(config.reward, average_rate=rate)), spec)
+    algorithm = make_algorithm(replace(config, reward=replace(config.reward, ema_rate=rate)), spec)
     state = algorithm.init(jax.random.key(0))
     moved = jax.tree.map(lambda p: p + 0.1, state.reward.predictors)
     state = eqx.tree_at(lambda s: s.reward.predictors, state, moved)
@@ -396,7 +396,7 @@ def test_the_imagined_return_is_discounted_rewards_and_a_final_value(start, conf
     values = state.model.values(state.model.critics, latent, state.model.pi(latent).mode)
     expected += GAMMA**3 * float(values.mean())
     assert abs(float(values.mean())) > 1e-3
-    assert algorithm.discount == discount(100, config.optim.least_discount) == GAMMA
+    assert algorithm.discount == discount(100, config.optim.discount_min) == GAMMA
     assert float(algorithm.imagined_return(state, start(z), actions)) == pytest.approx(expected, rel=1e-4)
 
 
@@ -410,7 +410,7 @@ def test_a_plan_pays_for_its_distance_from_the_priors_own(config, algorithm, sta
     nominal = jnp.stack(nominal)
     worth = algorithm.worth(state, z)
     for actions in (nominal, nominal.at[1, 0].add(0.5), -nominal):
-        paid = config.mppi.prior_coef * 7.0 * float(jnp.sum((actions - nominal) ** 2))
+        paid = config.mppi.policy_penalty_coef * 7.0 * float(jnp.sum((actions - nominal) ** 2))
         expected = float(algorithm.imagined_return(state, z, actions)) - paid
         assert float(worth(actions)) == pytest.approx(expected, rel=1e-4)
 
@@ -420,7 +420,9 @@ def test_the_dearer_it_is_to_leave_the_prior_the_nearer_the_plan_stays(config, s
     modes = jax.vmap(lambda obs: state.model.pi(state.model.encode(obs)).mode)(observations)
 
     def distance(coef):
-        planner = make_algorithm(replace(config, mppi=replace(config.mppi, num_samples=128, prior_coef=coef)), spec)
+        planner = make_algorithm(
+            replace(config, mppi=replace(config.mppi, num_samples=128, policy_penalty_coef=coef)), spec
+        )
         act = jax.jit(lambda obs, key: planner.act(state, planner.init_plan(), obs, key, jnp.array(False))[0])
         actions = jax.vmap(act)(observations, jax.random.split(KEY, 20))
         return float(jnp.mean(jnp.abs(actions - modes)))

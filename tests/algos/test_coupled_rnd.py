@@ -19,8 +19,8 @@ K, E = 5, 8
 def make(width=16, embedding_dim=E, input_dim=6, **changes):
     settings = {
         "num_targets": K,
-        "target_widths": (width, width),
-        "predictor_widths": (width, width),
+        "target_hidden_dims": (width, width),
+        "predictor_hidden_dims": (width, width),
         "embedding_dim": embedding_dim,
         "zeta": 0.8,
         "alpha": 0.9,
@@ -28,7 +28,7 @@ def make(width=16, embedding_dim=E, input_dim=6, **changes):
         "coupling": "identity",
         "distance_reduction": "sum",
         "count_reduction": "mean",
-        "variance_floor": 1e-3,
+        "variance_eps": 1e-3,
         "key": KEY,
     }
     return CoupledRND.create(input_dim, **(settings | changes))
@@ -85,7 +85,7 @@ def test_the_floor_costs_the_count_estimator_less_than_two_percent():
 
     def rate_of_one_draw(embeddings):
         moments = target_moments(embeddings)
-        return jax.vmap(lambda drawn: visit_rate(drawn, moments, reward.variance_floor))(embeddings).mean()
+        return jax.vmap(lambda drawn: visit_rate(drawn, moments, reward.variance_eps))(embeddings).mean()
 
     assert 0.98 < float(jax.vmap(rate_of_one_draw)(embeddings).mean()) < 1.0
 
@@ -193,7 +193,7 @@ def test_targets_that_agree_exactly_need_the_floor():
     moments = target_moments(jnp.ones((K, E)))
     for prediction in (jnp.ones(E), jnp.full(E, 1.5)):
         assert jnp.isfinite(make().bonus(prediction, moments))
-        assert not jnp.isfinite(make(variance_floor=0.0).bonus(prediction, moments))
+        assert not jnp.isfinite(make(variance_eps=0.0).bonus(prediction, moments))
 
 
 def test_targets_and_predictors_are_all_different(reward):
@@ -209,7 +209,7 @@ def test_targets_are_part_of_the_agent(reward):
 
 def test_the_reward_is_read_from_the_predictors_averages(reward):
     """After n settlings with predictors that stay, the average is off by (1 - rate)^n of the first difference."""
-    averaged, x = make(average_rate=0.1), jnp.ones(6)
+    averaged, x = make(ema_rate=0.1), jnp.ones(6)
     moved = eqx.tree_at(lambda r: r.predictors, averaged, jax.tree.map(lambda p: p + 1.0, averaged.predictors))
     assert moved(x) == averaged(x) == reward(x)
     settled = moved.settled().settled().settled()
@@ -234,7 +234,7 @@ def test_averages_are_nearer_to_the_targets_mean_than_predictors_that_chase_draw
         mean = jnp.mean(embeddings, axis=0)
         return (reward, opt), [jnp.sum((p(x) - mean[None]) ** 2) for p in (reward.predictors, reward.averages)]
 
-    reward = make(average_rate=rate)
+    reward = make(ema_rate=rate)
     start = (reward, optimiser.init(reward.predictors))
     _, (chasing, averaged) = jax.jit(lambda k: jax.lax.scan(step, start, jax.random.split(k, 2000)))(KEY)
     assert float(averaged[1000:].mean()) < 0.5 * float(chasing[1000:].mean())

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cdred.algos.base import Batch
-from cdred.algos.diagnostics import critic_scale, expert_bonus, unexplained
+from cdred.algos.diagnostics import expert_bonus, mean_abs_q, unexplained
 from cdred.algos.factory import make_algorithm
 from cdred.models.actor_critic import ActorCritic
 from cdred.models.world_model import WorldModel
@@ -50,9 +50,9 @@ def state(algorithm, kept):
 
 def test_a_world_model_is_asked_for_the_end_of_its_horizon(algorithm, state, batch, monkeypatch):
     """A world in which the action is added to what is seen, and models that make more of it, or just that."""
-    moved = jnp.concatenate([jnp.zeros((8, 1, 2)), jnp.cumsum(batch.own.action, axis=1)], axis=1)
-    obs = batch.own.obs[:, :1, :2] + moved
-    own = batch.own._replace(obs=jnp.pad(obs, ((0, 0), (0, 0), (0, 1))))
+    moved = jnp.concatenate([jnp.zeros((8, 1, 2)), jnp.cumsum(batch.agent.action, axis=1)], axis=1)
+    obs = batch.agent.obs[:, :1, :2] + moved
+    own = batch.agent._replace(obs=jnp.pad(obs, ((0, 0), (0, 0), (0, 1))))
     monkeypatch.setattr("cdred.algos.world_model_agent.signs", lambda *_: {})
     monkeypatch.setattr(WorldModel, "absorbing", property(lambda _: jnp.zeros(2)))
     monkeypatch.setattr(WorldModel, "encode", lambda _, obs: obs[:2])
@@ -60,7 +60,7 @@ def test_a_world_model_is_asked_for_the_end_of_its_horizon(algorithm, state, bat
     def error(factor):
         rollout = lambda _, z, action, _over: jnp.stack([z, z + factor * action.sum(0)])  # noqa: E731
         monkeypatch.setattr(WorldModel, "rollout", rollout)
-        return float(algorithm.health(state, Batch(None, own), own, jnp.ones(8, bool))["dynamics_error"])
+        return float(algorithm.diagnostics(state, Batch(None, own), own, jnp.ones(8, bool))["open_loop_fvu"])
 
     seen = np.asarray(obs).reshape(-1, 2)
     spread = ((seen - seen.mean(0)) ** 2).sum(-1).mean()
@@ -71,7 +71,7 @@ def test_a_world_model_is_asked_for_the_end_of_its_horizon(algorithm, state, bat
 
 def test_critics_that_say_one_value_have_its_scale(state, batch, monkeypatch):
     monkeypatch.setattr(ActorCritic, "values", lambda *_: jnp.array([-4.0, 2.0, 3.0]))
-    assert float(critic_scale(state.model, batch.expert)) == pytest.approx(3.0)
+    assert float(mean_abs_q(state.model, batch.expert)) == pytest.approx(3.0)
 
 
 def test_the_experts_bonus_falls_where_the_predictor_meets_the_targets(state, batch):
@@ -85,24 +85,24 @@ def test_the_experts_bonus_falls_where_the_predictor_meets_the_targets(state, ba
 
 
 def test_held_out_data_that_is_the_learned_has_its_bonus(algorithm, state, batch):
-    batch = batch._replace(held_out=batch.expert)
-    signs = jax.jit(algorithm.health)(state, batch, batch.own, jnp.ones(8, bool))
+    batch = batch._replace(validation=batch.expert)
+    signs = jax.jit(algorithm.diagnostics)(state, batch, batch.agent, jnp.ones(8, bool))
     assert all(np.isfinite(value) for value in signs.values())
-    assert float(signs["bonus_held_out"]) == float(signs["bonus_expert"])
+    assert float(signs["novelty_validation"]) == float(signs["novelty_expert"])
 
 
 @pytest.mark.parametrize(
     ("algo", "signs"),
     [
-        ("cdred", {"critic_scale", "bonus_expert", "bonus_held_out", "dynamics_error"}),
-        ("gail", {"critic_scale", "dynamics_error"}),
-        ("iqmpc", {"critic_scale", "dynamics_error"}),
-        ("red-sac", {"critic_scale", "bonus_expert", "bonus_held_out"}),
+        ("cdred", {"mean_abs_q", "novelty_expert", "novelty_validation", "open_loop_fvu"}),
+        ("gail", {"mean_abs_q", "open_loop_fvu"}),
+        ("iqmpc", {"mean_abs_q", "open_loop_fvu"}),
+        ("red-sac", {"mean_abs_q", "novelty_expert", "novelty_validation"}),
         ("bc", set()),
     ],
 )
 def test_a_method_shows_the_signs_that_it_has(config, spec, batch, algo, signs):
     algorithm = make_algorithm(replace(config, algo=algo), spec)
-    batch = batch._replace(held_out=batch.expert)
-    shown = jax.eval_shape(lambda: algorithm.health(algorithm.init(KEY), batch, batch.own, jnp.ones(8, bool)))
+    batch = batch._replace(validation=batch.expert)
+    shown = jax.eval_shape(lambda: algorithm.diagnostics(algorithm.init(KEY), batch, batch.agent, jnp.ones(8, bool)))
     assert set(shown) == signs

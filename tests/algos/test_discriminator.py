@@ -13,7 +13,7 @@ KEY = jax.random.key(3)
 
 def fitted(offset, steps=300):
     """Trained on two clouds of points whose first components are `offset` apart."""
-    model = Discriminator.create(4, widths=(32,), key=KEY)
+    model = Discriminator.create(4, hidden_dims=(32,), key=KEY)
     adam = optax.adam(3e-3)
 
     def loss(model, expert, own):

@@ -13,7 +13,7 @@ from cdred.nn.two_hot import TwoHot
 
 KEY = jax.random.key(0)
 N, H, Z, A = 6, 3, 16, 2
-SIZES = {"latent_dim": Z, "simnorm_dim": 8, "encoder_widths": (8,), "widths": (8,), "num_critics": 3}
+SIZES = {"latent_dim": Z, "simnorm_dim": 8, "encoder_hidden_dims": (8,), "hidden_dims": (8,), "num_critics": 3}
 # Logits on bins 10, 13 and 4 of 21 over [-10, 10] decode to these.
 PEAKS, VALUES = jnp.array([10, 13, 4]), np.array([0.0, np.expm1(3.0), -np.expm1(6.0)])
 
@@ -36,11 +36,11 @@ def test_losses_further_into_a_segment_weigh_less():
 
 def test_the_dynamics_loss_by_hand():
     encoded = jnp.zeros((N, H, Z)) + jnp.array([1.0, 2.0, 3.0])[None, :, None]
-    assert float(losses.dynamics_loss(jnp.zeros((N, H, Z)), encoded, 0.5)) == pytest.approx(1 + 0.5 * 4 + 0.25 * 9)
+    assert float(losses.consistency_loss(jnp.zeros((N, H, Z)), encoded, 0.5)) == pytest.approx(1 + 0.5 * 4 + 0.25 * 9)
 
 
 def test_the_dynamics_loss_moves_the_prediction_and_not_the_encoding(latents):
-    predicted, encoded = jax.grad(losses.dynamics_loss, argnums=(0, 1))(latents, latents + 1.0, 0.5)
+    predicted, encoded = jax.grad(losses.consistency_loss, argnums=(0, 1))(latents, latents + 1.0, 0.5)
     np.testing.assert_array_equal(encoded, jnp.zeros_like(encoded))
     np.testing.assert_allclose(predicted[:, 1], -2 * 0.5 / (N * Z), rtol=1e-5)
 
@@ -62,7 +62,7 @@ def test_next_values_are_the_target_critics(model, latents):
 
 
 def test_the_termination_loss_is_the_cross_entropy_of_its_logit(latents):
-    mortal = WorldModel.create(3, A, **SIZES, dropout=0.0, two_hot=TwoHot(21), terminates=True, key=KEY)
+    mortal = WorldModel.create(3, A, **SIZES, dropout=0.0, two_hot=TwoHot(21), can_terminate=True, key=KEY)
     sure = eqx.tree_at(
         lambda m: (m.termination.head.weight, m.termination.head.bias), mortal, (jnp.zeros((8, 1)), jnp.full(1, 2.0))
     )
@@ -103,7 +103,7 @@ def test_a_surer_policy_pays_for_its_certainty(model, latents):
 
 def test_the_policys_loss_is_lowered_by_better_actions(latents):
     """Critics that like large actions: following the gradient enlarges them."""
-    sizes = {"latent_dim": Z, "simnorm_dim": 8, "encoder_widths": (8,), "widths": (), "num_critics": 3}
+    sizes = {"latent_dim": Z, "simnorm_dim": 8, "encoder_hidden_dims": (8,), "hidden_dims": (), "num_critics": 3}
     model = WorldModel.create(3, A, **sizes, dropout=0.0, two_hot=TwoHot(21), key=KEY)
     weight = jnp.zeros((3, Z + A, 21)).at[:, Z:].set(jnp.linspace(-1.0, 1.0, 21))
     model = eqx.tree_at(lambda m: m.critics.members.head.weight, model, weight)
@@ -122,7 +122,13 @@ def test_the_policys_loss_is_lowered_by_better_actions(latents):
 def test_the_policys_gradient_goes_through_the_actions_alone():
     """The plain formula joins (z, a), whose gradient is then computed for all of z, to be thrown away."""
     dim, width = 64, 32
-    sizes = {"latent_dim": dim, "simnorm_dim": 8, "encoder_widths": (8,), "widths": (width,), "num_critics": 3}
+    sizes = {
+        "latent_dim": dim,
+        "simnorm_dim": 8,
+        "encoder_hidden_dims": (8,),
+        "hidden_dims": (width,),
+        "num_critics": 3,
+    }
     model = WorldModel.create(3, A, **sizes, dropout=0.0, two_hot=TwoHot(21), key=KEY)
     heads = jax.random.normal(KEY, model.critics.members.head.weight.shape)
     model = eqx.tree_at(lambda m: m.critics.members.head.weight, model, heads)
@@ -155,9 +161,9 @@ def test_the_imitation_loss_is_the_distance_of_the_priors_mode_from_the_experts_
     """Off by 0.5 in one component: 0.25 per transition, whatever the prior's spread; nothing after the end."""
     modes = jax.vmap(jax.vmap(lambda z: model.pi(z).mode))(latents)
     action, over = modes.at[..., 0].add(0.5), jnp.zeros((N, H), bool).at[:, 2].set(True)
-    loss = losses.imitation_loss(model.policy, model, latents, action, over, 0.5)
+    loss = losses.bc_loss(model.policy, model, latents, action, over, 0.5)
     assert float(loss) == pytest.approx(0.25 * (1 + 0.5), rel=1e-5)
-    assert float(losses.imitation_loss(model.policy, model, latents, modes, over, 0.5)) == 0.0
+    assert float(losses.bc_loss(model.policy, model, latents, modes, over, 0.5)) == 0.0
 
 
 def test_two_of_draws_every_pair_equally_often_and_no_twins():

@@ -12,7 +12,7 @@ from cdred.algos.factory import make_algorithm
 from cdred.algos.iq_learn import iq_loss
 from cdred.algos.method import Lived, joined
 from cdred.algos.world_model_agent import mean_value
-from cdred.config import IQMPCConfig
+from cdred.config import IQLearnConfig
 from cdred.nn.layers import Fixed
 
 KEY = jax.random.key(11)
@@ -21,7 +21,7 @@ KEY = jax.random.key(11)
 @pytest.fixture
 def peer(config, spec):
     """Builds a peer that learns something in a test, by its own objective alone."""
-    optim = replace(config.optim, learning_rate=3e-3, anneal=0.0, tau=0.05, imitation_coef=0.0)
+    optim = replace(config.optim, learning_rate=3e-3, lr_decay_fraction=0.0, tau=0.05, bc_coef=0.0)
     return lambda algo, **changes: make_algorithm(replace(config, algo=algo, optim=optim, **changes), spec)
 
 
@@ -44,10 +44,10 @@ def said(algorithm, state, segments):
 def test_after_training_the_reward_ranks_the_expert_above_other_behaviour(peer, make_batch, algo):
     algorithm = peer(algo)
     state, metrics = learned(algorithm, make_batch, 300)
-    held_out = make_batch(jax.random.key(99), 32)
-    expert, own = said(algorithm, state, held_out.expert), said(algorithm, state, held_out.own)
+    validation = make_batch(jax.random.key(99), 32)
+    expert, own = said(algorithm, state, validation.expert), said(algorithm, state, validation.agent)
     assert float(jnp.percentile(expert, 5.0)) > float(jnp.median(own)) + 0.5
-    assert float(metrics["reward_expert"][-1]) > float(metrics["reward_own"][-1]) + 0.5
+    assert float(metrics["reward_expert"][-1]) > float(metrics["reward_agent"][-1]) + 0.5
     assert all(jnp.isfinite(series).all() for series in metrics.values())
 
 
@@ -55,7 +55,7 @@ def test_iqmpcs_residuals_come_to_be_high_on_the_experts_data_and_stay_bounded(p
     """With alpha 1/2 and stores that do not meet, the best residuals are 2, or 2 gamma where V is Q, and 0."""
     _, metrics = learned(peer("iqmpc"), make_batch, 300)
     assert float(metrics["reward_expert"][-50:].mean()) == pytest.approx(2.0, abs=0.3)
-    assert float(metrics["reward_own"][-50:].mean()) == pytest.approx(0.0, abs=0.3)
+    assert float(metrics["reward_agent"][-50:].mean()) == pytest.approx(0.0, abs=0.3)
     assert all(jnp.isfinite(series).all() for series in metrics.values())
 
 
@@ -63,15 +63,15 @@ def test_gail_is_undecided_about_its_own_kind_and_pays_the_penalty(peer, batch):
     algorithm = peer("gail")
     state = jax.jit(algorithm.init)(KEY)
     _, metrics = jax.jit(algorithm.update)(state, batch, KEY)
-    # A head of zeros: log 2 everywhere, and a slope of 0, which is 1 from 1. Times sum_t lambda^t over three decisions.
+    # A head of zeros: log 2 everywhere, and a slope of 0, which is 1 from 1. Times sum_t lambda^t over three steps.
     assert float(metrics["reward_loss"]) == pytest.approx((np.log(2) + algorithm.gradient_penalty) * 1.75, rel=1e-4)
-    assert float(metrics["reward_own"]) == 0.0
+    assert float(metrics["reward_agent"]) == 0.0
 
 
 def test_red_learns_from_the_expert_alone(peer, batch):
     algorithm = peer("red")
     state = jax.jit(algorithm.init)(KEY)
-    other = batch._replace(own=eqx.tree_at(lambda s: s.action, batch.own, -batch.own.action))
+    other = batch._replace(agent=eqx.tree_at(lambda s: s.action, batch.agent, -batch.agent.action))
     latents = jax.nn.softmax(jax.random.normal(KEY, (16, 4, 2, 8))).reshape(16, 4, 16)
 
     @jax.jit
@@ -131,7 +131,7 @@ def test_iqmpcs_values_are_pressed_on_with_one_minus_gamma(peer, batch):
     state = eqx.tree_at(lambda s: s.target_critics.members.head.bias, state, replace_fn=lambda x: jnp.full_like(x, b))
     gamma = algorithm.discount
     expected = -(c - gamma * b) + (1 - gamma) * c + (c - gamma * b) ** 2 / (4 * algorithm.alpha)
-    # Times sum_t lambda^t over three decisions; the policy's entropy weighs 1e-4.
+    # Times sum_t lambda^t over three steps; the policy's entropy weighs 1e-4.
     loss = jax.jit(algorithm.update)(state, batch, KEY)[1]["critic_loss"]
     assert float(loss) == pytest.approx(expected * 1.75, abs=5e-3)
 
@@ -161,7 +161,7 @@ def test_iqmpcs_plan_is_worth_its_first_value_and_what_each_action_adds(peer):
 
 def test_iqmpcs_penalty_is_of_the_critics_slopes(peer, batch):
     """Critics of zero slope are 1 from 1."""
-    without, penalised = (peer("iqmpc", iqmpc=IQMPCConfig(gradient_penalty=weight)) for weight in (0.0, 2.0))
+    without, penalised = (peer("iqmpc", iqmpc=IQLearnConfig(gradient_penalty=weight)) for weight in (0.0, 2.0))
     state = jax.jit(without.init)(KEY)
     plain, more = (jax.jit(a.update)(state, batch, KEY)[1]["critic_loss"] for a in (without, penalised))
     assert float(more - plain) == pytest.approx(2.0 * 1.75, rel=1e-3)

@@ -20,8 +20,8 @@ REWARDED = ("gail-sac", "red-sac", "cdred-sac")
 @pytest.fixture
 def peer(config, spec):
     """Builds a method that nothing but its reward tells what the expert does."""
-    optim = replace(config.optim, learning_rate=3e-3, anneal=0.0, tau=0.05, imitation_coef=0.0, batch_size=32)
-    settings = replace(config, optim=optim, model=replace(config.model, widths=(32, 32)))
+    optim = replace(config.optim, learning_rate=3e-3, lr_decay_fraction=0.0, tau=0.05, bc_coef=0.0, batch_size=32)
+    settings = replace(config, optim=optim, model=replace(config.model, hidden_dims=(32, 32)))
     return lambda algo, spec=spec, **changes: make_algorithm(replace(settings, algo=algo, **changes), spec)
 
 
@@ -53,7 +53,7 @@ def test_it_comes_to_do_what_the_expert_does(peer, algo):
     act = jax.jit(jax.vmap(lambda o: algorithm.act(state, algorithm.init_plan(), o, KEY, jnp.array(False))[0]))
     assert float(jnp.linalg.norm(act(obs) - 0.5 * obs[:, :2], axis=-1).mean()) < 0.2
     assert all(jnp.isfinite(series).all() for series in metrics.values())
-    assert float(metrics["reward_expert"][-50:].mean()) > float(metrics["reward_own"][-50:].mean()) + 0.1
+    assert float(metrics["reward_expert"][-50:].mean()) > float(metrics["reward_agent"][-50:].mean()) + 0.1
 
 
 def test_it_learns_from_transitions_as_they_were_lived_through(peer):
@@ -67,7 +67,7 @@ def test_it_learns_from_transitions_as_they_were_lived_through(peer):
 
 
 def test_an_ended_world_is_seen_as_such_and_as_nothing_else(peer, spec):
-    model = jax.jit(peer("gail-sac", replace(spec, terminates=True)).init)(KEY).model
+    model = jax.jit(peer("gail-sac", replace(spec, can_terminate=True)).init)(KEY).model
     segments = played(KEY, False, 1)
     ended = segments._replace(absorbing=jnp.array([[False, False, True, True]]))
     lived = _lived(model, Batch(ended, ended))
@@ -82,7 +82,7 @@ def test_values_count_the_entropy_of_what_is_done_next(peer):
     state = jax.jit(without.init)(KEY)
     batch = Batch(played(jax.random.key(1), False, 512), played(jax.random.key(2), True, 512))
     plain, more = (jax.jit(algorithm.update)(state, batch, KEY)[1] for algorithm in (without, with_entropy))
-    added = float(more["target_value"] - plain["target_value"])
+    added = float(more["td_target"] - plain["td_target"])
     assert added == pytest.approx(without.discount * 0.5 * float(plain["policy_entropy"]), rel=0.05)
     assert abs(added) > 0.05
 
@@ -93,7 +93,7 @@ def test_the_imitation_term_is_the_policys_distance_from_the_expert(peer):
     modes = jax.vmap(jax.vmap(lambda obs: state.model.pi(obs).mode))(batch.expert.obs[:, :-1])
     distance = jnp.mean(jnp.sum((modes - batch.expert.action) ** 2, axis=-1))
     _, metrics = jax.jit(algorithm.update)(state, batch, KEY)
-    assert float(metrics["imitation_loss"]) == pytest.approx(float(distance), rel=1e-4)
+    assert float(metrics["bc_loss"]) == pytest.approx(float(distance), rel=1e-4)
 
 
 def test_nothing_but_the_reward_model_learns_while_it_warms_up(peer):

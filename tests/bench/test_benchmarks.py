@@ -21,23 +21,23 @@ def nets(model, reward):
     """Multiplications of one z and a in each network, by hand."""
     x = model.latent_dim + SPEC.action_dim
 
-    def mlp(inputs, widths, outputs):
-        dims = (inputs, *widths, outputs)
+    def mlp(inputs, hidden_dims, outputs):
+        dims = (inputs, *hidden_dims, outputs)
         return sum(a * b for a, b in itertools.pairwise(dims))
 
-    targets = reward.num_targets * mlp(x, reward.target_widths, reward.embedding_dim)
-    predictors = 2 * mlp(x, reward.predictor_widths, reward.embedding_dim)
+    targets = reward.num_targets * mlp(x, reward.target_hidden_dims, reward.embedding_dim)
+    predictors = 2 * mlp(x, reward.predictor_hidden_dims, reward.embedding_dim)
     return {
-        "step": mlp(x, model.widths, model.latent_dim) + targets + predictors,
-        "end": mlp(model.latent_dim, model.widths, 2 * SPEC.action_dim)
-        + model.num_critics * mlp(x, model.widths, model.num_bins),
+        "step": mlp(x, model.hidden_dims, model.latent_dim) + targets + predictors,
+        "end": mlp(model.latent_dim, model.hidden_dims, 2 * SPEC.action_dim)
+        + model.num_critics * mlp(x, model.hidden_dims, model.num_bins),
     }
 
 
 def test_a_plan_costs_what_its_matrix_products_cost():
     config = preset("debug")
-    wide = {"widths": (64, 64), "latent_dim": 64, "encoder_widths": (64,)}
-    reward = replace(config.reward, target_widths=(64, 64), predictor_widths=(64, 64), embedding_dim=64)
+    wide = {"hidden_dims": (64, 64), "latent_dim": 64, "encoder_hidden_dims": (64,)}
+    reward = replace(config.reward, target_hidden_dims=(64, 64), predictor_hidden_dims=(64, 64), embedding_dim=64)
     mppi = replace(config.mppi, iterations=3, num_samples=40)
     config = replace(config, model=replace(config.model, **wide), reward=reward, mppi=mppi)
     measured = Bench(config).plan(1, ceiling=10.0)
@@ -102,11 +102,11 @@ def test_a_loop_is_not_counted_beside_what_it_contains():
 @pytest.mark.usefixtures("toy")
 def test_the_loop_is_timed_on_a_real_task():
     config = replace(preset("debug"), task="probe/point", algo="cdred", demos="3", envs=2)
-    from cdred.api import demonstrations, spec_of
+    from cdred.api import demonstrations, get_env_spec
 
     # Long enough for an episode to end while the simulators are timed alone.
-    rates = loop_rates(config, demonstrations(config, spec_of(config.task), print), 3)
-    assert rates["decisions_per_second"] == pytest.approx(2 * 1e3 / rates["total_ms"])
+    rates = loop_rates(config, demonstrations(config, get_env_spec(config.task), print), 3)
+    assert rates["steps_per_second"] == pytest.approx(2 * 1e3 / rates["total_ms"])
     assert rates["simulators_ms"] > 0
 
 
@@ -131,9 +131,9 @@ def test_the_verb_prints_and_writes_its_figures(tmp_path, capsys):
 
 @pytest.mark.parametrize("algo", ["bc", "tdmpc2"])
 def test_each_method_gets_the_stores_that_it_learns_from(algo):
-    bench = Bench(replace(preset("debug"), algo=algo, updates_per_learn=1))
+    bench = Bench(replace(preset("debug"), algo=algo, updates_per_call=1))
     assert bench.update(1, 1.0).gflop > 0
-    assert (bench.expert is None, bench.held_out is None) == (algo == "tdmpc2", algo != "bc")
+    assert (bench.expert is None, bench.validation is None) == (algo == "tdmpc2", algo != "bc")
 
 
 @pytest.mark.parametrize(

@@ -8,23 +8,23 @@ import numpy as np
 import pytest
 
 from cdred.checkpoint import checkpoint, replay_shards
-from cdred.data.replay_buffer import Replay, Transition, rows_touched
+from cdred.data.replay_buffer import ReplayBuffer, Transition, rows_written_since
 from cdred.errors import UserError
 from cdred.types import EnvSpec
 from runs import assert_same_arrays
 
 SEEDS, LANES, CAPACITY, STEPS = 2, 3, 37, 5
-add = jax.jit(jax.vmap(Replay.add))
+add = jax.jit(jax.vmap(ReplayBuffer.add))
 
 
-def new_replay(terminates: bool) -> Replay:
-    spec = EnvSpec("probe/fake", (3,), 2, 9, terminates=terminates)
-    one = Replay.init(spec, LANES, CAPACITY, 3)
+def new_replay(can_terminate: bool) -> ReplayBuffer:
+    spec = EnvSpec("probe/fake", (3,), 2, 9, can_terminate=can_terminate)
+    one = ReplayBuffer.init(spec, LANES, CAPACITY, 3)
     return jax.tree.map(lambda x: jnp.repeat(x[None], SEEDS, axis=0), one)
 
 
-def reference_run(replay: Replay, generator: np.random.Generator) -> Replay:
-    """`STEPS` decisions of every lane; episodes end or are given up at random, so that lanes fall out of step."""
+def reference_run(replay: ReplayBuffer, generator: np.random.Generator) -> ReplayBuffer:
+    """`STEPS` steps of every lane; episodes end or are given up at random, so that lanes fall out of step."""
     lead = (SEEDS, STEPS, LANES)
     obs, after = generator.normal(size=(2, *lead, 3)).astype(np.float32)
     action, reward = generator.normal(size=(*lead, 2)).astype(np.float32), generator.normal(size=lead)
@@ -34,18 +34,18 @@ def reference_run(replay: Replay, generator: np.random.Generator) -> Replay:
     return add(replay, Transition(obs, action, reward.astype(np.float32), after, terminated & ~void, done, void))
 
 
-def host(replay: Replay) -> dict[str, np.ndarray]:
+def host(replay: ReplayBuffer) -> dict[str, np.ndarray]:
     return {f"replay/{name}": np.asarray(getattr(replay, name)) for name in (*replay_shards.FIELDS, "head")}
 
 
 @pytest.mark.parametrize("terminates", [False, True])
-def test_no_row_changes_beyond_those_that_are_called_touched(terminates: bool) -> None:
-    replay, generator, tight = new_replay(terminates), np.random.default_rng(0), 0
+def test_no_row_changes_beyond_those_that_are_called_touched(can_terminate: bool) -> None:
+    replay, generator, tight = new_replay(can_terminate), np.random.default_rng(0), 0
     for _ in range(40):
         before, replay = host(replay), reference_run(replay, generator)
         after = host(replay)
         bounds = (before["replay/head"], after["replay/head"], STEPS, CAPACITY, replay.tail)
-        starts, counts = rows_touched(*bounds)
+        starts, counts = rows_written_since(*bounds)
         for seed, lane in np.ndindex(SEEDS, LANES):
             touched = (starts[seed, lane] + np.arange(counts[seed, lane])) % CAPACITY
             others = np.setdiff1d(np.arange(CAPACITY), touched)
@@ -57,7 +57,7 @@ def test_no_row_changes_beyond_those_that_are_called_touched(terminates: bool) -
 
 
 def test_a_lane_written_all_around_is_touched_everywhere() -> None:
-    _, counts = rows_touched(np.array([4]), np.array([6]), CAPACITY, CAPACITY, 0)
+    _, counts = rows_written_since(np.array([4]), np.array([6]), CAPACITY, CAPACITY, 0)
     assert counts.tolist() == [CAPACITY]
 
 
@@ -66,9 +66,9 @@ def small_files(monkeypatch) -> None:
     monkeypatch.setattr(replay_shards, "MOST_ROWS", 4)
 
 
-def saves(root: Path, terminates: bool, count: int):
-    """A run's saves, one after `STEPS` decisions of each lane, each since the one before."""
-    replay, generator, folder = new_replay(terminates), np.random.default_rng(1), None
+def saves(root: Path, can_terminate: bool, count: int):
+    """A run's saves, one after `STEPS` steps of each lane, each since the one before."""
+    replay, generator, folder = new_replay(can_terminate), np.random.default_rng(1), None
     for index in range(count):
         replay = reference_run(replay, generator)
         folder = checkpoint.save(root, (index + 1) * STEPS * LANES, {"replay": replay}, {}, since=folder)
@@ -77,11 +77,11 @@ def saves(root: Path, terminates: bool, count: int):
 
 @pytest.mark.usefixtures("small_files")
 @pytest.mark.parametrize("terminates", [False, True])
-def test_every_save_of_a_growing_and_wrapping_replay_is_read_back_bit_for_bit(tmp_path, terminates) -> None:
+def test_every_save_of_a_growing_and_wrapping_replay_is_read_back_bit_for_bit(tmp_path, can_terminate) -> None:
     shared = 0
-    for replay, folder in saves(tmp_path, terminates, 16):
+    for replay, folder in saves(tmp_path, can_terminate, 16):
         assert_same_arrays(checkpoint.load_arrays(folder), host(replay))
-        restored, _ = checkpoint.load(folder, {"replay": new_replay(terminates)})
+        restored, _ = checkpoint.load(folder, {"replay": new_replay(can_terminate)})
         assert_same_arrays(host(restored["replay"]), host(replay))
         size = checkpoint.size(folder)
         shared += size.written < size.total
@@ -95,7 +95,7 @@ def test_a_save_writes_what_changed_and_shares_the_rest(tmp_path) -> None:
     assert [old, new] == [folder for _, folder in states[2:]]
     files = [path.name for path in new.glob("replay-*")]
     shared = [name for name in files if (old / name).exists() and (old / name).samefile(new / name)]
-    touched = replay_shards.Cut("replay", states[3][0]).touched(
+    touched = replay_shards.ReplayShards("replay", states[3][0]).touched(
         {"head": states[2][0].head.tolist()}, STEPS
     )  # fmt: skip
     assert sorted(shared) == sorted(set(files) - touched)
@@ -155,9 +155,11 @@ def test_a_single_flipped_bit_is_told_by_the_files_name(tmp_path, name) -> None:
 def test_files_hold_a_bounded_number_of_bytes_however_many_lanes_there_are() -> None:
     shape = jax.ShapeDtypeStruct
     for lanes, capacity in ((1, 10**6), (4096, 1000), (2, 10)):
-        replay = jax.eval_shape(lambda n=lanes, c=capacity: Replay.init(EnvSpec("probe/fake", (39,), 4, 100), n, c, 3))
+        replay = jax.eval_shape(
+            lambda n=lanes, c=capacity: ReplayBuffer.init(EnvSpec("probe/fake", (39,), 4, 100), n, c, 3)
+        )
         replay = jax.tree.map(lambda x: shape((1, *x.shape), x.dtype), replay)
-        cut = replay_shards.Cut("replay", replay)
+        cut = replay_shards.ReplayShards("replay", replay)
         assert cut.size * cut.row_bytes <= replay_shards.FILE_BYTES
         assert cut.size <= min(replay_shards.MOST_ROWS, capacity)
         covered = [row for part in cut.parts.values() for row in part]

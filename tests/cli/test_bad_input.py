@@ -75,12 +75,12 @@ def test_wrong_words_are_told_alike_on_every_terminal(encoding, monkeypatch, cap
     # Where the terminal can draw it, tyro puts a frame around what it says.
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding))
     assert main(["train", "probe/point", "--desicions", "3"]) == 2
-    assert main(["train", "probe/point", "--decisions", "x"]) == 2
+    assert main(["train", "probe/point", "--steps", "x"]) == 2
     assert main(["demos", "collect", "probe/point"]) == 2
     assert capsys.readouterr().err.splitlines() == [
-        "cdred: no option --desicions. Did you mean --decisions?",
+        "cdred: no option --desicions. Did you mean --steps?",
         "See `cdred train --help`.",
-        "cdred: --decisions: 'x' is not a whole number. Expected --decisions INT.",
+        "cdred: --steps: 'x' is not a whole number. Expected --steps INT.",
         "See `cdred train --help`.",
         "cdred: missing: --out PATH.",
         "See `cdred demos --help`.",

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cdred.cli.main import main
-from cdred.data.demonstrations import open_demos
+from cdred.data.demonstrations import load_demos
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def test_convert_rescales_names_and_saves_by_suffix(wide, tmp_path, capsys, name
     assert code == 0
     assert "fit to learn from yes" in out
     assert getattr(tmp_path / name, kind)()
-    dataset = open_demos(tmp_path / name)
+    dataset = load_demos(tmp_path / name)
     assert dataset.task == "probe/point"
     assert (dataset[0].action[0, 0], dataset[1].action[-1, -1]) == (-1, 1)
     assert dataset.provenance["actions_rescaled"]["high"] == pytest.approx([3.789, 4.0], abs=1e-3)
@@ -40,7 +40,7 @@ def test_convert_writes_lerobot_and_reads_it_back(wide, tmp_path, capsys):
     assert (tmp_path / "robot/meta/info.json").exists()
     again = ("convert", tmp_path / "robot", tmp_path / "state", "--obs-keys", "observation.state")
     assert run(capsys, *again)[0] == 0
-    assert len(open_demos(tmp_path / "state")[0]) == 5
+    assert len(load_demos(tmp_path / "state")[0]) == 5
 
 
 def test_convert_refuses_before_it_reads_or_writes(wide, tmp_path, capsys):
@@ -56,7 +56,7 @@ def test_convert_refuses_before_it_reads_or_writes(wide, tmp_path, capsys):
 def test_info_shows_what_is_not_fit_to_learn_from(wide, tmp_path, capsys):
     code, out, _ = run(capsys, "info", wide, "--plot", tmp_path / "a.png")
     assert code == 0
-    assert "episodes 2, 5 to 5 decisions" in out
+    assert "episodes 2, 5 to 5 steps" in out
     assert "action (2,), from 0.00 to 4.00" in out
     assert "fit to learn from no:" in out
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")

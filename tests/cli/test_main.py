@@ -46,8 +46,8 @@ def test_the_contract_from_demonstrations_to_evaluation(tmp_path, capsys):
     demos, run = tmp_path / "demos", tmp_path / "run"
     assert main(["demos", "collect", "probe/point", "--num", "3", "--out", str(demos)]) == 0
     assert main(["demos", "info", str(demos)]) == 0
-    assert "3, 20 to 20 decisions" in capsys.readouterr().out
-    train = ["train", "probe/point", "--preset", "debug", "--demos", str(demos), "--decisions", "40", "--seeds", "0"]
+    assert "3, 20 to 20 steps" in capsys.readouterr().out
+    train = ["train", "probe/point", "--preset", "debug", "--demos", str(demos), "--steps", "40", "--seeds", "0"]
     assert main([*train, "--out", str(run)]) == 0
     assert json.loads((run / "result.json").read_text())["eval"]["episodes"] == 2
     assert (run / "videos" / "expert-and-agent.mp4").stat().st_size > 1000

@@ -12,7 +12,7 @@ def spec():
 
 @pytest.fixture
 def make_trajectory():
-    """Builds a valid trajectory of six decisions; named fields replace its own."""
+    """Builds a valid trajectory of six steps; named fields replace its own."""
 
     def build(steps=6, draw=0, **fields):
         generator = np.random.default_rng(draw)

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from cdred.data.demonstrations import inspect_demos, open_demos, save_demos
+from cdred.data.demonstrations import inspect_demos, load_demos, save_demos
 from cdred.errors import UserError
 from cdred.types import DemoDataset, Trajectory
 
@@ -17,8 +17,8 @@ WRITTEN = [("folder", None), ("file.npz", None), ("other", "npz"), ("minari.npz"
 @pytest.mark.parametrize(("name", "format"), WRITTEN)
 def test_what_was_saved_is_opened(demos, spec, tmp_path, name, format, assert_equal):
     save_demos(demos, tmp_path / name, format)
-    assert_equal(demos, open_demos(tmp_path / name, spec))
-    assert_equal(demos, open_demos(str(tmp_path / name)))
+    assert_equal(demos, load_demos(tmp_path / name, spec))
+    assert_equal(demos, load_demos(str(tmp_path / name)))
     assert (tmp_path / name).is_file() == ((format or name) in ("npz", "file.npz"))
     assert [entry.name for entry in tmp_path.iterdir()] == [name]
 
@@ -30,7 +30,7 @@ def test_whatever_is_valid_survives_a_round_trip(format, data, tmp_path_factory,
     dataset = data.draw(datasets())
     path = tmp_path_factory.mktemp("demos") / "d"
     save_demos(dataset, path, format)
-    assert_equal(dataset, open_demos(path, mixed_horizons=True, need_actions=False))
+    assert_equal(dataset, load_demos(path, allow_variable_horizon=True, require_actions=False))
 
 
 @st.composite
@@ -62,8 +62,8 @@ def test_observations_alone_are_saved_and_shown_but_not_learned_from(make_trajec
     seen = DemoDataset("probe/fake", (make_trajectory(action=np.zeros((6, 0), np.float32)),))
     save_demos(seen, tmp_path / "d", format)
     with pytest.raises(UserError, match=r"d: it holds observations only, no actions.* need actions"):
-        open_demos(tmp_path / "d", spec)
-    found = open_demos(tmp_path / "d", spec, need_actions=False)
+        load_demos(tmp_path / "d", spec)
+    found = load_demos(tmp_path / "d", spec, require_actions=False)
     np.testing.assert_array_equal(found[0].obs, seen[0].obs)
     assert found[0].action.shape == (6, 0)
     dataset, unfit = inspect_demos(tmp_path / "d")
@@ -74,11 +74,11 @@ def test_observations_alone_are_saved_and_shown_but_not_learned_from(make_trajec
 def test_actions_in_other_bounds_are_refused_shown_and_rescaled(make_trajectory, tmp_path):
     np.savez(tmp_path / "d.npz", obs=make_trajectory().obs[None], action=4 * make_trajectory().action[None])
     with pytest.raises(UserError, match=r"expected \[-1, 1\].*--rescale-actions"):
-        open_demos(tmp_path / "d.npz")
+        load_demos(tmp_path / "d.npz")
     dataset, unfit = inspect_demos(tmp_path / "d.npz")
     assert np.abs(dataset[0].action).max() > 1
     assert "--rescale-actions" in unfit
-    rescaled = open_demos(tmp_path / "d.npz", rescale_actions=True)
+    rescaled = load_demos(tmp_path / "d.npz", rescale_actions=True)
     assert (rescaled[0].action.min(), rescaled[0].action.max()) == (-1, 1)
     save_demos(rescaled, tmp_path / "done")
     assert inspect_demos(tmp_path / "done")[1] is None
@@ -94,7 +94,7 @@ def test_what_is_broken_is_not_even_shown(make_trajectory, tmp_path):
 def test_what_is_opened_is_validated(demos, spec, tmp_path, name):
     save_demos(demos, tmp_path / name)
     with pytest.raises(UserError, match=f"{name}.*not of probe/other"):
-        open_demos(tmp_path / name, replace(spec, task="probe/other"))
+        load_demos(tmp_path / name, replace(spec, task="probe/other"))
 
 
 def test_what_is_saved_is_validated(demos, make_trajectory, tmp_path):
@@ -106,36 +106,36 @@ def test_what_is_saved_is_validated(demos, make_trajectory, tmp_path):
 
 def test_mixed_horizons_are_refused_unless_meant(make_trajectory, tmp_path):
     save_demos(DemoDataset("", (make_trajectory(5), make_trajectory(6))), tmp_path / "d.npz")
-    with pytest.raises(UserError, match="decisions long"):
-        open_demos(tmp_path / "d.npz")
-    assert len(open_demos(tmp_path / "d.npz", mixed_horizons=True)) == 2
+    with pytest.raises(UserError, match="steps long"):
+        load_demos(tmp_path / "d.npz")
+    assert len(load_demos(tmp_path / "d.npz", allow_variable_horizon=True)) == 2
 
 
 def test_nothing_there(tmp_path):
     with pytest.raises(UserError, match="no such file or folder"):
-        open_demos(tmp_path / "d")
+        load_demos(tmp_path / "d")
 
 
 @pytest.mark.parametrize("name", ["demos.pkl", "demos.hdf5"])
 def test_unknown_formats_are_refused_unread(tmp_path, name):
     (tmp_path / name).write_bytes(b"\x80\x04.")
     with pytest.raises(UserError, match="no known format"):
-        open_demos(tmp_path / name)
+        load_demos(tmp_path / name)
 
 
 def test_a_folder_without_metadata_is_no_known_format(tmp_path):
     with pytest.raises(UserError, match="no known format"):
-        open_demos(tmp_path)
+        load_demos(tmp_path)
 
 
 def test_hdf5_of_another_kind_is_refused_with_a_list_of_what_is_known(tmp_path):
     with h5py.File(tmp_path / "d.hdf5", "w") as file:
         file["measured"] = np.zeros(3)
     with pytest.raises(UserError, match=r"no known format.*LeRobotDataset.*Minari.*npz.*robomimic.*ManiSkill.*D4RL"):
-        open_demos(tmp_path / "d.hdf5")
+        load_demos(tmp_path / "d.hdf5")
 
 
 def test_what_is_in_a_file_counts_not_its_name(demos, tmp_path):
     save_demos(demos, tmp_path / "d.npz")
     (tmp_path / "d.npz").rename(tmp_path / "d.hdf5")
-    assert len(open_demos(tmp_path / "d.hdf5")) == 3
+    assert len(load_demos(tmp_path / "d.hdf5")) == 3

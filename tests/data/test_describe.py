@@ -13,7 +13,7 @@ from cdred.types import DemoDataset
 def test_facts_are_counted_over_all_episodes_and_fit_into_json(demos):
     found = json.loads(json.dumps(facts(demos)))
     assert (found["task"], found["episodes"], found["terminated"], found["truncated"]) == ("probe/fake", 3, 1, 2)
-    assert found["decisions"] == {"min": 4, "max": 6, "total": 16}
+    assert found["steps"] == {"min": 4, "max": 6, "total": 16}
     assert found["success"] == {"any": pytest.approx(2 / 3), "end": pytest.approx(2 / 3)}
     actions = np.concatenate([one.action for one in demos])
     np.testing.assert_allclose(found["action"]["max"], actions.max(axis=0))
@@ -23,7 +23,7 @@ def test_facts_are_counted_over_all_episodes_and_fit_into_json(demos):
 
 def test_lines_read_as_the_facts_do(demos):
     text = lines(facts(demos))
-    assert text["episodes"] == "3, 4 to 6 decisions"
+    assert text["episodes"] == "3, 4 to 6 steps"
     assert text["ends"] == "1 terminated by the world, 2 truncated"
     assert text["success"] == "67% at any time, 67% at the end"
     assert text["expert"] == "made up"

@@ -182,7 +182,7 @@ def test_brackets_without_end_are_refused(opening):
 )
 def test_any_arrays_are_valid_or_refused(obs, action, reward, terminated):
     dataset = DemoDataset("", (Trajectory(obs, action, reward, terminated, not terminated),))
-    found, said = _tried(lambda: validated(dataset, "these", mixed_horizons=True))
+    found, said = _tried(lambda: validated(dataset, "these", allow_variable_horizon=True))
     assert said.startswith("" if found else "these")
     for one in found or ():
         assert (len(one.obs), len(one.action), one.reward.shape) == (len(one) + 1, len(one), (len(one),))

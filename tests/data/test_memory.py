@@ -21,7 +21,7 @@ EPISODES, STEPS, SIZE = 64, 1024, 256  # 64 MiB of observations as float32
 # Reads each file in a child of its own and prints by how much its memory peaked above what the result needs.
 PROGRAM = """
 import json, os, resource, sys
-from cdred.data.demonstrations import open_demos
+from cdred.data.demonstrations import load_demos
 import h5py, pyarrow.dataset, pyarrow.parquet
 
 def resident():
@@ -32,7 +32,7 @@ for path in sys.argv[1:]:
     sys.stdout.flush()
     if (child := os.fork()) == 0:
         before = resident()
-        dataset = open_demos(path)
+        dataset = load_demos(path)
         held = sum(one.obs.nbytes + one.action.nbytes for one in dataset)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
         print(json.dumps([held, peak]), flush=True)
@@ -43,7 +43,7 @@ for path in sys.argv[1:]:
 
 @pytest.fixture(scope="module")
 def large():
-    """Observations of a great many decisions."""
+    """Observations of a great many steps."""
     generator = np.random.default_rng(0)
 
     def trajectory():

@@ -10,15 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from cdred.data.replay_buffer import Replay, Transition, from_trajectories, replay_bytes
+from cdred.data.replay_buffer import ReplayBuffer, Transition, from_trajectories, replay_bytes
 from cdred.types import EnvSpec, Segment, Trajectory
 
-SPEC = EnvSpec("probe/fake", (3,), 2, 100, terminates=True)
+SPEC = EnvSpec("probe/fake", (3,), 2, 100, can_terminate=True)
 LANES, CAPACITY, BLOCK, TAIL = 2, 16, 4, 3
 
-add = jax.jit(Replay.add)
-index = jax.jit(Replay.index, static_argnums=1)
-sample = jax.jit(Replay.sample, static_argnums=(3, 4))
+add = jax.jit(ReplayBuffer.add)
+index = jax.jit(ReplayBuffer.index, static_argnums=1)
+sample = jax.jit(ReplayBuffer.sample, static_argnums=(3, 4))
 
 
 def observation(lane, episode, time):
@@ -34,7 +34,7 @@ def reward(lane, episode, time):
 
 
 BROKEN = None
-"""The end of an episode whose last decision is void."""
+"""The end of an episode whose last step is void."""
 
 
 class Lane:
@@ -46,14 +46,14 @@ class Lane:
         self.rows = [(0, 0, False)]
 
     def step(self):
-        length, terminates = self.episodes[self.episode % len(self.episodes)]
+        length, can_terminate = self.episodes[self.episode % len(self.episodes)]
         here = self.episode, self.time
         ended = self.time + 1 == length
-        if ended and terminates is BROKEN:
+        if ended and can_terminate is BROKEN:
             return self.broken_step()
-        self.rows.append((self.episode, self.time + 1, ended and terminates))
+        self.rows.append((self.episode, self.time + 1, ended and can_terminate))
         if ended:
-            self.rows += [(self.episode, self.time + 2 + i, True) for i in range(TAIL)] if terminates else []
+            self.rows += [(self.episode, self.time + 2 + i, True) for i in range(TAIL)] if can_terminate else []
             self.episode, self.time = self.episode + 1, 0
             self.rows.append((self.episode, 0, False))
         else:
@@ -63,7 +63,7 @@ class Lane:
             done_action(self.number, *here),
             reward(self.number, *here),
             observation(self.number, here[0], here[1] + 1),
-            ended and terminates,
+            ended and can_terminate,
             ended,
             False,
         )
@@ -92,7 +92,7 @@ class Lane:
 
 
 def live(lanes, blocks):
-    replay = Replay.init(SPEC, len(lanes), CAPACITY, TAIL)
+    replay = ReplayBuffer.init(SPEC, len(lanes), CAPACITY, TAIL)
     for _ in range(blocks):
         steps = [[lane.step() for lane in lanes] for _ in range(BLOCK)]
         fields = (np.array(x) for x in zip(*(zip(*s, strict=True) for s in steps), strict=True))
@@ -146,7 +146,7 @@ def test_the_true_final_observation_of_a_truncated_episode_is_kept():
 
 
 def test_a_broken_episode_is_kept_up_to_its_last_good_decision_and_costs_no_row():
-    # Three good decisions and their final observation; then an episode that broke at once; then the next.
+    # Three good steps and their final observation; then an episode that broke at once; then the next.
     replay = live([Lane(0, [(4, BROKEN), (1, BROKEN), (50, False)])], 2)
     assert replay.time[0, :8].tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
     assert [int(replay.num_segments(h)) for h in (1, 3, 4)] == [6, 2, 0]
@@ -163,7 +163,7 @@ def test_an_ended_world_is_left_by_no_action_and_gives_nothing():
 
 
 def test_a_world_that_cannot_end_has_no_absorbing_rows():
-    replay = Replay.init(EnvSpec("probe/fake", (3,), 2, 100), 1, CAPACITY, TAIL)
+    replay = ReplayBuffer.init(EnvSpec("probe/fake", (3,), 2, 100), 1, CAPACITY, TAIL)
     assert replay.tail == 0
 
 
@@ -178,7 +178,7 @@ def test_every_segment_is_drawn_equally_often():
 
 
 def test_an_empty_store_has_no_segments():
-    assert int(Replay.init(SPEC, LANES, CAPACITY, TAIL).num_segments(1)) == 0
+    assert int(ReplayBuffer.init(SPEC, LANES, CAPACITY, TAIL).num_segments(1)) == 0
 
 
 def test_a_segment_is_not_longer_than_what_was_lived():
@@ -202,7 +202,7 @@ def trajectories():
 
 def test_a_store_of_trajectories_is_what_adding_them_gives(trajectories):
     loaded = from_trajectories(trajectories, SPEC, TAIL)
-    added = Replay.init(SPEC, 1, loaded.time.shape[1], TAIL)
+    added = ReplayBuffer.init(SPEC, 1, loaded.time.shape[1], TAIL)
     for one in trajectories:
         last = np.arange(len(one)) == len(one) - 1
         block = (one.obs[:-1], one.action, one.reward, one.obs[1:], last & one.terminated, last, last & False)
@@ -215,7 +215,7 @@ def test_a_store_of_trajectories_is_what_adding_them_gives(trajectories):
 
 
 def test_moments_are_those_of_the_observations_that_were_seen(trajectories):
-    mean, variance = from_trajectories(trajectories, SPEC, TAIL).obs_moments()
+    mean, variance = from_trajectories(trajectories, SPEC, TAIL).obs_stats()
     # The final observation of an ended world is not learned from.
     seen = np.concatenate([one.obs[: len(one) + (not one.terminated)] for one in trajectories])
     np.testing.assert_allclose(mean, seen.mean(0), rtol=1e-6)
@@ -225,7 +225,7 @@ def test_moments_are_those_of_the_observations_that_were_seen(trajectories):
 @pytest.mark.parametrize("shape", [(3,), (8, 8, 9)])
 def test_memory_is_told_to_the_byte(shape):
     spec = EnvSpec("probe/fake", shape, 2, 100)
-    actual = sum(leaf.nbytes for leaf in jax.tree.leaves(Replay.init(spec, 2, 50, 3)))
+    actual = sum(leaf.nbytes for leaf in jax.tree.leaves(ReplayBuffer.init(spec, 2, 50, 3)))
     assert replay_bytes(spec, 2, 50) == actual > 2 * 50 * 4 * np.prod(shape)
 
 
@@ -236,7 +236,7 @@ def test_seeds_at_once_are_seeds_one_by_one():
     block = Transition(
         jnp.ones((4, 1, 3)), jnp.ones((4, 1, 2)), jnp.ones((4, 1)), jnp.ones((4, 1, 3)), *jnp.zeros((3, 4, 1), bool)
     )
-    together = jax.vmap(partial(Replay.add, block=block))(together)
+    together = jax.vmap(partial(ReplayBuffer.add, block=block))(together)
     drawn = jax.vmap(lambda r, k: r.sample(r.index(3), k, 16, 3))(together, keys)
     for i, one in enumerate(alone):
         expected = one.add(block)
@@ -246,17 +246,17 @@ def test_seeds_at_once_are_seeds_one_by_one():
 
 
 def test_the_newest_segments_are_the_last_that_were_lived_through():
-    """Two lanes of 7 decisions in a ring of 6 + 2 rows: the oldest rows are overwritten."""
+    """Two lanes of 7 steps in a ring of 6 + 2 rows: the oldest rows are overwritten."""
     spec, horizon = EnvSpec("probe/fake", (1,), 1, 100), 2
     time = np.arange(8, dtype=np.float32)[:, None, None] + np.array([0.0, 100.0], np.float32)[None, :, None]
     no = np.zeros((7, 2), bool)
     block = Transition(time[:-1], time[:-1] / 1000, time[:-1, :, 0], time[1:], no, no, no)
-    store = add(Replay.init(spec, 2, 8, horizon), block)
-    segments, there = jax.jit(Replay.newest, static_argnums=(1, 2))(store, 3, horizon)
+    store = add(ReplayBuffer.init(spec, 2, 8, horizon), block)
+    segments, there = jax.jit(ReplayBuffer.newest, static_argnums=(1, 2))(store, 3, horizon)
     assert there.tolist() == [True] * 6
     assert segments.obs[:, :, 0].tolist() == [
         [lane + start + i for i in range(3)] for lane in (0, 100) for start in (5, 4, 3)
     ]
     np.testing.assert_allclose(segments.action[:, :, 0], segments.obs[:, :-1, 0] / 1000)
-    _, there = Replay.newest(store, 8, horizon)
+    _, there = ReplayBuffer.newest(store, 8, horizon)
     assert there.reshape(2, 8).sum(axis=1).tolist() == [int(store.num_segments(horizon)) // 2] * 2

@@ -42,7 +42,7 @@ def test_declared_bounds_come_first_and_what_is_beyond_them_is_clipped():
 @given(hnp.arrays(np.float32, (6, 2), elements=st.floats(-1e6, 1e6, width=32)))
 def test_rescaled_actions_are_valid_ordered_as_before_and_can_be_taken_back(action):
     done = rescaled(dataset(action[:4], action[4:]), "here")
-    validated(done, "here", mixed_horizons=True)
+    validated(done, "here", allow_variable_horizon=True)
     note = done.provenance["actions_rescaled"]
     low, high = np.array(note["low"]), np.array(note["high"])
     unit = np.concatenate([one.action for one in done]).astype(np.float64)

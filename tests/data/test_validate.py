@@ -56,7 +56,7 @@ def test_observations_alone_pass_unless_actions_are_needed(make_trajectory, spec
     seen = one_of(make_trajectory(action=np.zeros((6, 0), np.float32)))
     assert len(validated(seen, "here", spec)) == 1
     with pytest.raises(UserError, match=r"^here: it holds observations only, no actions"):
-        validated(seen, "here", spec, need_actions=True)
+        validated(seen, "here", spec, require_actions=True)
 
 
 def test_an_episode_without_actions_among_others_is_refused(make_trajectory):
@@ -92,12 +92,12 @@ def test_another_task_is_refused_and_an_unnamed_one_is_not(demos, spec):
 
 
 def test_episodes_longer_than_the_tasks_are_refused(make_trajectory, spec):
-    with pytest.raises(UserError, match="7 decisions, but episodes of probe/fake end after 6"):
+    with pytest.raises(UserError, match="7 steps, but episodes of probe/fake end after 6"):
         validated(one_of(make_trajectory(7)), "here", spec)
 
 
 def test_mixed_horizons_are_refused_unless_meant(make_trajectory):
     mixed = DemoDataset("", (make_trajectory(5), make_trajectory(6)))
-    with pytest.raises(UserError, match="5 to 6 decisions long"):
+    with pytest.raises(UserError, match="5 to 6 steps long"):
         validated(mixed, "here")
-    assert len(validated(mixed, "here", mixed_horizons=True)) == 2
+    assert len(validated(mixed, "here", allow_variable_horizon=True)) == 2

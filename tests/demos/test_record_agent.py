@@ -9,10 +9,10 @@ import pytest
 
 import cdred
 from cdred import api
-from cdred.data.demonstrations import open_demos
+from cdred.data.demonstrations import load_demos
 from cdred.demos.record_agent import episodes
 from cdred.envs.registry import make
-from cdred.envs.vector_env import EnvGrid
+from cdred.envs.vector_env import VectorEnv
 from cdred.errors import UserError
 
 
@@ -20,7 +20,7 @@ from cdred.errors import UserError
 def config(tmp_path_factory):
     """A finished training run of TD-MPC2 on two seeds."""
     out = tmp_path_factory.mktemp("expert") / "run"
-    base = replace(cdred.preset("debug"), task="probe/point", algo="tdmpc2", decisions=120, video=False)
+    base = replace(cdred.preset("debug"), task="probe/point", algo="tdmpc2", steps=120, video=False)
     base = replace(base, seeds=(3, 4), out=str(out))
     cdred.train(base, quiet=True)
     return base
@@ -29,7 +29,7 @@ def config(tmp_path_factory):
 @pytest.fixture(scope="module")
 def recorded(config, tmp_path_factory):
     out = tmp_path_factory.mktemp("demos") / "demos"
-    return api.make_expert(config, out, num=12, quiet=True), out
+    return api.train_expert(config, out, num=12, quiet=True), out
 
 
 def test_recorded_episodes_are_those_of_their_seeds(recorded):
@@ -53,7 +53,7 @@ def test_the_agent_does_not_explore_and_plans_anew_in_each_episode():
         return np.full((1, 2, 2), 0.5, np.float32), plan
 
     programs = SimpleNamespace(act=act, init_plan=lambda *_: None)
-    with EnvGrid("probe/point", (3,), 2, "demos") as grid:
+    with VectorEnv("probe/point", (3,), 2, "demos") as grid:
         first = list(islice(episodes(programs, None, grid), 4))
     assert [len(one) for one in first] == [20] * 4
     assert len({one.seed for one in first}) == 4
@@ -64,7 +64,7 @@ def test_the_agent_does_not_explore_and_plans_anew_in_each_episode():
 
 def test_the_file_holds_what_was_returned_and_says_how_good_it_is(recorded):
     demos, out = recorded
-    read = open_demos(out)
+    read = load_demos(out)
     for one, other in zip(demos, read, strict=True):
         np.testing.assert_array_equal(one.obs, other.obs)
         np.testing.assert_array_equal(one.action, other.action)
@@ -76,7 +76,7 @@ def test_the_file_holds_what_was_returned_and_says_how_good_it_is(recorded):
 
 def test_only_episodes_above_the_threshold_are_kept(config, recorded, tmp_path):
     middle = float(np.median([one.episode_return for one in recorded[0]]))
-    kept = api.make_expert(config, tmp_path / "good", num=4, threshold=middle, quiet=True)
+    kept = api.train_expert(config, tmp_path / "good", num=4, threshold=middle, quiet=True)
     assert min(one.episode_return for one in kept) >= middle
     assert kept.provenance["attempts"] > 4
 
@@ -85,7 +85,7 @@ def test_a_threshold_that_is_never_reached_is_an_error_with_the_best_return(conf
     with pytest.raises(
         UserError, match=r"only 0 of 60 episodes have a return of 5 or more, 1 are wanted; the best has -"
     ):
-        api.make_expert(config, tmp_path / "none", num=1, threshold=5.0, quiet=True)
+        api.train_expert(config, tmp_path / "none", num=1, threshold=5.0, quiet=True)
     assert not (tmp_path / "none").exists()
 
 
@@ -94,7 +94,7 @@ def test_what_exists_is_not_overwritten_and_told_before_anything_is_recorded(con
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "mine").write_text("kept")
     with pytest.raises(UserError, match="there exists already"):
-        api.make_expert(config, tmp_path / "there", num=1, quiet=True)
+        api.train_expert(config, tmp_path / "there", num=1, quiet=True)
     assert (tmp_path / "there" / "mine").read_text() == "kept"
 
 

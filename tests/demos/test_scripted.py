@@ -10,8 +10,8 @@ from cdred.demos.scripted import (
     cached_demos,
     collect_scripted,
     expert_level,
+    get_demos,
     level,
-    numbered_demos,
     random_level,
 )
 from cdred.envs.registry import make
@@ -76,7 +76,7 @@ def test_a_rollout_is_what_the_environment_did():
 def test_demonstrations_are_successful_and_reproduced_by_their_seed():
     demos = collect_scripted("probe/point", 5)
     assert (demos.task, len(demos)) == ("probe/point", 5)
-    assert all(one.success_end for one in demos)
+    assert all(one.success_at_end for one in demos)
     env = make("probe/point")
     for one in demos:
         assert one.seed % len(STREAMS) == STREAMS.index("demos")
@@ -101,12 +101,12 @@ def test_holding_still_is_chosen_where_it_keeps_success_and_failures_are_counted
     demos = collect_scripted("probe/point", 6, on_episode=lambda kept, tried: attempts.append((kept, tried)))
     assert demos.provenance["hold"] is True
     assert demos.provenance["kept"] == "success at the end"
-    assert all(one.success_end for one in demos)
+    assert all(one.success_at_end for one in demos)
     tried = demos.provenance["attempts"]
     assert attempts[-1] == (6, tried)
     assert [count for _, count in attempts] == list(range(1, tried + 1))
     assert tried > 6
-    assert expert_level(demos).success_any == pytest.approx(6 / tried)
+    assert expert_level(demos).success_once == pytest.approx(6 / tried)
     assert expert_level(demos).episode_return < level(demos.trajectories).episode_return
 
 
@@ -115,8 +115,8 @@ def test_success_at_any_time_is_kept_where_none_is_at_the_end(expert):
     demos = collect_scripted("probe/point", 6)
     assert demos.provenance["hold"] is False
     assert demos.provenance["kept"] == "success at any time"
-    assert all(one.success_any for one in demos)
-    assert expert_level(demos).success_end < 0.5
+    assert all(one.success_once for one in demos)
+    assert expert_level(demos).success_at_end < 0.5
 
 
 def test_the_choice_can_be_made_by_hand(expert):
@@ -144,7 +144,7 @@ def test_the_cache_collects_once_and_serves_smaller_requests(tmp_path, monkeypat
     assert_same(cached_demos("probe/point", 6, tmp_path), first)
     few = cached_demos("probe/point", 2, tmp_path)
     assert_same(few, first.take(2))
-    assert expert_level(few).success_any == 1
+    assert expert_level(few).success_once == 1
 
 
 def test_the_cache_grows_for_larger_requests(tmp_path):
@@ -178,7 +178,7 @@ def test_random_is_worse_than_the_expert_and_reproducible():
     random = random_level("probe/point", 20)
     assert random == random_level("probe/point", 20)
     assert random != random_level("probe/point", 20, seed=1)
-    assert random.success_end < 0.3
+    assert random.success_at_end < 0.3
     assert random.episode_return < expert_level(collect_scripted("probe/point", 5)).episode_return
 
 
@@ -192,7 +192,7 @@ def test_a_simulated_expert_keeps_its_success_by_holding_still():
     pytest.importorskip("metaworld")
     demos = collect_scripted("metaworld/stick-push", 2)
     assert demos.provenance["hold"] is True
-    assert all(one.success_end for one in demos)
+    assert all(one.success_at_end for one in demos)
     assert demos[0].obs.shape == (101, 39)
     assert demos.provenance["versions"]["metaworld"]
 
@@ -201,14 +201,14 @@ def test_a_number_takes_what_comes_with_the_package_before_it_asks_the_expert(tm
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     save_demos(collect_scripted("probe/point", 3, seed=5), tmp_path / "set.npz")
     monkeypatch.setattr(scripted, "shipped", lambda _task: tmp_path / "set.npz")
-    assert_same(numbered_demos("probe/point", 2), collect_scripted("probe/point", 3, seed=5).take(2))
-    assert_same(numbered_demos("probe/point", 4), collect_scripted("probe/point", 4))
+    assert_same(get_demos("probe/point", 2), collect_scripted("probe/point", 3, seed=5).take(2))
+    assert_same(get_demos("probe/point", 4), collect_scripted("probe/point", 4))
     with pytest.raises(UserError, match="at least one"):
-        numbered_demos("probe/point", 0)
+        get_demos("probe/point", 0)
 
 
 def test_more_than_come_with_the_package_need_an_expert(tmp_path, monkeypatch):
     save_demos(replace(collect_scripted("probe/point", 3), task="probe/dying"), tmp_path / "set.npz")
     monkeypatch.setattr(scripted, "shipped", lambda _task: tmp_path / "set.npz")
     with pytest.raises(UserError, match="3 demonstrations of probe/dying come with the package, 4 were asked for"):
-        numbered_demos("probe/dying", 4)
+        get_demos("probe/dying", 4)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cdred.envs.base import Step, checked, checked_obs, no_picture, resized
+from cdred.envs.base import Step, checked, checked_obs, raise_render_error, resize_nearest
 from cdred.errors import UserError
 from cdred.types import EnvSpec
 
@@ -55,12 +55,12 @@ def test_an_observation_of_another_shape_is_refused():
 
 def test_resizing_samples_the_nearest_pixel_and_none_leaves_the_frame():
     frame = np.arange(4 * 2 * 3, dtype=np.uint8).reshape(4, 2, 3)
-    assert resized(frame, None) is frame
-    np.testing.assert_array_equal(resized(frame, 2), frame[[0, 2]])
+    assert resize_nearest(frame, None) is frame
+    np.testing.assert_array_equal(resize_nearest(frame, 2), frame[[0, 2]])
 
 
 def test_a_failed_render_keeps_its_cause():
     cause = RuntimeError("no GL")
     with pytest.raises(UserError, match="MUJOCO_GL") as caught:
-        no_picture("metaworld/reach", cause)
+        raise_render_error("metaworld/reach", cause)
     assert caught.value.__cause__ is cause

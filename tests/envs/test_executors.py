@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from cdred.envs import executors, registry
-from cdred.envs.executors import crew
-from cdred.envs.remote.interpreter import Host
-from cdred.envs.vector_env import EnvGrid
+from cdred.envs.executors import make_executor
+from cdred.envs.remote.interpreter import Interpreter
+from cdred.envs.vector_env import VectorEnv
 from cdred.errors import UserError
 
 MODES = ["thread", "process"]
 TASKS = ["probe/dying", "metaworld/drawer-close", "dmc/reacher-hard", "gym/Pendulum-v1"]
-FAKE = Host(sys.executable, "fake_suite", (str(Path(__file__).parents[1] / "helpers"),))
+FAKE = Interpreter(sys.executable, "fake_suite", (str(Path(__file__).parents[1] / "helpers"),))
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def two_cores(monkeypatch):
 
 
 def lived(grid, steps, generator):
-    """Everything that `steps` decisions with random actions show, resets included."""
+    """Everything that `steps` steps with random actions show, resets included."""
     seen = []
     for _ in range(steps):
         step = grid.step(generator.uniform(-1, 1, (*grid.shape, grid.spec.action_dim)).astype(np.float32))
@@ -45,7 +45,7 @@ def test_the_same_bits_whoever_steps_and_after_restoring(task, mode):
     if not task.startswith(("gym", "probe")):
         pytest.importorskip({"metaworld": "metaworld", "dmc": "dm_control"}[task.split("/")[0]])
     options = {"seeds": [0, 3], "num_envs": 2}
-    with EnvGrid(task, **options) as ours, EnvGrid(task, **options, workers=mode) as theirs:
+    with VectorEnv(task, **options) as ours, VectorEnv(task, **options, vectorization=mode) as theirs:
         assert ours.spec == theirs.spec
         np.testing.assert_array_equal(ours.reset(), theirs.reset())
         first, second = np.random.default_rng(0), np.random.default_rng(0)
@@ -61,7 +61,7 @@ def test_the_same_bits_whoever_steps_and_after_restoring(task, mode):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_frames_are_those_of_the_cell(mode):
-    with EnvGrid("probe/point", [0, 1], 2, render_size=16, workers=mode) as grid:
+    with VectorEnv("probe/point", [0, 1], 2, render_size=16, vectorization=mode) as grid:
         grid.reset()
         alone = registry.make("probe/point", render_size=16)
         alone.reset(grid.episode_seed(1, 0))
@@ -71,8 +71,8 @@ def test_frames_are_those_of_the_cell(mode):
 @pytest.mark.parametrize("mode", ["sync", *MODES])
 def test_a_users_error_is_the_same(mode):
     with pytest.raises(UserError, match="Did you mean probe/point"):
-        EnvGrid("probe/piont", [0], workers=mode)
-    with EnvGrid("probe/dying", [0], workers=mode) as grid:
+        VectorEnv("probe/piont", [0], vectorization=mode)
+    with VectorEnv("probe/dying", [0], vectorization=mode) as grid:
         grid.reset()
         with pytest.raises(UserError, match="has no picture"):
             grid.render(0, 0)
@@ -80,13 +80,13 @@ def test_a_users_error_is_the_same(mode):
 
 def test_another_mode_is_refused():
     with pytest.raises(ValueError, match=r"sync.*process"):
-        EnvGrid("probe/point", [0], workers="fork")
+        VectorEnv("probe/point", [0], vectorization="fork")
 
 
 @pytest.mark.usefixtures("fake")
 @pytest.mark.parametrize("mode", ["sync", "process"])
 def test_a_failure_says_where_it_happened_and_leaves_the_others_in_step(mode):
-    group = crew("fake/count", ["first", "second", "third"], mode)
+    group = make_executor("fake/count", ["first", "second", "third"], mode)
     group.call("reset", {0: 10, 1: 11, 2: 12})
     wishes = {i: np.array([2 if i == 1 else 0, 0], np.float32) for i in range(3)}
     answers, failures = group.call("step", wishes)
@@ -100,7 +100,7 @@ def test_a_failure_says_where_it_happened_and_leaves_the_others_in_step(mode):
 
 @pytest.mark.usefixtures("fake")
 def test_who_is_made_anew_shares_a_process_with_one_of_those_asked_for():
-    group = crew("fake/count", ["a", "b", "c"], "process")
+    group = make_executor("fake/count", ["a", "b", "c"], "process")
     before = [worker.pid for worker in group._workers]
     assert group.renew([2]) == {0, 2}
     after = [worker.pid for worker in group._workers]
@@ -116,7 +116,7 @@ def test_who_is_made_anew_shares_a_process_with_one_of_those_asked_for():
 @pytest.mark.usefixtures("fake")
 @pytest.mark.parametrize(("mode", "processes"), [("sync", 1), ("thread", 1), ("process", 2)])
 def test_a_foreign_suite_shares_as_few_processes_as_told(mode, processes):
-    group = crew("fake/count", ["a", "b", "c"], mode)
+    group = make_executor("fake/count", ["a", "b", "c"], mode)
     made = [obs[2] for obs in group.call("reset", {0: 1, 1: 2, 2: 3})[0].values()]
     group.close()
     assert len(group._workers) == processes
@@ -124,6 +124,6 @@ def test_a_foreign_suite_shares_as_few_processes_as_told(mode, processes):
 
 
 def test_one_environment_needs_one_process():
-    group = crew("probe/point", ["only"], "process")
+    group = make_executor("probe/point", ["only"], "process")
     group.close()
     assert len(group._workers) == 1

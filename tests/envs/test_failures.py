@@ -10,10 +10,10 @@ import pytest
 
 import failing_env
 from cdred.envs import executors
-from cdred.envs.failures import SimulatorFailed, Strikes, one_line
-from cdred.envs.remote.interpreter import Host
+from cdred.envs.failures import FailureCounts, SimulatorError, one_line
+from cdred.envs.remote.interpreter import Interpreter
 from cdred.envs.suites import probes
-from cdred.envs.vector_env import EnvGrid, episode_seed
+from cdred.envs.vector_env import VectorEnv, episode_seed
 from cdred.errors import UserError
 from failing_env import Faulty, plan_faults
 
@@ -38,23 +38,23 @@ def plan(tmp_path, monkeypatch):
 @pytest.fixture
 def apart(plan, monkeypatch):
     """The same in processes of their own, two of them with `process`."""
-    monkeypatch.setattr(executors, "host", lambda _task: Host(sys.executable, "failing_env", tuple(sys.path)))
+    monkeypatch.setattr(executors, "host", lambda _task: Interpreter(sys.executable, "failing_env", tuple(sys.path)))
     monkeypatch.setattr(executors, "usable_cores", lambda: 2)
     return plan
 
 
 @pytest.fixture(scope="module")
 def undisturbed():
-    with EnvGrid(TASK, SEEDS, ENVS) as grid:
+    with VectorEnv(TASK, SEEDS, ENVS) as grid:
         return lived(grid)
 
 
 def opened(said, mode="sync", **options):
-    return EnvGrid(TASK, SEEDS, ENVS, workers=mode, say=said.append, **options)
+    return VectorEnv(TASK, SEEDS, ENVS, vectorization=mode, say=said.append, **options)
 
 
 def lived(grid, steps=STEPS, before=None):
-    """What each cell shows, decision by decision, with actions that depend on the count alone: `[cell][t]`."""
+    """What each cell shows, step by step, with actions that depend on the count alone: `[cell][t]`."""
     generator, shape = np.random.default_rng(0), (*grid.shape, grid.spec.action_dim)
     obs = grid.reset()
     seen = {cell: [(obs[cell],)] for cell in np.ndindex(grid.shape)}
@@ -104,13 +104,13 @@ def test_what_breaks_again_costs_its_episode_and_is_no_transition(plan, undistur
     story = seen[VICTIM]
     assert_same({VICTIM: story[:26]}, {VICTIM: undisturbed[VICTIM][:26]})
     obs, reward, terminated, truncated, success, void, begun = story[26]
-    # The sixth decision of the second episode did not happen: nothing came of it but the start of the third.
+    # The sixth step of the second episode did not happen: nothing came of it but the start of the third.
     np.testing.assert_array_equal(obs, story[25][-1])
     assert (reward, terminated, truncated, success, void) == (0, False, False, False, True)
     np.testing.assert_array_equal(begun, probes.Point().reset(episode_seed(7, "train", 0, 2)))
     assert sum(row[5] for row in story[1:]) == 1
     assert len(said) == 1
-    assert said[0].startswith("probe/point, seed 7, environment 0: its episode 1 is given up at decision 6: ")
+    assert said[0].startswith("probe/point, seed 7, environment 0: its episode 1 is given up at step 6: ")
 
 
 def test_a_message_is_one_line_that_says_where_it_was_raised(plan):
@@ -118,12 +118,12 @@ def test_a_message_is_one_line_that_says_where_it_was_raised(plan):
     said = []
     with opened(said) as grid:
         lived(grid, 1)
-    assert re.search(r"given up at decision 1: ZeroDivisionError: the wheel \(failing_env\.py:\d+\)$", said[0])
+    assert re.search(r"given up at step 1: ZeroDivisionError: the wheel \(failing_env\.py:\d+\)$", said[0])
 
 
 def test_whoever_does_not_listen_is_warned(plan):
     plan((0, 0, 0, 1, "raise"))
-    with EnvGrid(TASK, [0]) as grid, pytest.warns(RuntimeWarning, match="given up"):
+    with VectorEnv(TASK, [0]) as grid, pytest.warns(RuntimeWarning, match="given up"):
         lived(grid, 1)
 
 
@@ -136,7 +136,7 @@ def test_an_episode_that_cannot_begin_is_passed_over(plan, what):
         assert grid.broken.tolist() == [0, 1]
     assert not any(row[5] for row in seen[VICTIM][1:])
     np.testing.assert_array_equal(seen[VICTIM][20][-1], probes.Point().reset(episode_seed(7, "train", 0, 2)))
-    assert "its episode 1 is given up at decision 1" in said[0]
+    assert "its episode 1 is given up at step 1" in said[0]
 
 
 @pytest.mark.parametrize(("what", "mode"), [("die", "sync"), ("hang", "process")])
@@ -144,7 +144,7 @@ def test_a_process_that_dies_or_hangs_is_begun_again_and_the_others_in_it_lose_n
     # Once in the first episode, which is mended; every time in the second, which is given up.
     apart((7, 0, 0, 6, what, True), (7, 0, 1, 6, what))
     said = []
-    with opened(said, mode, step_timeout=1.5) as grid:
+    with opened(said, mode, env_step_timeout=1.5) as grid:
         seen = lived(grid)
         assert grid.broken.tolist() == [0, 1]
         assert grid.snapshot()["length"].tolist() == [[5, 5], [45 - 26, 5]]
@@ -153,9 +153,9 @@ def test_a_process_that_dies_or_hangs_is_begun_again_and_the_others_in_it_lose_n
     assert seen[VICTIM][26][5]
     reason = {
         "die": "ended with exit code 7; it last said: out of luck",
-        "hang": "took more than 1.5 s (--step-timeout)",
+        "hang": "took more than 1.5 s (--env-step-timeout)",
     }
-    given_up = [line for line in said if "is given up at decision 6" in line]
+    given_up = [line for line in said if "is given up at step 6" in line]
     assert len(given_up) == 1
     assert reason[what] in given_up[0]
     assert reason[what] in said[0]
@@ -177,11 +177,11 @@ def test_processes_killed_from_outside_are_begun_again_and_nothing_at_all_is_los
     assert all("was ended by signal 9" in line for line in said)
 
 
-@pytest.mark.parametrize(("decision", "row"), [(1, "3 episodes.*decision"), (4, "10 episodes.*finished episode")])
-def test_a_simulator_that_only_breaks_ends_it(plan, decision, row):
-    plan((None, 0, None, decision, "raise"))
+@pytest.mark.parametrize(("step", "row"), [(1, "3 episodes.*step"), (4, "10 episodes.*finished episode")])
+def test_a_simulator_that_only_breaks_ends_it(plan, step, row):
+    plan((None, 0, None, step, "raise"))
     said = []
-    with opened(said) as grid, pytest.raises(SimulatorFailed, match=f"probe/point, seed 0, environment 0: {row}") as it:
+    with opened(said) as grid, pytest.raises(SimulatorError, match=f"probe/point, seed 0, environment 0: {row}") as it:
         lived(grid, 100)
     assert issubclass(it.type, UserError)
     assert "ZeroDivisionError: the wheel" in str(it.value)
@@ -190,7 +190,7 @@ def test_a_simulator_that_only_breaks_ends_it(plan, decision, row):
 
 def test_episodes_that_break_now_and_then_do_not_add_up(plan):
     plan(*((0, 0, episode, 5, "raise") for episode in range(0, 40, 2)))
-    with EnvGrid(TASK, [0], say=lambda _: None) as grid:
+    with VectorEnv(TASK, [0], say=lambda _: None) as grid:
         lived(grid, 500)
         assert grid.broken.tolist() == [20]
 
@@ -199,7 +199,7 @@ def test_a_simulator_that_cannot_be_made_again_ends_it(plan, monkeypatch):
     plan((7, 0, 0, 2, "raise"))
     with opened([]) as grid:
         monkeypatch.setattr(grid._crew, "_make", lambda: 1 / 0)
-        with pytest.raises(SimulatorFailed, match=r"broke \(ZeroDivisionError: the wheel.*cannot be made again: Zero"):
+        with pytest.raises(SimulatorError, match=r"broke \(ZeroDivisionError: the wheel.*cannot be made again: Zero"):
             lived(grid)
 
 
@@ -219,7 +219,7 @@ def test_one_that_does_not_come_back_the_same_is_given_up_with_the_decision_that
         assert grid.broken.tolist() == [1, 0]
     assert [cell for cell in seen if seen[cell][6][5]] == [(0, 0)]
     assert seen[0, 0][6][1] == 0
-    assert "episode 0 is given up at decision 7: RuntimeError: living through the episode again gave other" in said[0]
+    assert "episode 0 is given up at step 7: RuntimeError: living through the episode again gave other" in said[0]
 
 
 def test_a_restored_grid_goes_on_as_if_nothing_had_happened_also_where_episodes_were_given_up(plan):
@@ -242,7 +242,7 @@ def test_a_restored_grid_goes_on_as_if_nothing_had_happened_also_where_episodes_
 
 def test_an_episode_given_up_is_not_lived_through_again_and_a_reset_must_follow(plan):
     plan((0, 0, 0, 4, "raise"))
-    with EnvGrid(TASK, [0], say=lambda _: None) as grid:
+    with VectorEnv(TASK, [0], say=lambda _: None) as grid:
         grid.reset()
         while not grid.step(np.zeros((1, 1, 2))).void.any():
             pass
@@ -250,24 +250,24 @@ def test_an_episode_given_up_is_not_lived_through_again_and_a_reset_must_follow(
             grid.step(np.zeros((1, 1, 2)))
         snapshot = grid.snapshot()
         plan((0, 0, 0, 1, "raise"))
-        with EnvGrid(TASK, [0]) as resumed:
+        with VectorEnv(TASK, [0]) as resumed:
             resumed.restore(snapshot)
             np.testing.assert_array_equal(resumed.reset(), grid.reset())
             assert resumed.broken.tolist() == [1]
 
 
 def test_a_checkpoint_in_an_episode_that_breaks_now_cannot_be_gone_on_from(plan):
-    with EnvGrid(TASK, [0], say=lambda _: None) as grid:
+    with VectorEnv(TASK, [0], say=lambda _: None) as grid:
         lived(grid, 5)
         snapshot = grid.snapshot()
         plan((0, 0, 0, 2, "raise"))
-        with pytest.raises(SimulatorFailed, match="environment 0: the episode that the checkpoint was taken in breaks"):
+        with pytest.raises(SimulatorError, match="environment 0: the episode that the checkpoint was taken in breaks"):
             grid.restore(snapshot)
 
 
 def test_strikes_of_the_host_and_of_arrays_count_alike():
     generator = np.random.default_rng(0)
-    strikes = Strikes.none((1, 1))
+    strikes = FailureCounts.none((1, 1))
     stuck = unfinished = broken = 0
     for kind in generator.choice(["void", "lived", "finished"], 200):
         void, finished = np.array([[kind == "void"]]), np.array([[kind == "finished"]])

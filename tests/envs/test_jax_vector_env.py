@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdred.envs.failures import SimulatorFailed
-from cdred.envs.jax_env import Hosted
-from cdred.envs.jax_vector_env import NOT_FINITE, JaxGrid, Origin, episode_seeds, open_grid
+from cdred.envs.failures import SimulatorError
+from cdred.envs.jax_env import JaxEnvAdapter
+from cdred.envs.jax_vector_env import NOT_FINITE, JaxVectorEnv, Origin, episode_seeds, make_vector_env
 from cdred.envs.registry import functional, make
 from cdred.envs.suites.jax_probes import JaxDying
 from cdred.envs.suites.probes import Dying, Point
-from cdred.envs.vector_env import STREAMS, EnvGrid, episode_seed
+from cdred.envs.vector_env import STREAMS, VectorEnv, episode_seed
 from cdred.errors import UserError
 
 word = st.integers(0, 2**32 - 1)
@@ -46,7 +46,9 @@ def test_the_twins_move_as_the_probes_do(task, host):
 
 
 def grids(task, seeds=(0, 3), envs=2, stream="train"):
-    return open_grid(task, seeds, envs, stream), open_grid(task, seeds, envs, stream, workers="thread")
+    return make_vector_env(task, seeds, envs, stream), make_vector_env(
+        task, seeds, envs, stream, vectorization="thread"
+    )
 
 
 def actions(grid, steps):
@@ -56,8 +58,8 @@ def actions(grid, steps):
 @pytest.mark.parametrize("task", ["jaxprobe/point", "jaxprobe/dying"])
 def test_the_grid_on_the_device_lives_what_the_hosts_grid_lives(task):
     device, host = grids(task)
-    assert isinstance(device, JaxGrid)
-    assert isinstance(host, EnvGrid)
+    assert isinstance(device, JaxVectorEnv)
+    assert isinstance(host, VectorEnv)
     with device, host:
         np.testing.assert_array_equal(device.reset(), host.reset())
         for action in actions(device, 50):
@@ -72,14 +74,14 @@ def test_the_grid_on_the_device_lives_what_the_hosts_grid_lives(task):
 
 
 def test_a_row_is_what_it_would_be_alone():
-    both, alone = open_grid("jaxprobe/point", (0, 3), 2), open_grid("jaxprobe/point", (3,), 2)
+    both, alone = make_vector_env("jaxprobe/point", (0, 3), 2), make_vector_env("jaxprobe/point", (3,), 2)
     np.testing.assert_array_equal(both.reset()[1:], alone.reset())
     for action in actions(both, 20):
         np.testing.assert_array_equal(both.step(action).obs[1:], alone.step(action[1:]).obs)
 
 
 def test_a_restored_grid_goes_on_bit_for_bit():
-    grid, other = open_grid("jaxprobe/dying", (0, 1), 2), open_grid("jaxprobe/dying", (0, 1), 2)
+    grid, other = make_vector_env("jaxprobe/dying", (0, 1), 2), make_vector_env("jaxprobe/dying", (0, 1), 2)
     grid.reset()
     chosen = 0.1 * actions(grid, 15)
     for action in chosen[:7]:
@@ -89,20 +91,20 @@ def test_a_restored_grid_goes_on_bit_for_bit():
         np.testing.assert_array_equal(grid.step(action).obs, other.step(action).obs)
     np.testing.assert_array_equal(grid.reset(), other.reset())
     with pytest.raises(ValueError, match="seeds"):
-        open_grid("jaxprobe/dying", (5, 6), 2).restore(grid.snapshot())
+        make_vector_env("jaxprobe/dying", (5, 6), 2).restore(grid.snapshot())
 
 
 def test_a_step_before_a_reset_is_refused():
-    grid = open_grid("jaxprobe/point", (0,), 1)
+    grid = make_vector_env("jaxprobe/point", (0,), 1)
     with pytest.raises(RuntimeError, match="step before reset"):
         grid.step(np.zeros((1, 1, 2), np.float32))
     with pytest.raises(UserError, match=">= 0"):
-        open_grid("jaxprobe/point", (-1,))
+        make_vector_env("jaxprobe/point", (-1,))
 
 
 @pytest.mark.parametrize("action", [np.zeros((1, 1, 3)), np.full((1, 1, 2), np.nan)])
 def test_actions_of_another_shape_or_not_finite_are_refused(action):
-    grid = open_grid("jaxprobe/point", (0,))
+    grid = make_vector_env("jaxprobe/point", (0,))
     grid.reset()
     with pytest.raises(ValueError, match=r"finite actions of shape \(1, 1, 2\)"):
         grid.step(action)
@@ -116,7 +118,7 @@ def spoilt(grid, *cells):
 
 def test_an_episode_that_leaves_the_numbers_is_given_up_and_the_others_live_on():
     said = []
-    grid, whole = (open_grid("jaxprobe/dying", (0, 7), 2, say=said.append) for _ in range(2))
+    grid, whole = (make_vector_env("jaxprobe/dying", (0, 7), 2, say=said.append) for _ in range(2))
     before = grid.reset()
     whole.reset()
     spoilt(grid, (1, 0))
@@ -133,7 +135,7 @@ def test_an_episode_that_leaves_the_numbers_is_given_up_and_the_others_live_on()
         grid.step(np.zeros((2, 2, 1), np.float32))
     begun = grid.reset(step.ended)
     np.testing.assert_array_equal(begun[1, 0], make("jaxprobe/dying").reset(episode_seed(7, "train", 0, 1)))
-    resumed = open_grid("jaxprobe/dying", (0, 7), 2)
+    resumed = make_vector_env("jaxprobe/dying", (0, 7), 2)
     resumed.restore(grid.snapshot())
     assert resumed.broken.tolist() == [0, 1]
 
@@ -147,7 +149,7 @@ def test_an_episode_that_begins_beyond_the_numbers_is_given_up_at_its_first_deci
         return state, jnp.where(seed == first, jnp.nan, obs)
 
     monkeypatch.setattr(env, "reset", reset)
-    grid = JaxGrid(env, (0,), say=lambda _: None)
+    grid = JaxVectorEnv(env, (0,), say=lambda _: None)
     assert np.isfinite(grid.reset()).all()
     assert grid.step(np.zeros((1, 1, 1), np.float32)).void.all()
     np.testing.assert_array_equal(grid.reset()[0, 0], whole(jnp.uint32(episode_seed(0, "train", 0, 1)))[1])
@@ -156,7 +158,7 @@ def test_an_episode_that_begins_beyond_the_numbers_is_given_up_at_its_first_deci
 
 
 def test_a_simulator_on_the_device_that_only_breaks_ends_it():
-    grid = open_grid("jaxprobe/dying", (0,), say=lambda _: None)
+    grid = make_vector_env("jaxprobe/dying", (0,), say=lambda _: None)
 
     def another():
         grid.reset()
@@ -164,7 +166,7 @@ def test_a_simulator_on_the_device_that_only_breaks_ends_it():
         return grid.step(np.zeros((1, 1, 1), np.float32))
 
     assert [another().void.all() for _ in range(2)] == [True, True]
-    with pytest.raises(SimulatorFailed, match="jaxprobe/dying, seed 0, environment 0: 3 episodes in a row") as caught:
+    with pytest.raises(SimulatorError, match="jaxprobe/dying, seed 0, environment 0: 3 episodes in a row") as caught:
         another()
     assert grid.broken.tolist() == [3]
     assert NOT_FINITE in str(caught.value)
@@ -173,13 +175,13 @@ def test_a_simulator_on_the_device_that_only_breaks_ends_it():
 def test_one_object_a_task_and_none_for_a_simulator_on_the_host():
     assert functional("jaxprobe/point") is functional("jaxprobe/point")
     assert functional("probe/point") is None
-    assert isinstance(make("jaxprobe/point"), Hosted)
+    assert isinstance(make("jaxprobe/point"), JaxEnvAdapter)
     with pytest.raises(UserError, match="no picture"):
-        open_grid("jaxprobe/point", (0,)).render(0, 0)
+        make_vector_env("jaxprobe/point", (0,)).render(0, 0)
 
 
 def test_where_no_episode_ends_no_reset_is_computed():
-    grid = open_grid("jaxprobe/point", (0,), 1)
+    grid = make_vector_env("jaxprobe/point", (0,), 1)
     from cdred.envs.jax_vector_env import begin
 
     text = str(

@@ -11,12 +11,12 @@ import pytest
 
 from cdred.envs.remote import server
 from cdred.envs.remote.client import RemoteEnv, Worker
-from cdred.envs.remote.interpreter import Host, interpreter
+from cdred.envs.remote.interpreter import Interpreter, interpreter
 from cdred.envs.remote.server import pack, unpack
 from cdred.errors import UserError
 from cdred.types import EnvSpec
 
-FAKE = Host(sys.executable, "fake_suite", (str(Path(__file__).parents[1] / "helpers"),))
+FAKE = Interpreter(sys.executable, "fake_suite", (str(Path(__file__).parents[1] / "helpers"),))
 
 
 @pytest.fixture
@@ -117,14 +117,14 @@ def test_a_killed_process_says_how_it_ended_and_what_it_said_last(env):
 
 
 def test_what_the_interpreter_cannot_import_is_said_with_the_mend():
-    worker = Worker(Host(sys.executable, "no_such_suite", mend="make suite"))
+    worker = Worker(Interpreter(sys.executable, "no_such_suite", mend="make suite"))
     with pytest.raises(UserError, match=r"a/b needs .*No module named 'no_such_suite'.*: make suite"):
         RemoteEnv(worker, 0, "a/b", "b", None).settled()
     worker.close()
 
 
 def test_a_script_that_does_not_start_is_said():
-    worker = Worker(Host("/bin/false", "fake_suite"))
+    worker = Worker(Interpreter("/bin/false", "fake_suite"))
     with pytest.raises(RuntimeError, match="exit code 1"):
         RemoteEnv(worker, 0, "a/b", "b", None).settled()
     worker.close()
@@ -147,8 +147,8 @@ def script(*lines):
 def test_nobody_is_left_behind_when_the_parent_is_killed():
     parent = script(
         "import time, test_remote as t",
-        "from cdred.envs.remote.interpreter import our_host",
-        "workers = t.Worker(t.FAKE), t.Worker(our_host())",
+        "from cdred.envs.remote.interpreter import current_interpreter",
+        "workers = t.Worker(t.FAKE), t.Worker(current_interpreter())",
         "print(*[worker.pid for worker in workers], flush=True)",
         "time.sleep(60)",
     )

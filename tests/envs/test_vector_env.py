@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdred.envs.failures import SimulatorFailed
+from cdred.envs.failures import SimulatorError
 from cdred.envs.registry import make
-from cdred.envs.vector_env import STREAMS, EnvGrid, episode_seed
+from cdred.envs.vector_env import STREAMS, VectorEnv, episode_seed
 from cdred.errors import UserError
 
 SIMULATED = ("metaworld/drawer-close", "dmc/reacher-hard", "gym/Pendulum-v1")
@@ -36,7 +36,7 @@ def assert_same(first, second):
 
 
 def test_a_row_is_what_it_would_be_alone():
-    with EnvGrid("probe/point", [0, 3], 2) as both, EnvGrid("probe/point", [3], 2) as alone:
+    with VectorEnv("probe/point", [0, 3], 2) as both, VectorEnv("probe/point", [3], 2) as alone:
         chosen = actions(both, 45)
         np.testing.assert_array_equal(both.reset()[1:], alone.reset())
         rows = [tuple(part[1:] for part in step) for step in run(both, chosen)]
@@ -44,7 +44,7 @@ def test_a_row_is_what_it_would_be_alone():
 
 
 def test_environments_and_episodes_differ():
-    with EnvGrid("probe/point", [0, 1], 3) as grid:
+    with VectorEnv("probe/point", [0, 1], 3) as grid:
         starts = np.concatenate([grid.reset().reshape(-1, 4), grid.reset().reshape(-1, 4)])
         assert len(np.unique(starts, axis=0)) == 12
 
@@ -65,14 +65,14 @@ def test_streams_never_share_an_episode(seeds, envs, episodes):
 
 
 def test_the_readable_seed_reproduces_the_episode():
-    with EnvGrid("probe/point", [5, 6], 2, "eval") as grid:
+    with VectorEnv("probe/point", [5, 6], 2, "eval") as grid:
         grid.reset()
         obs = grid.reset()
         np.testing.assert_array_equal(make("probe/point").reset(grid.episode_seed(1, 0)), obs[1, 0])
 
 
 def test_a_mask_resets_only_where_it_holds():
-    with EnvGrid("probe/point", [0, 1], 2) as grid:
+    with VectorEnv("probe/point", [0, 1], 2) as grid:
         grid.reset()
         before = grid.step(actions(grid, 1)[0]).obs
         mask = np.array([[False, True], [False, False]])
@@ -82,7 +82,7 @@ def test_a_mask_resets_only_where_it_holds():
 
 
 def test_the_final_observation_is_the_true_one_and_a_reset_must_follow():
-    with EnvGrid("probe/dying", [0, 1]) as grid:
+    with VectorEnv("probe/dying", [0, 1]) as grid:
         with pytest.raises(RuntimeError, match="reset"):
             grid.step(np.ones((2, 1, 1)))
         grid.reset()
@@ -97,7 +97,7 @@ def test_the_final_observation_is_the_true_one_and_a_reset_must_follow():
 
 
 def test_what_was_returned_does_not_change_afterwards():
-    with EnvGrid("probe/point", [0]) as grid:
+    with VectorEnv("probe/point", [0]) as grid:
         first = grid.reset()
         kept = first.copy()
         second = grid.step(np.ones((1, 1, 2)))
@@ -113,7 +113,7 @@ def test_what_was_returned_does_not_change_afterwards():
 
 @pytest.mark.parametrize("wrong", [np.zeros((2, 2)), np.zeros((1, 1, 3)), np.full((1, 1, 2), np.nan)])
 def test_actions_of_another_shape_or_not_finite_are_refused(wrong):
-    with EnvGrid("probe/point", [0]) as grid:
+    with VectorEnv("probe/point", [0]) as grid:
         grid.reset()
         with pytest.raises(ValueError, match=r"finite actions of shape \(1, 1, 2\)"):
             grid.step(wrong)
@@ -121,7 +121,7 @@ def test_actions_of_another_shape_or_not_finite_are_refused(wrong):
 
 @pytest.mark.parametrize("taken", [0, 7, 20, 33])
 def test_a_restored_grid_goes_on_as_if_nothing_had_happened(taken):
-    with EnvGrid("probe/dying", [0, 4], 2) as grid, EnvGrid("probe/dying", [0, 4], 2) as resumed:
+    with VectorEnv("probe/dying", [0, 4], 2) as grid, VectorEnv("probe/dying", [0, 4], 2) as resumed:
         grid.reset()
         chosen = actions(grid, taken + 40)
         run(grid, chosen[:taken])
@@ -133,7 +133,7 @@ def test_a_restored_grid_goes_on_as_if_nothing_had_happened(taken):
 def test_simulators_are_restored_in_the_middle_of_an_episode(task):
     if not task.startswith("gym"):
         pytest.importorskip({"metaworld": "metaworld", "dmc": "dm_control"}[task.split("/")[0]])
-    with EnvGrid(task, [0, 1]) as grid, EnvGrid(task, [0, 1]) as resumed:
+    with VectorEnv(task, [0, 1]) as grid, VectorEnv(task, [0, 1]) as resumed:
         grid.reset(), grid.reset()
         chosen = actions(grid, 60)
         run(grid, chosen[:30])
@@ -145,7 +145,7 @@ def test_simulators_are_restored_in_the_middle_of_an_episode(task):
 
 
 def test_an_episode_that_has_ended_is_restored_as_ended():
-    with EnvGrid("probe/point", [0]) as grid, EnvGrid("probe/point", [0]) as resumed:
+    with VectorEnv("probe/point", [0]) as grid, VectorEnv("probe/point", [0]) as resumed:
         grid.reset()
         for action in actions(grid, 20):
             last = grid.step(action)
@@ -157,7 +157,7 @@ def test_an_episode_that_has_ended_is_restored_as_ended():
 
 
 def test_a_snapshot_before_the_first_reset_restores_a_new_grid():
-    with EnvGrid("probe/point", [0]) as grid, EnvGrid("probe/point", [0]) as resumed:
+    with VectorEnv("probe/point", [0]) as grid, VectorEnv("probe/point", [0]) as resumed:
         resumed.reset()
         resumed.restore(grid.snapshot())
         with pytest.raises(RuntimeError, match="reset"):
@@ -166,33 +166,33 @@ def test_a_snapshot_before_the_first_reset_restores_a_new_grid():
 
 
 def test_a_snapshot_of_another_grid_is_refused():
-    with EnvGrid("probe/point", [0, 1]) as grid, EnvGrid("probe/point", [0, 2]) as other:
+    with VectorEnv("probe/point", [0, 1]) as grid, VectorEnv("probe/point", [0, 2]) as other:
         with pytest.raises(ValueError, match="another grid"):
             other.restore(grid.snapshot())
-        with EnvGrid("probe/point", [0]) as smaller, pytest.raises(ValueError, match="another grid"):
+        with VectorEnv("probe/point", [0]) as smaller, pytest.raises(ValueError, match="another grid"):
             smaller.restore(grid.snapshot())
 
 
 def test_a_simulator_that_does_not_come_back_is_reported(monkeypatch):
     from cdred.envs.suites.probes import Point
 
-    with EnvGrid("probe/point", [0]) as grid:
+    with VectorEnv("probe/point", [0]) as grid:
         grid.reset()
         grid.step(np.ones((1, 1, 2)))
         snapshot = grid.snapshot()
         monkeypatch.setattr(Point, "SPEED", 0.1)
-        with pytest.raises(SimulatorFailed, match=r"probe/point, seed 0, environment 0.*other observations"):
+        with pytest.raises(SimulatorError, match=r"probe/point, seed 0, environment 0.*other observations"):
             grid.restore(snapshot)
 
 
 @pytest.mark.parametrize("seeds", [[], [-1]])
 def test_seeds_must_be_given_and_not_negative(seeds):
     with pytest.raises(UserError, match="seeds"):
-        EnvGrid("probe/point", seeds)
+        VectorEnv("probe/point", seeds)
 
 
 def test_render_is_that_of_the_cell():
-    with EnvGrid("probe/point", [0, 1], render_size=16) as grid:
+    with VectorEnv("probe/point", [0, 1], render_size=16) as grid:
         grid.reset()
         alone = make("probe/point", render_size=16)
         alone.reset(grid.episode_seed(1, 0))

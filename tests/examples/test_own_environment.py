@@ -18,7 +18,7 @@ def example():
 
 
 def test_the_own_environment_example_trains_from_its_own_demonstrations(example, tmp_path, capsys):
-    result = example.main(tmp_path / "hover", decisions=700, preset="debug")
+    result = example.main(tmp_path / "hover", steps=700, preset="debug")
     assert result["demos"] == 5
     # The expert stays near the middle, and a random agent crashes.
     assert result["eval"]["expert_return"] > 80 > 40 > result["eval"]["random_return"]

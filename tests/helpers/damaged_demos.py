@@ -18,7 +18,7 @@ GIB = 2**30
 
 
 def arrays(**changes):
-    """Two episodes of five decisions of probe/point, as an npz file has them; None leaves an array out."""
+    """Two episodes of five steps of probe/point, as an npz file has them; None leaves an array out."""
     good = {"obs": np.zeros((2, 6, 4), np.float32), "action": np.zeros((2, 5, 2), np.float32)} | changes
     return {key: value for key, value in good.items() if value is not None}
 

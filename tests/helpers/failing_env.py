@@ -15,7 +15,7 @@ FILE = "FAULTS_OF_THE_TESTS"
 
 
 class Faulty(Point):
-    """Breaks at the decisions (0: the reset) of the episodes that the file names, each time or once in all."""
+    """Breaks at the steps (0: the reset) of the episodes that the file names, each time or once in all."""
 
     def reset(self, seed):
         self.seed, self.count = seed, 0
@@ -30,8 +30,8 @@ class Faulty(Point):
 
     def _fault(self):
         path = Path(os.environ[FILE])
-        for number, (seed, decision, what, once) in enumerate(json.loads(path.read_text())):
-            if seed in (self.seed, None) and decision == self.count:
+        for number, (seed, step, what, once) in enumerate(json.loads(path.read_text())):
+            if seed in (self.seed, None) and step == self.count:
                 met = path.with_name(f"{path.name}.{number}")
                 if once and met.exists():
                     continue
@@ -75,6 +75,6 @@ def plan_faults(path, *faults):
     path.write_text(json.dumps([row(*fault) for fault in faults]))
 
 
-def row(seed, env, episode, decision, what, once=False, stream="train"):
+def row(seed, env, episode, step, what, once=False, stream="train"):
     """Of the `episode`-th episode of an environment; of every episode of all of them if that is None."""
-    return [None if episode is None else episode_seed(seed, stream, env, episode), decision, what, once]
+    return [None if episode is None else episode_seed(seed, stream, env, episode), step, what, once]

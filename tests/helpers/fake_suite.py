@@ -12,7 +12,7 @@ class UserError(Exception):
 
 
 class Counter:
-    """Observes (seed, decisions, number of environments made); the action's first number says what goes wrong."""
+    """Observes (seed, steps, number of environments made); the action's first number says what goes wrong."""
 
     made = 0
 
@@ -26,14 +26,14 @@ class Counter:
         )
 
     def reset(self, seed):
-        self.seed, self.decisions = seed, 0
+        self.seed, self.steps = seed, 0
         return self.obs()
 
     def obs(self):
-        return np.array([self.seed, self.decisions, self.made], np.float32)
+        return np.array([self.seed, self.steps, self.made], np.float32)
 
     def step(self, action):
-        self.decisions += 1
+        self.steps += 1
         wish = int(action[0])
         if wish == 2:
             raise FloatingPointError("exploded")
@@ -44,10 +44,10 @@ class Counter:
             raise LookupError("of a type with children")
         if wish == 5:
             return np.full(3, np.nan, np.float32), 0.0, False, False, False
-        return self.obs(), np.float64(0.1) + float(action[1]), np.bool_(False), self.decisions == 5, np.bool_(True)
+        return self.obs(), np.float64(0.1) + float(action[1]), np.bool_(False), self.steps == 5, np.bool_(True)
 
     def render(self):
-        return np.full((self.size, self.size, 3), self.decisions, np.uint8)
+        return np.full((self.size, self.size, 3), self.steps, np.uint8)
 
 
 def make(name, render_size=None):

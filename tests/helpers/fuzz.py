@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cdred.data.demonstrations import open_demos
+from cdred.data.demonstrations import load_demos
 from cdred.errors import UserError
 
 SPARE_BYTES = 2**30
@@ -73,7 +73,7 @@ def reader(source: Path):
     name = next(file.name for file in sorted(source.iterdir()) if file.suffix != ".json") if not whole else ""
     # Actions in what LeRobot wrote are the robot's own.
     theirs = source.name == "lerobot-v3.0"
-    return lambda folder: open_demos(folder / name, mixed_horizons=True, rescale_actions=theirs)
+    return lambda folder: load_demos(folder / name, allow_variable_horizon=True, rescale_actions=theirs)
 
 
 def outcome(read, folder: Path) -> str:

@@ -53,7 +53,7 @@ def damaged(data):
     return lambda: Path(ARRAYS).write_bytes(data)
 
 
-RESUME = "train probe/point --preset debug --algo bc --demos demos.npz --decisions 40 --video False --out run"
+RESUME = "train probe/point --preset debug --algo bc --demos demos.npz --steps 40 --video False --out run"
 EVAL = "eval run"
 
 
@@ -88,7 +88,7 @@ RUNS = [
         replaced("\ndecisions:", "\ndesicions:"),
         CONFIG,
         "unknown setting desicions",
-        "Did you mean decisions?",
+        "Did you mean steps?",
     ),
     spoiled_run(
         "misspelt nested setting",
@@ -101,7 +101,7 @@ RUNS = [
         "setting of the wrong type",
         replaced("\ndecisions: 40", "\ndecisions: many"),
         CONFIG,
-        "decisions must be int, got 'many'",
+        "steps must be int, got 'many'",
     ),
     spoiled_run("setting that is no choice", replaced("algo: bc", "algo: bcc"), CONFIG, "algo must be one of"),
     spoiled_run(
@@ -111,7 +111,7 @@ RUNS = [
     spoiled_run("other task", replaced("task: probe/point", "task: probe/dying"), "does not fit", "config.yaml"),
     spoiled_run("no such task", replaced("task: probe/point", "task: probe/nowhere"), "no task 'probe/nowhere'"),
     spoiled_run(
-        "other widths",
+        "other hidden_dims",
         replaced("latent_dim: 16", "latent_dim: 24"),
         "does not fit: expected float32 of shape",
         "config.yaml",
@@ -178,7 +178,7 @@ RUNS = [
     spoiled_run("no metrics", lambda: Path("run/metrics.jsonl").unlink(), "no metrics.jsonl", words="report run"),
     spoiled_run(
         "metrics of words",
-        bad.text("run/metrics.jsonl", json.dumps({"step": 1, "kind": "train", "dynamics_loss": "loss"})),
+        bad.text("run/metrics.jsonl", json.dumps({"step": 1, "kind": "train", "consistency_loss": "loss"})),
         "metrics.jsonl",
         "loss",
         words="report run",

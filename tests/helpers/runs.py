@@ -17,7 +17,7 @@ from cdred.train import loop
 from toy import Toy, learn_by
 
 # Of all that a metrics line says, what depends on the clock.
-TIMES = {"time", "decisions_per_second", "eta_seconds", "seconds"}
+TIMES = {"time", "steps_per_second", "eta_seconds", "seconds"}
 
 
 def config(out, **changes):
@@ -28,7 +28,7 @@ def config(out, **changes):
 
 def on_device(out, **changes):
     """The same world as a JAX function, twice for each seed."""
-    settings = {"task": "jaxprobe/point", "envs": 2, "decisions": 80, "eval_every": 40, "checkpoint_every": 40}
+    settings = {"task": "jaxprobe/point", "envs": 2, "steps": 80, "eval_every": 40, "checkpoint_every": 40}
     return config(out, **settings | changes)
 
 
@@ -45,24 +45,24 @@ class Killed(Exception):
 
 
 @contextmanager
-def killed_at(decisions):
-    """A run is trained within, and dies before it goes on from so many decisions."""
+def killed_at(steps):
+    """A run is trained within, and dies before it goes on from so many steps."""
 
     def die():
         raise Killed
 
-    with pytest.raises(Killed), _before_a_block(lambda now: now >= decisions, die):
+    with pytest.raises(Killed), _before_a_block(lambda now: now >= steps, die):
         yield
 
 
 @contextmanager
-def stopped_at(decisions, says="stopped at decision"):
-    """A run is trained within, and gets a signal as it goes on from so many decisions."""
+def stopped_at(steps, says="stopped at step"):
+    """A run is trained within, and gets a signal as it goes on from so many steps."""
 
     def stop():
         os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(Interrupted, match=says), _before_a_block(lambda now: now == decisions, stop):
+    with pytest.raises(Interrupted, match=says), _before_a_block(lambda now: now == steps, stop):
         yield
 
 
@@ -71,7 +71,7 @@ def _before_a_block(due, act):
     whole = loop.advance
 
     def advance(run, state, updates):
-        if due(int(state.decisions)):
+        if due(int(state.steps)):
             act()
         return whole(run, state, updates)
 
@@ -87,7 +87,7 @@ def arrays(run):
 
 def curves(run):
     """What was learned, without what it took: a resumed run may have saved at other moments."""
-    lines = [line for line in read_lines(run / "metrics.jsonl") if line["kind"] != "save"]
+    lines = [line for line in read_lines(run / "metrics.jsonl") if line["kind"] != "checkpoint"]
     return [{k: v for k, v in line.items() if k not in TIMES} for line in lines]
 
 

@@ -11,19 +11,25 @@ from cdred.loggers.dashboard import render
 from cdred.loggers.progress import Progress
 from cdred.loggers.terminal import Terminal
 
-GOOD = {"reward_gap": 0.6, "bonus_expert": 0.1, "bonus_held_out": 0.15, "critic_scale": 2.0, "dynamics_error": 0.1}
+GOOD = {
+    "reward_margin": 0.6,
+    "novelty_expert": 0.1,
+    "novelty_validation": 0.15,
+    "mean_abs_q": 2.0,
+    "open_loop_fvu": 0.1,
+}
 BY_NAME = {alarm.name: alarm for alarm in ALARMS}
 
 
 @pytest.mark.parametrize(
     ("name", "healthy", "ill"),
     [
-        ("reward", {"reward_gap": 0.01}, {"reward_gap": 0.0}),
-        ("reward", {"reward_gap": 1.0}, {"reward_gap": -0.3}),
-        ("density", {"bonus_held_out": 0.29}, {"bonus_held_out": 0.31}),
-        ("critics", {"critic_scale": 19.0}, {"critic_scale": 21.0}),
-        ("dynamics", {"dynamics_error": 0.49}, {"dynamics_error": 0.51}),
-        ("dynamics", {"dynamics_error": None}, {"dynamics_error": math.nan}),
+        ("reward", {"reward_margin": 0.01}, {"reward_margin": 0.0}),
+        ("reward", {"reward_margin": 1.0}, {"reward_margin": -0.3}),
+        ("density", {"novelty_validation": 0.29}, {"novelty_validation": 0.31}),
+        ("critics", {"mean_abs_q": 19.0}, {"mean_abs_q": 21.0}),
+        ("dynamics", {"open_loop_fvu": 0.49}, {"open_loop_fvu": 0.51}),
+        ("dynamics", {"open_loop_fvu": None}, {"open_loop_fvu": math.nan}),
     ],
 )
 def test_an_alarm_begins_at_its_threshold(name, healthy, ill):
@@ -34,12 +40,12 @@ def test_an_alarm_begins_at_its_threshold(name, healthy, ill):
 def test_what_is_not_known_raises_no_alarm():
     assert not any(alarm.raised({}, {}) for alarm in ALARMS)
     # Critics that have just begun grow by any factor.
-    assert not BY_NAME["critics"].raised({"critic_scale": 9.0}, {"critic_scale": 1e-3})
-    assert not BY_NAME["critics"].raised({"critic_scale": 1e6}, {})
+    assert not BY_NAME["critics"].raised({"mean_abs_q": 9.0}, {"mean_abs_q": 1e-3})
+    assert not BY_NAME["critics"].raised({"mean_abs_q": 1e6}, {})
 
 
 def test_an_alarm_is_said_when_it_begins_and_again_only_after_it_has_ended():
-    watch, ill = Watch([3, 4]), GOOD | {"dynamics_error": 0.7}
+    watch, ill = Watch([3, 4]), GOOD | {"open_loop_fvu": 0.7}
     assert watch.update([GOOD, GOOD]) == []
     (said,) = watch.update([GOOD, ill])
     assert said.startswith("health, seed 4, dynamics: ")
@@ -52,20 +58,20 @@ def test_an_alarm_is_said_when_it_begins_and_again_only_after_it_has_ended():
 
 def test_levels_of_a_metrics_file_reach_one_where_the_alarm_begins():
     lines = [
-        {"step": s, "kind": "health", "critic_scale": [1.0, c], "reward_gap": [0.5, 0.0]}
+        {"step": s, "kind": "diagnostics", "mean_abs_q": [1.0, c], "reward_margin": [0.5, 0.0]}
         for s, c in ((1, 2.0), (2, 40.0))
     ]
     assert levels(BY_NAME["critics"], lines) == [[None, None], [0.1, 2.0]]
     assert levels(BY_NAME["reward"], lines) == [[0.5, 1.0]] * 2
-    assert by_seed({"step": 3, "kind": "health"}) == []
+    assert by_seed({"step": 3, "kind": "diagnostics"}) == []
 
 
 def test_the_terminal_says_an_alarm_once_and_the_panel_shows_it_beside_the_healthy_seed():
     file, progress = io.StringIO(), Progress("task", 1000, [0, 1], True)
     sink = Terminal("task", 1000, [0, 1], True, console=Console(file=file))
-    report = {name: [value, value] for name, value in GOOD.items()} | {"reward_gap": [0.5, -0.2]}
+    report = {name: [value, value] for name, value in GOOD.items()} | {"reward_margin": [0.5, -0.2]}
     for step in (100, 200):
-        sink.log(step, report, "health")
+        sink.log(step, report, "diagnostics")
         progress.update(step, report, "health")
     sink.close()
     assert file.getvalue().count("health, seed 1, reward: ") == 1
@@ -75,6 +81,6 @@ def test_the_terminal_says_an_alarm_once_and_the_panel_shows_it_beside_the_healt
     row = next(line for line in console.export_text().splitlines() if "alarm" in line)
     assert row.split() == ["alarm", "good", "reward"]
     many = Progress("task", 1000, range(40), True)
-    many.update(1, {"reward_gap": [0.5] * 38 + [-1.0] * 2}, "health")
+    many.update(1, {"reward_margin": [0.5] * 38 + [-1.0] * 2}, "health")
     console.print(render(many, 60))
     assert "2 alarms" in console.export_text()

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cdred.loggers.metrics import JsonLines, Trackers, read_lines
+from cdred.loggers.metrics import JsonlLogger, MultiLogger, read_lines
 
 
 def test_writes_numbers_of_any_library(tmp_path: Path) -> None:
-    sink = JsonLines(tmp_path / "run" / "metrics.jsonl")
+    sink = JsonlLogger(tmp_path / "run" / "metrics.jsonl")
     sink.log(3, {"a": jnp.float32(0.1), "b": np.arange(2), "c": [1.5, 2], "d": None}, "train")
     sink.close()
     (line,) = read_lines(tmp_path / "run" / "metrics.jsonl")
@@ -22,7 +22,7 @@ def test_writes_numbers_of_any_library(tmp_path: Path) -> None:
 
 def test_what_is_not_finite_is_null_and_named(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    sink = JsonLines(path)
+    sink = JsonlLogger(path)
     sink.log(1, {"loss": [1.0, float("nan")], "fine": 2.0, "norm": float("inf"), "absent": None}, "train")
     sink.close()
     line = json.loads(path.read_text(), parse_constant=pytest.fail)
@@ -33,13 +33,13 @@ def test_what_is_not_finite_is_null_and_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("resume_step", "kept"), [(None, [1, 2, 3]), (2, [1, 2]), (-1, [])])
 def test_resuming_drops_what_will_be_told_again(tmp_path: Path, resume_step: int | None, kept: list[int]) -> None:
     path = tmp_path / "metrics.jsonl"
-    first = JsonLines(path)
+    first = JsonlLogger(path)
     for step in (1, 2, 3):
         first.log(step, {}, "train")
     first.close()
     path.write_text(path.read_text() + '{"step": 4, "ki')  # a kill in the middle of a line
     before = path.read_bytes()
-    second = JsonLines(path, resume_step)
+    second = JsonlLogger(path, resume_step)
     assert path.read_bytes() == before
     second.log(9, {}, "train")
     second.close()
@@ -50,11 +50,11 @@ def test_resuming_drops_what_will_be_told_again(tmp_path: Path, resume_step: int
 def test_what_follows_the_last_save_at_its_own_step_is_told_once(tmp_path: Path) -> None:
     """The last evaluation is logged at the step of the last checkpoint, and made again if the run is killed then."""
     path = tmp_path / "metrics.jsonl"
-    first = JsonLines(path)
+    first = JsonlLogger(path)
     for step, kind in ((1, "eval"), (2, "train"), (2, "eval")):
         first.log(step, {}, kind)
     first.close()
-    second = JsonLines(path, 2, again="eval")
+    second = JsonlLogger(path, 2, again="eval")
     second.log(2, {}, "eval")
     second.close()
     assert [(line["step"], line["kind"]) for line in read_lines(path)] == [(1, "eval"), (2, "train"), (2, "eval")]
@@ -76,7 +76,7 @@ class Recorder:
 
 def test_fan_out_reaches_all_and_closes_all() -> None:
     first, second = Recorder(fails=True), Recorder()
-    both = Trackers([first, second])
+    both = MultiLogger([first, second])
     both.log(1, {"a": 1.0}, "eval")
     assert first.logged == second.logged == [(1, {"a": 1.0}, "eval")]
     with pytest.raises(OSError, match="disk full"):

@@ -50,8 +50,8 @@ def test_spread_takes_scalars_lists_and_arrays() -> None:
 def test_exploring_is_the_mean_over_recent_batches() -> None:
     progress = make_progress()
     for batch in range(RECENT + 5):
-        progress.update(batch, {"success_any": [float(batch >= 5), None]}, "episode")
-    assert progress.exploring("success_any") == [1.0, None]
+        progress.update(batch, {"success": [float(batch >= 5), None]}, "episode")
+    assert progress.exploring("success") == [1.0, None]
     assert progress.exploring("episode_return") == [None, None]
 
 
@@ -67,7 +67,7 @@ def test_levels_become_the_reference_and_a_resumed_run_starts_late() -> None:
 def test_time_left_is_as_reported_or_by_the_speed() -> None:
     progress = make_progress()
     assert progress.eta is None
-    progress.update(500, {"decisions_per_second": 10.0}, "train")
+    progress.update(500, {"steps_per_second": 10.0}, "train")
     assert progress.eta == 50
     progress.update(500, {"eta_seconds": 7.0}, "train")
     assert progress.eta == 7

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cdred.models.world_model import WorldModel
-from cdred.nn.normalizer import Standardise
+from cdred.nn.normalizer import ObsNormalizer
 from cdred.nn.two_hot import TwoHot
 
 KEY = jax.random.key(0)
@@ -17,19 +17,19 @@ Z, A = 16, 2
 ALIVE = jnp.zeros(3, bool)
 
 
-def make(terminates=False, standardise=False):
+def make(can_terminate=False, normalize_obs=False):
     return WorldModel.create(
         4,
         A,
         latent_dim=Z,
         simnorm_dim=8,
-        encoder_widths=(16,),
-        widths=(16, 16),
+        encoder_hidden_dims=(16,),
+        hidden_dims=(16, 16),
         num_critics=3,
         dropout=0.0,
         two_hot=TwoHot(21),
-        terminates=terminates,
-        standardise=standardise,
+        can_terminate=can_terminate,
+        normalize_obs=normalize_obs,
         key=KEY,
     )
 
@@ -129,14 +129,14 @@ def test_a_world_without_end_is_imagined_as_the_dynamics_have_it(model, z):
 
 
 def test_without_standardisation_an_observation_is_seen_as_it_is(model):
-    assert model.standardise is None
+    assert model.normalizer is None
     large = jnp.array([30.0, 1.0, 1.0, 1.0])
     assert not jnp.allclose(model.encode(large), model.encode(large.at[0].set(10.0)))
 
 
 def test_observations_are_standardised_before_they_are_encoded(model):
     mean, std = jnp.array([1.0, -2.0, 0.0, 5.0]), jnp.array([2.0, 0.1, 0.02, 1.0])
-    fitted = eqx.tree_at(lambda m: m.standardise, make(standardise=True), Standardise.fitted(mean, std))
+    fitted = eqx.tree_at(lambda m: m.normalizer, make(normalize_obs=True), ObsNormalizer.fitted(mean, std))
     obs = jnp.array([3.0, -1.9, 0.2, 100.0])
     # The third hardly moves, so it is divided by 0.1; the fourth is beyond the limit.
     np.testing.assert_allclose(fitted.encode(obs), model.encode(jnp.array([1.0, 1.0, 2.0, 10.0])), rtol=1e-4)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cdred.planning.mppi import MPPI, PlanState
+from cdred.planning.mppi import MPPI, MPPIState
 
 KEY = jax.random.key(0)
 H, A = 3, 2
@@ -32,7 +32,7 @@ def make(**changes):
 
 def plan(mppi, value, *, proposals=None, key=KEY, explore=GREEDY, state=None):
     proposals = jnp.zeros((mppi.num_pi_trajs, H, A)) if proposals is None else proposals
-    state = PlanState.create(H, A) if state is None else state
+    state = MPPIState.create(H, A) if state is None else state
     return jax.jit(lambda p, k, e, s: mppi.plan(s, p, value, k, e))(proposals, key, explore, state)
 
 
@@ -64,7 +64,7 @@ def plan_below(key, border, bad):
     def value(actions):
         return jnp.where(actions[0, 0] > border, bad, -10 * (actions[0, 0] - 1.0) ** 2 - 1.0)
 
-    return make(num_samples=48).plan(PlanState.create(H, A), jnp.full((8, H, A), -0.9), value, key, GREEDY)
+    return make(num_samples=48).plan(MPPIState.create(H, A), jnp.full((8, H, A), -0.9), value, key, GREEDY)
 
 
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, -jnp.inf])
@@ -98,7 +98,7 @@ def test_without_exploration_a_key_decides_the_action():
 @jax.jit
 @partial(jax.vmap, in_axes=(0, None, None))
 def act(key, explore, target):
-    mppi, state = make(min_std=0.1, explore_min_std=0.1), PlanState.create(H, A)
+    mppi, state = make(min_std=0.1, explore_min_std=0.1), MPPIState.create(H, A)
     return mppi.plan(state, jnp.zeros((8, H, A)), towards(target), key, explore)[0]
 
 
@@ -127,19 +127,19 @@ def test_exploration_stays_within_the_bounds():
 
 
 def test_a_plan_is_shifted_by_one_decision():
-    state = PlanState(jnp.arange(6.0).reshape(3, 2)).shifted()
+    state = MPPIState(jnp.arange(6.0).reshape(3, 2)).shifted()
     np.testing.assert_array_equal(state.mean, [[2.0, 3.0], [4.0, 5.0], [0.0, 0.0]])
 
 
 def test_planning_starts_from_the_last_plan_shifted():
     mppi = make(iterations=1, min_std=1e-6, max_std=1e-6, explore_min_std=1e-6)
-    state = PlanState(TARGET)
+    state = MPPIState(TARGET)
     _, planned = plan(mppi, lambda a: jnp.where(jnp.all(a == 0), -1e9, -jnp.sum(a**2)), state=state)
     np.testing.assert_allclose(planned.mean, state.shifted().mean, atol=1e-4)
 
 
 def test_the_first_plan_of_an_episode_is_zero():
-    np.testing.assert_array_equal(PlanState.create(H, A).mean, jnp.zeros((H, A)))
+    np.testing.assert_array_equal(MPPIState.create(H, A).mean, jnp.zeros((H, A)))
 
 
 def test_elites_are_weighted_by_their_value():

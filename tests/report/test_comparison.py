@@ -26,14 +26,14 @@ def write_run(folder, algo, returns, success=(1.0, 0.5, 0.0), norms=((1.0, 4.0),
         "random_return": 0.0,
         "random_success": 0.05,
     }
-    about = {"task": "suite/task", "preset": "cpu", "decisions": 5000, "demos": 10, "seeds": [0, 1, 2], "algo": algo}
+    about = {"task": "suite/task", "preset": "cpu", "steps": 5000, "demos": 10, "seeds": [0, 1, 2], "algo": algo}
     result = about | {"device": "cpu", "commit": "abc", "wall_seconds": 120.0, "eval": scores}
     (folder / "result.json").write_text(json.dumps(result))
     lines = [
         {"step": 100 * i, "kind": "train", "grad_norm": [mean] * 3, "grad_norm_max": [most] * 3}
         for i, (mean, most) in enumerate(norms)
     ]
-    told = {"success_any": list(success)} if success else {}
+    told = {"success": list(success)} if success else {}
     lines.append({"step": 200, "kind": "eval", "episode_return": list(returns)} | told)
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder
@@ -85,7 +85,7 @@ def test_how_often_one_beats_the_other():
 
 
 def test_a_comparison_from_the_command_line_trains_and_goes_on(tmp_path, capsys):
-    settings = {"preset": "debug", "demos": "3", "decisions": "40", "video": "False", "algos": "bc"}
+    settings = {"preset": "debug", "demos": "3", "steps": "40", "video": "False", "algos": "bc"}
     words = ["compare", "probe/point", "--out", str(tmp_path / "all")]
     words += [word for name, value in settings.items() for word in (f"--{name}", value)]
     assert main.main(words) == 0

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.image import imread
 
 from cdred.errors import UserError
-from cdred.loggers.metrics import JsonLines
+from cdred.loggers.metrics import JsonlLogger
 from cdred.report.results import read_record
 from cdred.report.run_report import write_report
 
@@ -17,7 +17,7 @@ RESULT = {
     "algo": "cdred",
     "preset": "cpu",
     "seeds": [0, 1],
-    "decisions": 400,
+    "steps": 400,
     "demos": 10,
     "device": "cpu",
     "wall_seconds": 90.0,
@@ -26,12 +26,12 @@ RESULT = {
 
 
 def write_run(folder: Path, steps: int = 4, success: bool = True) -> Path:
-    sink = JsonLines(folder / "metrics.jsonl")
-    sink.log(0, {"expert_return": 10.0, "random_return": 1.0, "expert_success": 1.0}, "levels")
+    sink = JsonlLogger(folder / "metrics.jsonl")
+    sink.log(0, {"expert_return": 10.0, "random_return": 1.0, "expert_success": 1.0}, "reference")
     for step in range(100, 100 * steps + 1, 100):
-        outcome = {"episode_return": [step / 50, step / 60]} | ({"success_any": [0.0, 0.5]} if success else {})
-        sink.log(step, outcome, "episode")
-        sink.log(step, {"grad_norm": [1.0, float("nan")], "critic_loss": 2.0, "reward_own": [-1.0, -2.0]}, "train")
+        outcome = {"episode_return": [step / 50, step / 60]} | ({"success": [0.0, 0.5]} if success else {})
+        sink.log(step, outcome, "rollout")
+        sink.log(step, {"grad_norm": [1.0, float("nan")], "critic_loss": 2.0, "reward_agent": [-1.0, -2.0]}, "train")
         sink.log(step, {**outcome, "episodes": 20}, "eval")
     sink.close()
     return folder
@@ -39,7 +39,7 @@ def write_run(folder: Path, steps: int = 4, success: bool = True) -> Path:
 
 def test_record_reads_curves_and_levels(tmp_path: Path) -> None:
     run = write_run(tmp_path)
-    sink = JsonLines(run / "metrics.jsonl")
+    sink = JsonlLogger(run / "metrics.jsonl")
     sink.log(400, {"episode_return": [7.0, None]}, "eval")
     sink.close()
     (run / "result.json").write_text(json.dumps(RESULT))

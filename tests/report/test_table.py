@@ -11,11 +11,11 @@ from cdred.report.table import markdown_table
 FULL = {
     "task": "metaworld/door-open",
     "demos": 10,
-    "decisions": 5000,
+    "steps": 5000,
     "wall_seconds": 725.0,
     "eval": {"success": [0.85, 1.0], "random_success": 0.0, "expert_success": 1.0, "normalized": [0.9, 1.0]},
 }
-BARE = {"task": "dmc/walker-walk", "decisions": 20000, "eval": {"success": None, "normalized": [0.5, None]}}
+BARE = {"task": "dmc/walker-walk", "steps": 20000, "eval": {"success": None, "normalized": [0.5, None]}}
 
 
 def write(folder: Path, result: dict) -> Path:

@@ -21,7 +21,7 @@ def test_reads_back(tmp_path: Path) -> None:
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-        assert stream.average_rate == 12.5
+        assert stream.ema_rate == 12.5
     assert len(frames) == 7
     assert frames[0].shape == (96, 98, 3)
     assert np.abs(frames[0][50, 50].astype(int) - (200, 40, 40)).max() < 12

@@ -31,9 +31,9 @@ def mixed(tmp_path):
 
 
 def test_mixed_horizons_need_an_option(mixed):
-    with pytest.raises(UserError, match=r"10 to 12 decisions long.*--variable-horizon"):
+    with pytest.raises(UserError, match=r"10 to 12 steps long.*--allow-variable-horizon"):
         api.demonstrations(mixed, SPEC, print)
-    accepted = api.demonstrations(replace(mixed, variable_horizon=True), SPEC, print)
+    accepted = api.demonstrations(replace(mixed, allow_variable_horizon=True), SPEC, print)
     assert [len(one) for one in accepted] == [10, 12]
 
 
@@ -56,8 +56,8 @@ def test_collecting_demonstrations_tells_how_far_it_is(tmp_path, monkeypatch):
 
 def test_checkpoints_without_settings_are_neither_resumed_nor_overwritten(tmp_path):
     settings = {"preset": "debug", "task": "probe/point", "demos": "2", "video": False, "out": str(tmp_path / "run")}
-    cdred.train(**settings, quiet=True, decisions=40)
+    cdred.train(**settings, quiet=True, steps=40)
     for name in ("config.yaml", "result.json"):
         (tmp_path / "run" / name).unlink()
     with pytest.raises(UserError, match=r"without its settings, config\.yaml"):
-        cdred.train(**settings, quiet=True, decisions=60)
+        cdred.train(**settings, quiet=True, steps=60)

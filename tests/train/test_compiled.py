@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from cdred.algos.factory import make_algorithm
-from cdred.data.replay_buffer import Replay, Transition, from_trajectories
-from cdred.train.compiled import ACT, INIT, LEARN, Programs, seed_keys
+from cdred.data.replay_buffer import ReplayBuffer, Transition, from_trajectories
+from cdred.train.compiled import ACT, INIT, LEARN, CompiledFns, seed_keys
 from cdred.types import Trajectory
 
 SEEDS, ENVS, STEPS = (0, 1), 2, 12
@@ -24,7 +24,7 @@ def kept():
 @pytest.fixture
 def programs(config, spec, kept):
     algorithm = make_algorithm(replace(config, mppi=replace(config.mppi, iterations=1)), spec)
-    return kept.setdefault("programs", Programs(algorithm, horizon=3, batch_size=4, updates=2))
+    return kept.setdefault("programs", CompiledFns(algorithm, horizon=3, batch_size=4, updates=2))
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def reference_run(spec, seeds):
         obs = jax.random.normal(jax.random.key(seed), (STEPS + 1, ENVS, 3))
         action = jax.random.uniform(jax.random.key(seed), (STEPS, ENVS, 2))
         reward, no = jnp.zeros((STEPS, ENVS)), jnp.zeros((STEPS, ENVS), bool)
-        return Replay.init(spec, ENVS, 20, 3).add(Transition(obs[:-1], action, reward, obs[1:], no, no, no))
+        return ReplayBuffer.init(spec, ENVS, 20, 3).add(Transition(obs[:-1], action, reward, obs[1:], no, no, no))
 
     return jax.tree.map(lambda *x: jnp.stack(x), *map(one, seeds))
 
@@ -98,28 +98,28 @@ def test_keys_differ_by_seed_and_purpose_and_not_by_company():
 
 
 def test_observations_are_standardised_by_both_stores_alike(programs, spec, expert):
-    learner = programs.standardise(programs.init(seed_keys(SEEDS, INIT)), reference_run(spec, SEEDS), expert)
+    learner = programs.set_obs_stats(programs.init(seed_keys(SEEDS, INIT)), reference_run(spec, SEEDS), expert)
     for i, seed in enumerate(SEEDS):
         own = np.asarray(jax.random.normal(jax.random.key(seed), (STEPS + 1, ENVS, 3))).reshape(-1, 3)
         theirs = np.asarray(expert.obs[0, :21])
         mean = (own.mean(0) + theirs.mean(0)) / 2
         square = ((own**2).mean(0) + (theirs**2).mean(0)) / 2
-        np.testing.assert_allclose(learner.model.standardise.mean[i], mean, rtol=1e-4, atol=1e-5)
-        np.testing.assert_allclose(learner.model.standardise.std[i], np.sqrt(square - mean**2), rtol=1e-4)
+        np.testing.assert_allclose(learner.model.normalizer.mean[i], mean, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(learner.model.normalizer.std[i], np.sqrt(square - mean**2), rtol=1e-4)
 
 
 def test_without_demonstrations_only_what_was_lived_counts(programs, spec):
-    learner = programs.standardise(programs.init(seed_keys(SEEDS, INIT)), reference_run(spec, SEEDS), None)
+    learner = programs.set_obs_stats(programs.init(seed_keys(SEEDS, INIT)), reference_run(spec, SEEDS), None)
     own = np.asarray(jax.random.normal(jax.random.key(SEEDS[1]), (STEPS + 1, ENVS, 3))).reshape(-1, 3)
-    np.testing.assert_allclose(learner.model.standardise.mean[1], own.mean(0), rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(learner.model.standardise.std[1], own.std(0), rtol=1e-4)
+    np.testing.assert_allclose(learner.model.normalizer.mean[1], own.mean(0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(learner.model.normalizer.std[1], own.std(0), rtol=1e-4)
 
 
 def test_a_model_that_does_not_standardise_is_left_as_it_is(config, spec, expert):
-    raw = replace(config, model=replace(config.model, standardise=False))
-    plain = Programs(make_algorithm(raw, spec), horizon=3, batch_size=4, updates=2)
+    raw = replace(config, model=replace(config.model, normalize_obs=False))
+    plain = CompiledFns(make_algorithm(raw, spec), horizon=3, batch_size=4, updates=2)
     before = plain.init(seed_keys(SEEDS, INIT))
     leaves = [np.asarray(x) for x in jax.tree.leaves(before)]
-    after = plain.standardise(before, reference_run(spec, SEEDS), expert)
+    after = plain.set_obs_stats(before, reference_run(spec, SEEDS), expert)
     assert all(np.array_equal(a, b) for a, b in zip(leaves, jax.tree.leaves(after), strict=True))
-    assert after.model.standardise is None
+    assert after.model.normalizer is None

@@ -1,4 +1,4 @@
-"""The loop as one program, against the loop that steps the same simulators from the host."""
+"""The loop as one program, against the loop that block_length the same simulators from the host."""
 
 import jax
 import numpy as np
@@ -9,10 +9,10 @@ from cdred import api
 from cdred.checkpoint import checkpoint
 from cdred.demos.episodes import rollout
 from cdred.demos.scripted import Level
-from cdred.envs.failures import SimulatorFailed
-from cdred.loggers.metrics import JsonLines
+from cdred.envs.failures import SimulatorError
+from cdred.loggers.metrics import JsonlLogger
 from cdred.train import loop
-from cdred.train.setup import open_run
+from cdred.train.setup import build_run
 from runs import arrays, assert_same_arrays, by_toy, curves, on_device, stopped_at
 
 
@@ -30,7 +30,7 @@ def reference_run(tmp_path_factory):
 
 
 def assert_lives_the_same(one, other):
-    """The same decisions, stored alike, led to the same learner."""
+    """The same steps, stored alike, led to the same learner."""
     device, host = arrays(one), arrays(other)
     shared = [name for name in device if not name.startswith(("grid/", "eval_grid/"))]
     assert set(shared) == {name for name in host if not name.startswith(("grid/", "eval_grid/"))}
@@ -41,24 +41,24 @@ def assert_lives_the_same(one, other):
 
 
 def test_one_program_does_what_the_hosts_loop_does(finished, tmp_path):
-    cdred.train(on_device(tmp_path / "host", workers="thread"), quiet=True)
+    cdred.train(on_device(tmp_path / "host", vectorization="thread"), quiet=True)
     assert_lives_the_same(finished, tmp_path / "host")
     mine, theirs = curves(finished), curves(tmp_path / "host")
     assert [(line["kind"], line["step"]) for line in mine] == [(line["kind"], line["step"]) for line in theirs]
-    episodes = [[line["episode_return"] for line in lines if line["kind"] == "episode"] for lines in (mine, theirs)]
+    episodes = [[line["episode_return"] for line in lines if line["kind"] == "rollout"] for lines in (mine, theirs)]
     np.testing.assert_allclose(*episodes, rtol=1e-4)
 
 
 def test_so_it_does_where_the_world_can_end(tmp_path):
-    for name, workers in (("device", "sync"), ("host", "thread")):
-        changes = {"workers": workers, "seeds": (0,), "decisions": 120, "eval_every": 1000, "planner": "policy"}
-        changes |= {"task": "jaxprobe/dying", "algo": "tdmpc2", "decisions_per_update": 2, "updates_per_learn": 10}
+    for name, vectorization in (("device", "sync"), ("host", "thread")):
+        changes = {"vectorization": vectorization, "seeds": (0,), "steps": 120, "eval_every": 1000, "planner": "policy"}
+        changes |= {"task": "jaxprobe/dying", "algo": "tdmpc2", "steps_per_update": 2, "updates_per_call": 10}
         cdred.train(on_device(tmp_path / name, **changes), quiet=True)
     assert_lives_the_same(tmp_path / "device", tmp_path / "host")
     learned = arrays(tmp_path / "device")
     assert learned["replay/absorbing"].any()
     assert learned["learner/updates"] == 60
-    lengths = [line["episode_length"][0] for line in curves(tmp_path / "device") if line["kind"] == "episode"]
+    lengths = [line["episode_length"][0] for line in curves(tmp_path / "device") if line["kind"] == "rollout"]
     assert 0 < min(lengths) < max(lengths) <= 20
 
 
@@ -83,8 +83,8 @@ def test_seeds_side_by_side_are_seeds_one_by_one(finished, tmp_path):
 
 @pytest.mark.usefixtures("toy")
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(reference_run, tmp_path):
-    # In the middle of an episode, of ten decisions in each of two environments.
-    with stopped_at(40, "stopped at decision 60 of 80"):
+    # In the middle of an episode, of ten steps in each of two environments.
+    with stopped_at(40, "stopped at step 60 of 80"):
         cdred.train(on_device(tmp_path / "run"), quiet=True)
     assert arrays(tmp_path / "run")["grid/state/length"].tolist() == [[10, 10], [10, 10]]
     cdred.train(on_device(tmp_path / "run"), quiet=True)
@@ -95,12 +95,12 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(reference_run, tm
 @pytest.mark.usefixtures("toy")
 def test_each_program_compiles_once(tmp_path):
     settings = on_device(tmp_path)
-    demos = api.demonstrations(settings, api.spec_of(settings.task), lambda _: None)
-    lines = JsonLines(tmp_path / "metrics.jsonl", -1)
-    run = open_run(settings, demos, tmp_path, lines, lambda _: None)
+    demos = api.demonstrations(settings, api.get_env_spec(settings.task), lambda _: None)
+    lines = JsonlLogger(tmp_path / "metrics.jsonl", -1)
+    run = build_run(settings, demos, tmp_path, lines, lambda _: None)
     outcome = loop.train_loop(run)
     lines.close()
-    assert outcome.decisions == outcome.updates == 80
+    assert outcome.steps == outcome.updates == 80
     assert run.scanned is not None
     assert (run.scanned.acting._cache_size(), run.scanned.idling._cache_size()) == (1, 1)
 
@@ -110,8 +110,8 @@ def test_a_world_that_only_leaves_the_numbers_ends_the_run_before_it_is_saved(tm
     from cdred.envs.suites.jax_probes import JaxPoint
 
     def diverging(self, state, action):
-        state, decision = whole(self, state, action)
-        return state, decision._replace(reward=jax.numpy.where(state[0] > -2.0, jax.numpy.nan, 0.0))
+        state, step = whole(self, state, action)
+        return state, step._replace(reward=jax.numpy.where(state[0] > -2.0, jax.numpy.nan, 0.0))
 
     whole = JaxPoint.step
     env = JaxPoint()
@@ -119,7 +119,7 @@ def test_a_world_that_only_leaves_the_numbers_ends_the_run_before_it_is_saved(tm
     monkeypatch.setattr("cdred.envs.suites.jax_probes.functional", lambda _name: env)
     monkeypatch.setattr(api, "random_level", lambda *_, **__: Level(0.0, 0.0, 0.0))
     monkeypatch.setattr(api, "demonstrations", lambda *_: None)
-    with pytest.raises(SimulatorFailed, match=r"jaxprobe/point, seed 0, environment 0: .* episodes in a row broke"):
+    with pytest.raises(SimulatorError, match=r"jaxprobe/point, seed 0, environment 0: .* episodes in a row broke"):
         cdred.train(on_device(tmp_path / "run", algo="tdmpc2", seeds=(0,)), quiet=True)
     assert checkpoint.latest(tmp_path / "run" / "checkpoints") is None
 

@@ -23,7 +23,14 @@ changes["seeds"] = tuple(changes["seeds"])
 assert seed_mesh(len(changes["seeds"])).size == len(jax.devices()) == devices
 cdred.train(cdred.preset("debug"), quiet=True, **changes)
 """
-SHORT = {"demos": "3", "decisions": 40, "checkpoint_every": 20, "eval_every": 1000, "final_episodes": 1, "video": False}
+SHORT = {
+    "demos": "3",
+    "steps": 40,
+    "checkpoint_every": 20,
+    "eval_every": 1000,
+    "final_eval_episodes": 1,
+    "video": False,
+}
 
 
 @pytest.mark.parametrize(

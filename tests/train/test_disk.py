@@ -10,11 +10,11 @@ import cdred
 from cdred import api
 from cdred.checkpoint import checkpoint
 from cdred.errors import UserError
-from cdred.files import cannot_write, room_in
+from cdred.files import disk_errors, write_error
 from cdred.files import replace as replace_file
-from cdred.loggers.metrics import JsonLines
+from cdred.loggers.metrics import JsonlLogger
 from cdred.train import interrupt
-from cdred.train.interrupt import alone_in
+from cdred.train.interrupt import lock_folder
 from runs import arrays, assert_same_arrays, curves
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -23,7 +23,7 @@ FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 def config(out):
     """A method that learns without acting: it compiles soonest."""
     base = replace(cdred.preset("debug"), task="probe/point", algo="bc", demos="3", video=False, out=str(out))
-    return replace(base, decisions=60, checkpoint_every=20, updates_per_learn=20)
+    return replace(base, steps=60, checkpoint_every=20, updates_per_call=20)
 
 
 def full_for(name):
@@ -36,7 +36,7 @@ def full_for(name):
 
 
 def full_at(step):
-    def fails(self, at, metrics, kind, whole=JsonLines.log):
+    def fails(self, at, metrics, kind, whole=JsonlLogger.log):
         if at >= step:
             raise FULL
         whole(self, at, metrics, kind)
@@ -49,7 +49,7 @@ def test_whichever_file_finds_the_disk_full_the_same_command_goes_on(tmp_path, m
     run = tmp_path / "run"
     stages = [  # what fails, how, and the checkpoint that stands then
         (api, "replace_file", full_for("config.yaml"), None),
-        (JsonLines, "log", full_at(40), "000000020"),
+        (JsonlLogger, "log", full_at(40), "000000020"),
         (api, "replace_file", full_for("result.json"), "000000060"),
     ]
     for owner, name, fails, stands in stages:
@@ -80,7 +80,7 @@ def test_a_read_only_folder_with_a_lock_in_it_is_told(tmp_path, monkeypatch):
 
     (tmp_path / ".lock").write_text("")
     monkeypatch.setattr(interrupt.tempfile, "TemporaryFile", refuse)
-    with pytest.raises(UserError, match="Read-only file system"), alone_in(tmp_path):
+    with pytest.raises(UserError, match="Read-only file system"), lock_folder(tmp_path):
         pytest.fail("held")
 
 
@@ -99,6 +99,6 @@ def test_a_file_that_finds_no_room_stays_as_it_was(tmp_path, monkeypatch):
 
 
 def test_other_errors_of_the_system_are_not_taken_for_a_full_disk(tmp_path):
-    with pytest.raises(FileNotFoundError), room_in(tmp_path):
+    with pytest.raises(FileNotFoundError), disk_errors(tmp_path):
         (tmp_path / "absent").read_text()
-    assert "Make it writable" in str(cannot_write(tmp_path, PermissionError(errno.EACCES, "Permission denied")))
+    assert "Make it writable" in str(write_error(tmp_path, PermissionError(errno.EACCES, "Permission denied")))

@@ -11,8 +11,8 @@ import pytest
 import cdred
 from cdred.checkpoint import checkpoint
 from cdred.errors import Interrupted, UserError
-from cdred.loggers.metrics import JsonLines
-from cdred.train.interrupt import SIGNALS, Stop, alone_in
+from cdred.loggers.metrics import JsonlLogger
+from cdred.train.interrupt import SIGNALS, Stop, lock_folder
 from runs import arrays, assert_same_arrays, config, curves, stopped_at
 
 PATIENCE = 300
@@ -33,8 +33,8 @@ def test_a_signal_is_taken_down_and_the_handlers_are_given_back():
 
 @pytest.mark.usefixtures("toy")
 def test_a_stopped_run_goes_on_bit_for_bit(reference_run, tmp_path):
-    # While the decisions from 140 on are collected: away from every multiple of `checkpoint_every`.
-    with stopped_at(140, "stopped at decision 160 of 200.*goes on"):
+    # While the steps from 140 on are collected: away from every multiple of `checkpoint_every`.
+    with stopped_at(140, "stopped at step 160 of 200.*goes on"):
         cdred.train(config(tmp_path / "run"), quiet=True)
     assert_goes_on_as(reference_run, tmp_path / "run", 160)
 
@@ -46,20 +46,20 @@ def test_a_signal_that_comes_after_learning_stops_the_run_at_that_very_decision(
 ):
     """While it logs, evaluates, saves; and after the last block, before the evaluation of its end."""
 
-    def log(self, at, metrics, of, whole=JsonLines.log):
+    def log(self, at, metrics, of, whole=JsonlLogger.log):
         whole(self, at, metrics, of)
         if (at, of) == (step, kind):
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(JsonLines, "log", log)
-        with pytest.raises(Interrupted, match=f"stopped at decision {step} of 200"):
+        patch.setattr(JsonlLogger, "log", log)
+        with pytest.raises(Interrupted, match=f"stopped at step {step} of 200"):
             cdred.train(config(tmp_path / "run"), quiet=True)
     assert_goes_on_as(reference_run, tmp_path / "run", step)
 
 
-def assert_goes_on_as(unbroken, run, decision):
-    assert checkpoint.latest(run / "checkpoints").name == f"{decision:09}"
+def assert_goes_on_as(unbroken, run, step):
+    assert checkpoint.latest(run / "checkpoints").name == f"{step:09}"
     assert not (run / "result.json").exists()
     cdred.train(config(run), quiet=True)
     assert_same_arrays(arrays(unbroken), arrays(run))
@@ -75,7 +75,7 @@ def test_sigterm_ends_the_command_with_its_code_and_one_line(tmp_path):
         "probe/point",
         "--preset",
         "debug",
-        "--decisions",
+        "--steps",
         "1000000",
     ]
     command += ["--video", "False", "--eval-every", "10000000", "--out", str(tmp_path / "run")]
@@ -88,7 +88,7 @@ def test_sigterm_ends_the_command_with_its_code_and_one_line(tmp_path):
         _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 128 + signal.SIGTERM, said
     assert said.count("\n") == 1
-    assert "stopped at decision" in said
+    assert "stopped at step" in said
     assert checkpoint.latest(tmp_path / "run" / "checkpoints") is not None
 
 
@@ -97,13 +97,13 @@ def _read(path):
 
 
 def test_a_folder_is_held_by_one_process_and_free_when_it_has_died(tmp_path):
-    hold = "import sys, time; from pathlib import Path; from cdred.train.interrupt import alone_in\n"
-    hold += "with alone_in(Path(sys.argv[1])): print('held', flush=True); time.sleep(1000)"
+    hold = "import sys, time; from pathlib import Path; from cdred.train.interrupt import lock_folder\n"
+    hold += "with lock_folder(Path(sys.argv[1])): print('held', flush=True); time.sleep(1000)"
     with subprocess.Popen([sys.executable, "-c", hold, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(UserError, match=rf"trained in by process {other.pid}"), alone_in(tmp_path):
+        with pytest.raises(UserError, match=rf"trained in by process {other.pid}"), lock_folder(tmp_path):
             pass
         other.kill()
         other.wait()
-    with alone_in(tmp_path):
+    with lock_folder(tmp_path):
         assert (tmp_path / ".lock").read_text() == f"process {os.getpid()}"

@@ -27,7 +27,7 @@ def forks():
 
 
 def words(out: Path, **changes: object) -> list[str]:
-    """A run that saves every 20 decisions."""
+    """A run that saves every 20 steps."""
     settings = {"preset": "debug", "demos": 3, "video": False, "checkpoint-every": 20, "eval-every": 60, "out": out}
     return ["train", "probe/point", *(word for k, v in (settings | changes).items() for word in (f"--{k}", str(v)))]
 
@@ -56,15 +56,15 @@ def kill_while_it_trains(forks: Forks, out: Path, delay: float, **changes: objec
 
 
 @pytest.mark.parametrize(
-    ("kills", "decisions"), [(5, 400), pytest.param(30, 2400, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])]
+    ("kills", "steps"), [(5, 400), pytest.param(30, 2400, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])]
 )  # fmt: skip
-def test_a_run_killed_at_random_instants_ends_as_one_that_was_not(forks, tmp_path, kills, decisions):
-    whole = trained(forks, tmp_path / "whole", decisions=decisions)
+def test_a_run_killed_at_random_instants_ends_as_one_that_was_not(forks, tmp_path, kills, steps):
+    whole = trained(forks, tmp_path / "whole", steps=steps)
     generator, killed = np.random.default_rng(kills), 0
     for _ in range(kills):
-        killed += kill_while_it_trains(forks, tmp_path / "run", generator.uniform(0.0, 0.2), decisions=decisions)
+        killed += kill_while_it_trains(forks, tmp_path / "run", generator.uniform(0.0, 0.2), steps=steps)
     assert killed == kills
-    trained(forks, tmp_path / "run", decisions=decisions)
+    trained(forks, tmp_path / "run", steps=steps)
     assert_same_runs(whole, tmp_path / "run")
 
 
@@ -81,9 +81,9 @@ def assert_same_runs(one: Path, other: Path) -> None:
 
 
 def test_the_best_agents_are_those_of_the_best_evaluation(forks, tmp_path):
-    run = trained(forks, tmp_path / "run", decisions=200)
+    run = trained(forks, tmp_path / "run", steps=200)
     evaluations = [line for line in curves(run) if line["kind"] == "eval"]
-    scores = [(np.mean(line["success_any"]), np.mean(line["episode_return"]), line["step"]) for line in evaluations]
+    scores = [(np.mean(line["success"]), np.mean(line["episode_return"]), line["step"]) for line in evaluations]
     # The first of equals.
     *score, step = max(scores, key=lambda one: (*one[:2], -one[2]))
     folder = checkpoint.best(run / "checkpoints")
@@ -93,13 +93,13 @@ def test_the_best_agents_are_those_of_the_best_evaluation(forks, tmp_path):
     result = tmp_path / "eval.json"
     forks.start(["eval", str(run), "--best", "--episodes", "2", "--json", str(result)], tmp_path / "eval.log")
     assert forks.wait() == 0, (tmp_path / "eval.log").read_text()
-    assert json.loads(result.read_text())["decisions"] == step
+    assert json.loads(result.read_text())["steps"] == step
 
 
 def test_a_run_whose_checkpoint_the_system_refuses_ends_with_its_code_and_two_lines(forks, tmp_path):
     """A limit on the size of files stands in for a full disk: the system itself refuses, in the middle of a file."""
     log = tmp_path / "run.log"
-    forks.start(words(tmp_path / "run", decisions=200), log, largest_file=100_000)
+    forks.start(words(tmp_path / "run", steps=200), log, largest_file=100_000)
     assert forks.wait() == 2, log.read_text()
     said = log.read_text()
     assert "Traceback" not in said

@@ -19,17 +19,17 @@ from runs import arrays, assert_same_arrays, config, curves, killed_at
 
 
 @pytest.mark.usefixtures("toy")
-@pytest.mark.parametrize("workers", ["thread", "process"])
-def test_a_run_is_the_same_whoever_steps_its_environments(reference_run, tmp_path, workers):
-    cdred.train(config(tmp_path / "run", workers=workers), quiet=True)
+@pytest.mark.parametrize("vectorization", ["thread", "process"])
+def test_a_run_is_the_same_whoever_steps_its_environments(reference_run, tmp_path, vectorization):
+    cdred.train(config(tmp_path / "run", vectorization=vectorization), quiet=True)
     assert_same_arrays(arrays(reference_run), arrays(tmp_path / "run"))
     assert curves(reference_run) == curves(tmp_path / "run")
 
 
 @pytest.mark.usefixtures("toy")
-@pytest.mark.parametrize("decisions", [60, 140])
-def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(reference_run, tmp_path, decisions):
-    with killed_at(decisions):
+@pytest.mark.parametrize("steps", [60, 140])
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(reference_run, tmp_path, steps):
+    with killed_at(steps):
         cdred.train(config(tmp_path / "run"), quiet=True)
     assert not (tmp_path / "run" / "result.json").exists()
     cdred.train(config(tmp_path / "run"), quiet=True)
@@ -39,7 +39,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(reference_run, tm
 
 @pytest.mark.usefixtures("toy")
 def test_a_simulator_is_resumed_in_the_middle_of_an_episode(tmp_path):
-    changes = {"checkpoint_every": 30, "updates_per_learn": 10, "decisions": 100, "eval_every": 1000}
+    changes = {"checkpoint_every": 30, "updates_per_call": 10, "steps": 100, "eval_every": 1000}
     cdred.train(config(tmp_path / "whole", **changes), quiet=True)
     with killed_at(50):
         cdred.train(config(tmp_path / "broken", **changes), quiet=True)
@@ -65,14 +65,14 @@ def test_a_method_that_validates_needs_a_demonstration_for_it(tmp_path):
 
 
 def test_a_method_without_a_world_model_has_no_opinion_of_an_action(tmp_path):
-    cdred.train(config(tmp_path / "run", algo="bc", decisions=20), quiet=True)
+    cdred.train(config(tmp_path / "run", algo="bc", steps=20), quiet=True)
     with pytest.raises(UserError, match="only methods with a world model"):
         cdred.load(tmp_path / "run").reward(np.zeros((1, 4)), np.zeros((1, 2)))
 
 
 @pytest.mark.parametrize("algo", ["iqmpc", "iqlearn-sac"])
 def test_methods_without_a_reward_model_or_a_world_model_train_are_saved_and_act(tmp_path, algo):
-    result = cdred.train(config(tmp_path / "run", algo=algo, decisions=60), quiet=True)
+    result = cdred.train(config(tmp_path / "run", algo=algo, steps=60), quiet=True)
     assert result["algo"] == algo
     assert cdred.load(tmp_path / "run").act(np.zeros(4, np.float32)).shape == (2,)
 
@@ -86,7 +86,7 @@ def test_the_same_seeds_give_the_same_run_bit_for_bit(reference_run, tmp_path):
 
 @pytest.mark.usefixtures("toy")
 def test_a_seed_lives_the_same_random_episodes_alone_as_beside_others(finished, tmp_path):
-    cdred.train(config(tmp_path / "alone", seeds=(1,), decisions=20, seed_episodes=1), quiet=True)
+    cdred.train(config(tmp_path / "alone", seeds=(1,), steps=20, random_episodes=1), quiet=True)
     beside, alone = arrays(finished), arrays(tmp_path / "alone")
     np.testing.assert_array_equal(beside["replay/action"][1, 0, :20], alone["replay/action"][0, 0, :20])
     np.testing.assert_array_equal(beside["replay/obs"][1, 0, :21], alone["replay/obs"][0, 0, :21])
@@ -96,11 +96,11 @@ def test_result_says_what_outside_scripts_rely_on(finished):
     result = json.loads((finished / "result.json").read_text())
     assert result["task"] == "probe/point"
     assert (result["algo"], result["preset"], result["seeds"], result["demos"]) == ("cdred", "debug", [0, 1], 3)
-    assert result["decisions"] == result["updates"] == 200
+    assert result["steps"] == result["updates"] == 200
     assert {"device", "commit", "versions", "wall_seconds"} <= result.keys()
     scores = result["eval"]
     assert scores["episodes"] == 2
-    for key in ("return", "success", "success_end", "normalized"):
+    for key in ("return", "success", "success_at_end", "normalized"):
         assert len(scores[key]) == 2
     assert scores["length"] is None
     span = scores["expert_return"] - scores["random_return"]
@@ -130,7 +130,7 @@ def test_a_run_that_could_not_start_leaves_its_folder_free(tmp_path):
 def test_a_run_without_a_checkpoint_may_be_begun_again_with_other_settings(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.yaml").write_text(to_yaml(config(tmp_path / "run", algo="bc", demos="7")))
-    cdred.train(config(tmp_path / "run", algo="bc", decisions=20, demos="3"), quiet=True)
+    cdred.train(config(tmp_path / "run", algo="bc", steps=20, demos="3"), quiet=True)
     assert "demos: '3'" in (tmp_path / "run" / "config.yaml").read_text()
 
 
@@ -171,22 +171,22 @@ def test_a_loaded_agent_says_what_an_action_is_worth_to_it(finished):
 
 @pytest.mark.usefixtures("toy")
 def test_several_environments_per_seed_share_the_decisions(tmp_path):
-    result = cdred.train(config(tmp_path / "run", envs=2, decisions=80, final_episodes=3), quiet=True)
-    assert result["decisions"] == result["updates"] == 80
+    result = cdred.train(config(tmp_path / "run", envs=2, steps=80, final_eval_episodes=3), quiet=True)
+    assert result["steps"] == result["updates"] == 80
     assert result["eval"]["episodes"] == 4
     replay = arrays(tmp_path / "run")
-    # 40 decisions in each of two lanes are two episodes of 20: with their final observations 42 rows.
+    # 40 steps in each of two lanes are two episodes of 20: with their final observations 42 rows.
     assert (replay["replay/time"] >= 0).sum(axis=-1).tolist() == [[42, 42], [42, 42]]
     assert replay["grid/episode"].tolist() == [[2, 2], [2, 2]]
 
 
 @pytest.mark.usefixtures("toy")
 def test_demonstrations_may_come_from_a_file(finished, tmp_path):
-    demos = api.demonstrations(config(finished), api.spec_of("probe/point"), lambda _: None)
+    demos = api.demonstrations(config(finished), api.get_env_spec("probe/point"), lambda _: None)
     from cdred.data.demonstrations import save_demos
 
     save_demos(demos, tmp_path / "demos.npz")
-    result = cdred.train(config(tmp_path / "run", demos=str(tmp_path / "demos.npz"), decisions=20), quiet=True)
+    result = cdred.train(config(tmp_path / "run", demos=str(tmp_path / "demos.npz"), steps=20), quiet=True)
     assert result["demos"] == 3
 
 
@@ -201,7 +201,9 @@ def test_bonus_reward_is_read_from_the_saved_targets(finished):
     saved = arrays(finished)
     names = [name for name in saved if name.startswith("learner/reward/targets")]
     assert names
-    fresh = api.make_programs(config(finished), api.spec_of("probe/point")).init(api.seed_keys((0, 1), api.INIT))
+    fresh = api.make_compiled_fns(config(finished), api.get_env_spec("probe/point")).init(
+        api.seed_keys((0, 1), api.INIT)
+    )
     loaded = api._load(finished, None)[1]
     for state in (fresh, loaded):
         leaves = jax.tree.leaves(state.reward.targets)
@@ -214,7 +216,7 @@ def test_the_best_agents_are_taken_when_asked_for_and_missed_where_there_are_non
     stored, agent = checkpoint.load_arrays(best), cdred.load(finished, seed=1, best=True)
     name = next(name for name in stored if name.startswith("learner/reward/targets"))
     assert any(np.array_equal(leaf, stored[name][1]) for leaf in jax.tree.leaves(agent._learner.reward.targets))
-    assert cdred.evaluate(finished, episodes=1, best=True, say=lambda _: None)["decisions"] == int(best.name[-9:])
+    assert cdred.evaluate(finished, episodes=1, best=True, say=lambda _: None)["steps"] == int(best.name[-9:])
     with pytest.raises(UserError, match="not a run with the best checkpoint of an evaluation"):
         cdred.load(tmp_path, best=True)
 
@@ -223,23 +225,23 @@ def test_signs_of_health_are_logged_beside_every_train_line(finished):
     lines = {kind: [line for line in curves(finished) if line["kind"] == kind] for kind in ("train", "health")}
     assert [line["step"] for line in lines["health"]] == [line["step"] for line in lines["train"]]
     for train, health in zip(lines["train"], lines["health"], strict=True):
-        assert health.keys() == {"step", "kind", "bonus_expert", "critic_scale", "dynamics_error", "reward_gap"}
+        assert health.keys() == {"step", "kind", "novelty_expert", "mean_abs_q", "open_loop_fvu", "reward_margin"}
         assert all(np.isfinite(health[name]).all() for name in health.keys() - {"kind"})
-        apart = [expert - own for expert, own in zip(train["reward_expert"], train["reward_own"], strict=True)]
-        np.testing.assert_array_equal(np.sign(health["reward_gap"]), np.sign(apart))
-        assert np.abs(health["reward_gap"]).max() <= 1.0
+        apart = [expert - own for expert, own in zip(train["reward_expert"], train["reward_agent"], strict=True)]
+        np.testing.assert_array_equal(np.sign(health["reward_margin"]), np.sign(apart))
+        assert np.abs(health["reward_margin"]).max() <= 1.0
 
 
 def test_demonstrations_are_held_out_for_the_panel_only_when_asked():
     settings = config("", demos="4")
-    spec = api.spec_of(settings.task)
+    spec = api.get_env_spec(settings.task)
     demos = api.demonstrations(settings, spec, lambda _: None)
-    programs = setup.make_programs(settings, spec)
+    programs = setup.make_compiled_fns(settings, spec)
     rows = lambda store: int((np.asarray(store.time) >= 0).sum())  # noqa: E731
-    learned, held_out = setup._expert_stores(demos, spec, programs, 0)
-    assert held_out is None
+    learned, validation = setup._expert_stores(demos, spec, programs, 0)
+    assert validation is None
     fewer, one = setup._expert_stores(demos, spec, programs, 1)
     assert rows(fewer) + rows(one) == rows(learned) == 4 * 21
     np.testing.assert_array_equal(one.obs[0, :21], demos[3].obs)
-    with pytest.raises(UserError, match="--held-out 4 of 4 demonstrations leaves none"):
+    with pytest.raises(UserError, match="--num-validation-demos 4 of 4 demonstrations leaves none"):
         setup._expert_stores(demos, spec, programs, 4)

@@ -17,9 +17,9 @@ from cdred.cli.main import main
 from cdred.demos.episodes import Simulator, rollout
 from cdred.demos.record_agent import episodes as recorded
 from cdred.demos.scripted import collect_scripted, random_level
-from cdred.envs.failures import SimulatorFailed
+from cdred.envs.failures import SimulatorError
 from cdred.envs.suites import probes
-from cdred.envs.vector_env import EnvGrid, episode_seed
+from cdred.envs.vector_env import VectorEnv, episode_seed
 from cdred.errors import UserError
 from cdred.train.evaluate import evaluate
 from failing_env import Faulty, plan_faults
@@ -39,7 +39,7 @@ def plan(tmp_path, monkeypatch):
 
 
 def test_a_run_whose_worker_is_killed_equals_an_undisturbed_one_bit_for_bit(reference_run, tmp_path, monkeypatch):
-    whole, killed = EnvGrid.step, []
+    whole, killed = VectorEnv.step, []
 
     def step(grid, action):
         # In the middle of an episode, of a block, and of learning.
@@ -48,8 +48,8 @@ def test_a_run_whose_worker_is_killed_equals_an_undisturbed_one_bit_for_bit(refe
             os.kill(killed[0], signal.SIGKILL)
         return whole(grid, action)
 
-    monkeypatch.setattr(EnvGrid, "step", step)
-    cdred.train(config(tmp_path / "run", workers="process"), quiet=True)
+    monkeypatch.setattr(VectorEnv, "step", step)
+    cdred.train(config(tmp_path / "run", vectorization="process"), quiet=True)
     assert len(killed) == 1
     assert_same_arrays(arrays(reference_run), arrays(tmp_path / "run"))
     assert curves(reference_run) == curves(tmp_path / "run")
@@ -81,36 +81,36 @@ def broken(tmp_path_factory):
 def test_a_run_goes_on_where_an_episode_breaks_and_counts_and_shows_it(broken):
     run, _, said = broken
     result = json.loads((run / "result.json").read_text())
-    assert result["decisions"] == result["updates"] == 200
-    counted = [line.get("broken_episodes") for line in curves(run) if line["kind"] == "train"]
+    assert result["steps"] == result["updates"] == 200
+    counted = [line.get("failed_episodes") for line in curves(run) if line["kind"] == "train"]
     assert counted[0] == [0, 1]
     assert counted[-1] == [0, 2]
     shown = [text for text in said if "given up" in text]
     assert [text.split(": ")[1] for text in shown] == [
-        "its episode 0 is given up at decision 7",
-        "its episode 4 is given up at decision 1",
+        "its episode 0 is given up at step 7",
+        "its episode 4 is given up at step 1",
         # In the first evaluation.
-        "its episode 0 is given up at decision 4",
+        "its episode 0 is given up at step 4",
     ]
     assert [text.split(", ")[1] for text in shown] == ["seed 1", "seed 1", "seed 0"]
 
 
 def test_an_undisturbed_run_says_nothing_of_broken_episodes(reference_run):
     assert not any("broken" in key for line in curves(reference_run) for key in line)
-    assert "broken_episodes" not in json.loads((reference_run / "result.json").read_text())["eval"]
+    assert "failed_episodes" not in json.loads((reference_run / "result.json").read_text())["eval"]
 
 
 def test_nothing_of_a_broken_decision_is_in_the_replay_and_no_segment_spans_it(broken, reference_run):
     saved, whole = arrays(broken[0]), arrays(reference_run)
     assert all(np.isfinite(saved[f"replay/{name}"]).all() for name in ("obs", "action", "reward"))
-    # Seed 1: six good decisions of the first episode and the observation that they led to, then the second episode.
+    # Seed 1: six good steps of the first episode and the observation that they led to, then the second episode.
     assert saved["replay/time"][1, 0, :9].tolist() == [*range(7), 0, 1]
     np.testing.assert_array_equal(saved["replay/obs"][1, 0, :7], whole["replay/obs"][1, 0, :7])
     second = probes.Point().reset(episode_seed(1, "train", 0, 1))
     np.testing.assert_array_equal(saved["replay/obs"][1, 0, 7], second)
     # The other seed has reference_run what it would have.
     np.testing.assert_array_equal(saved["replay/obs"][0], whole["replay/obs"][0])
-    # 200 decisions, two of them void; the episode that broke at once has no row.
+    # 200 steps, two of them void; the episode that broke at once has no row.
     episodes = np.flatnonzero(saved["replay/time"][1, 0] == 0)
     lengths = [int(saved["replay/time"][1, 0, end - 1]) for end in episodes[1:]]
     assert lengths == [6, *[20] * 9]
@@ -118,15 +118,15 @@ def test_nothing_of_a_broken_decision_is_in_the_replay_and_no_segment_spans_it(b
 
 
 def test_episode_statistics_leave_broken_episodes_out(broken):
-    ended = [line for line in curves(broken[0]) if line["kind"] == "episode" and line["success_any"][1] is not None]
-    # Seed 1 has its first whole episode 7 + 20 decisions after the start.
+    ended = [line for line in curves(broken[0]) if line["kind"] == "rollout" and line["success"][1] is not None]
+    # Seed 1 has its first whole episode 7 + 20 steps after the start.
     assert [line["step"] for line in ended][:3] == [27, 47, 67]
 
 
 def test_an_evaluation_runs_other_episodes_for_those_that_broke(broken):
     evaluations = [line for line in curves(broken[0]) if line["kind"] == "eval"]
-    assert evaluations[0]["broken_episodes"] == [1, 0]
-    assert "broken_episodes" not in evaluations[1]
+    assert evaluations[0]["failed_episodes"] == [1, 0]
+    assert "failed_episodes" not in evaluations[1]
     assert {line["episodes"] for line in evaluations} == {1, 2}
 
 
@@ -156,12 +156,10 @@ def test_a_run_whose_simulator_only_breaks_stops_saved_and_goes_on_when_it_is_me
     said = capsys.readouterr().err
     lines = said.splitlines()
     assert len(lines) == 3
-    assert lines[0].startswith(
-        "cdred: probe/point, seed 0, environment 0: 3 episodes in a row broke without one decision"
-    )
+    assert lines[0].startswith("cdred: probe/point, seed 0, environment 0: 3 episodes in a row broke without one step")
     assert "ZeroDivisionError: the wheel" in lines[0]
     assert lines[1] == "Mend the simulator, then give the same command again."
-    assert lines[2] == f"The run then goes on from decision 140, saved in {tmp_path / 'run'}."
+    assert lines[2] == f"The run then goes on from step 140, saved in {tmp_path / 'run'}."
     assert checkpoint.latest(tmp_path / "run" / "checkpoints").name == "000000140"
     plan()
     assert main(words) == 0
@@ -171,17 +169,15 @@ def test_a_run_whose_simulator_only_breaks_stops_saved_and_goes_on_when_it_is_me
 
 def test_a_simulator_that_never_works_stops_a_run_before_it_begins(plan, tmp_path):
     plan((None, 0, None, 3, "raise"))
-    with pytest.raises(
-        SimulatorFailed, match=r"probe/point: 10 episodes in a row broke, the last by ZeroDivisionError"
-    ):
+    with pytest.raises(SimulatorError, match=r"probe/point: 10 episodes in a row broke, the last by ZeroDivisionError"):
         cdred.train(config(tmp_path / "run", algo="tdmpc2"), quiet=True)
     assert checkpoint.latest(tmp_path / "run" / "checkpoints") is None
 
 
 def test_the_time_limit_of_a_decision_may_be_raised_for_a_run_that_was_stopped_by_it(reference_run):
-    assert cdred.train(config(reference_run, step_timeout=600.0), quiet=True)["decisions"] == 200
-    with pytest.raises(UserError, match="--step-timeout must be above 0"):
-        cdred.train(config(reference_run, step_timeout=0.0), quiet=True)
+    assert cdred.train(config(reference_run, env_step_timeout=600.0), quiet=True)["steps"] == 200
+    with pytest.raises(UserError, match="--env-step-timeout must be above 0"):
+        cdred.train(config(reference_run, env_step_timeout=0.0), quiet=True)
 
 
 def acting():
@@ -197,16 +193,16 @@ def test_an_evaluation_is_that_of_the_episodes_that_did_not_break(plan):
     sound = [episode_seed(3, "eval", 0, episode) for episode in (1, 3, 4)]
     act = acting().act
     alone = [rollout(probes.Point(), seed, lambda obs, _: act(None, None, obs)[0]).episode_return for seed in sound]
-    with EnvGrid("probe/point", [3], 1, "eval", say=lambda _: None) as grid:
+    with VectorEnv("probe/point", [3], 1, "eval", say=lambda _: None) as grid:
         result = evaluate(acting(), None, grid, None, 3)
     np.testing.assert_allclose(result.episode_return, [np.mean(alone)], rtol=1e-6)
-    assert (result.episodes, result.broken_episodes.tolist()) == (3, [2])
+    assert (result.episodes, result.failed_episodes.tolist()) == (3, [2])
     assert result.episode_length.tolist() == [20.0]
 
 
 def test_recorded_episodes_are_those_that_did_not_break(plan):
     plan((3, 0, 0, 4, "raise", False, "demos"), (3, 1, 1, 20, "nan", False, "demos"))
-    with EnvGrid("probe/point", [3], 2, "demos", say=lambda _: None) as grid:
+    with VectorEnv("probe/point", [3], 2, "demos", say=lambda _: None) as grid:
         several = [one for one, _ in zip(recorded(acting(), None, grid), range(5), strict=False)]
     assert [len(one) for one in several] == [20] * 5
     broke = {episode_seed(3, "demos", 0, 0), episode_seed(3, "demos", 1, 1)}
@@ -246,7 +242,7 @@ def test_random_episodes_are_lived_apart_where_workers_are(monkeypatch):
         return whole(simulator, *arguments, **options)
 
     monkeypatch.setattr(Simulator, "_episode", episode)
-    assert random_level("probe/point", 6, workers="process", say=said.append) == chance
+    assert random_level("probe/point", 6, vectorization="process", say=said.append) == chance
     assert "was ended by signal 9" in said[0]
 
 
@@ -283,22 +279,22 @@ def test_a_clock_that_jumps_disturbs_nothing(reference_run, tmp_path, monkeypatc
     assert paced
     assert np.ptp(np.diff([line["time"] for line in lines])) > 7200
     for line in paced:
-        assert 0 < line["decisions_per_second"] < 1e9
+        assert 0 < line["steps_per_second"] < 1e9
         assert 0 <= line["eta_seconds"] < 3600
     assert all(0 <= line["seconds"] < 3600 for line in lines if line["kind"] == "eval")
 
 
 @pytest.fixture
 def strange(monkeypatch):
-    """A world in JAX that leaves the numbers in one decision of thirty or so, wherever its point goes."""
+    """A world in JAX that leaves the numbers in one step of thirty or so, wherever its point goes."""
     from cdred.envs.suites.jax_probes import JaxPoint
 
     whole = JaxPoint.step
 
     def diverging(self, state, action):
-        state, decision = whole(self, state, action)
-        return state, decision._replace(
-            reward=jax.numpy.where(jax.numpy.abs(jax.numpy.sin(300 * state[0])) < 0.05, jax.numpy.nan, decision.reward)
+        state, step = whole(self, state, action)
+        return state, step._replace(
+            reward=jax.numpy.where(jax.numpy.abs(jax.numpy.sin(300 * state[0])) < 0.05, jax.numpy.nan, step.reward)
         )
 
     env = JaxPoint()
@@ -311,7 +307,7 @@ def test_episodes_that_leave_the_numbers_on_the_device_are_given_up_as_on_the_ho
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     cdred.train(on_device(tmp_path / "device"))
     said = capsys.readouterr().out
-    cdred.train(on_device(tmp_path / "host", workers="thread"), quiet=True)
+    cdred.train(on_device(tmp_path / "host", vectorization="thread"), quiet=True)
     device, host = arrays(tmp_path / "device"), arrays(tmp_path / "host")
     broken = device["grid/state/strikes/broken"]
     assert broken.sum() > 0
@@ -321,11 +317,11 @@ def test_episodes_that_leave_the_numbers_on_the_device_are_given_up_as_on_the_ho
         assert np.isfinite(device[f"replay/{name}"]).all()
         np.testing.assert_allclose(device[f"replay/{name}"], host[f"replay/{name}"], rtol=1e-4, atol=1e-5)
     mine, theirs = curves(tmp_path / "device"), curves(tmp_path / "host")
-    shared = ("kind", "step", "broken_episodes", "episodes")
+    shared = ("kind", "step", "failed_episodes", "episodes")
     assert [[line.get(key) for key in shared] for line in mine] == [
         [line.get(key) for key in shared] for line in theirs
     ]
-    told = [line["broken_episodes"] for line in mine if line["kind"] == "train" and "broken_episodes" in line]
+    told = [line["failed_episodes"] for line in mine if line["kind"] == "train" and "failed_episodes" in line]
     assert told[-1] == broken.sum(axis=1).tolist()
     assert "an episode is given up: an observation or a reward that is not finite" in said
 

@@ -12,9 +12,9 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 from cdred.algos.base import Algorithm, Batch, Metrics
 from cdred.models.world_model import WorldModel
 from cdred.nn.layers import MLP, ema
-from cdred.nn.normalizer import Standardise
+from cdred.nn.normalizer import ObsNormalizer
 from cdred.nn.tanh_gaussian import TanhGaussian
-from cdred.planning.mppi import PlanState
+from cdred.planning.mppi import MPPIState
 from cdred.types import Segment
 
 # A held-out batch is a small sample: what decides is a mean over about ten of them.
@@ -24,19 +24,19 @@ VALIDATION_RATE = 0.1
 class Clone(eqx.Module):
     """The world model's encoder and prior, without a world between them: pi(. | h(obs))."""
 
-    standardise: Standardise | None
+    normalizer: ObsNormalizer | None
     encoder: MLP
     policy: MLP
 
     @classmethod
     def of(cls, model: WorldModel) -> Self:
         """What a clone needs of a world model."""
-        return cls(model.standardise, model.encoder, model.policy)
+        return cls(model.normalizer, model.encoder, model.policy)
 
     def __call__(self, obs: Float[Array, "*obs"]) -> TanhGaussian:
         flat = obs.reshape(-1)
         return TanhGaussian.from_features(
-            self.policy(self.encoder(flat if self.standardise is None else self.standardise(flat)))
+            self.policy(self.encoder(flat if self.normalizer is None else self.normalizer(flat)))
         )
 
 
@@ -45,7 +45,7 @@ class CloneState(eqx.Module):
 
     clone: Clone
     best: Clone
-    held_out_loss: Float[Array, ""]
+    validation_loss: Float[Array, ""]
     best_loss: Float[Array, ""]
     opt: optax.OptState
     updates: Int[Array, ""]
@@ -62,9 +62,9 @@ class BC(Algorithm[CloneState]):
         horizon, action_dim: of the plan that it does not make.
     """
 
-    imitates: ClassVar[bool] = True
-    interacts: ClassVar[bool] = False
-    validates: ClassVar[bool] = True
+    uses_demos: ClassVar[bool] = True
+    uses_env: ClassVar[bool] = False
+    uses_validation_demos: ClassVar[bool] = True
 
     make_model: Callable[..., WorldModel] = eqx.field(static=True)
     optimiser: optax.GradientTransformation = eqx.field(static=True)
@@ -77,21 +77,21 @@ class BC(Algorithm[CloneState]):
             clone=clone,
             # A copy, so that donated buffers are never given away twice.
             best=jax.tree.map(jnp.copy, clone),
-            held_out_loss=jnp.zeros(()),
+            validation_loss=jnp.zeros(()),
             best_loss=jnp.full((), jnp.inf),
             opt=self.optimiser.init(_learned(clone)),
             updates=jnp.zeros((), jnp.int32),
         )
 
-    def init_plan(self) -> PlanState:
-        return PlanState.create(self.horizon, self.action_dim)
+    def init_plan(self) -> MPPIState:
+        return MPPIState.create(self.horizon, self.action_dim)
 
-    def standardise(self, state: CloneState, mean, std) -> CloneState:
-        if state.clone.standardise is None:
+    def set_obs_stats(self, state: CloneState, mean, std) -> CloneState:
+        if state.clone.normalizer is None:
             return state
-        fitted = Standardise.fitted(mean, std)
+        fitted = ObsNormalizer.fitted(mean, std)
         return eqx.tree_at(
-            lambda s: (s.clone.standardise, s.best.standardise), state, (fitted, jax.tree.map(jnp.copy, fitted))
+            lambda s: (s.clone.normalizer, s.best.normalizer), state, (fitted, jax.tree.map(jnp.copy, fitted))
         )
 
     def update(self, state: CloneState, batch: Batch, key: Key[Array, ""]) -> tuple[CloneState, Metrics]:
@@ -99,27 +99,27 @@ class BC(Algorithm[CloneState]):
         loss, grads = jax.value_and_grad(_loss)(_learned(state.clone), state.clone, batch.expert)
         updates, opt = self.optimiser.update(grads, state.opt)
         clone = eqx.tree_at(_learned, state.clone, optax.apply_updates(_learned(state.clone), updates))
-        held_out = _loss(_learned(clone), clone, batch.held_out)
-        average = jnp.where(state.updates == 0, held_out, ema(state.held_out_loss, held_out, VALIDATION_RATE))
+        validation = _loss(_learned(clone), clone, batch.validation)
+        average = jnp.where(state.updates == 0, validation, ema(state.validation_loss, validation, VALIDATION_RATE))
         better = average < state.best_loss
         new = CloneState(
             clone=clone,
             best=jax.tree.map(lambda now, then: jnp.where(better, now, then), clone, state.best),
-            held_out_loss=average,
+            validation_loss=average,
             best_loss=jnp.minimum(average, state.best_loss),
             opt=opt,
             updates=state.updates + 1,
         )
-        return new, {"loss": loss, "held_out_loss": average, "grad_norm": optax.tree.norm(grads)}
+        return new, {"loss": loss, "validation_loss": average, "grad_norm": optax.tree.norm(grads)}
 
     def act(
         self,
         state: CloneState,
-        plan: PlanState,
+        plan: MPPIState,
         obs: Float[Array, "..."],
         key: Key[Array, ""],
         explore: Bool[Array, ""],
-    ) -> tuple[Float[Array, " A"], PlanState]:
+    ) -> tuple[Float[Array, " A"], MPPIState]:
         del key, explore
         return state.best(obs).mode, plan
 

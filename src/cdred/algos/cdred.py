@@ -15,7 +15,7 @@ from cdred.models.rewards.coupled_rnd import CoupledRND, distillation_loss, targ
 class CDRED(RewardAgent[CoupledRND]):
     """Be where the expert was, away from where you already go: both densities are learned beside the world model."""
 
-    imitates: ClassVar[bool] = True
+    uses_demos: ClassVar[bool] = True
 
     def score(self, reward: CoupledRND, lived: Lived, key: Key[Array, ""]) -> Scores:
         return coupled_scores(reward, lived.inputs, key)

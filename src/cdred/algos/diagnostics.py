@@ -13,14 +13,14 @@ from cdred.types import Segment
 
 def signs(model: ActorCritic, reward: RewardModel | None, batch: Batch) -> Metrics:
     """The critics' scale on the expert's data (own without one), and the expert's bonus there and on held-out data."""
-    shown = batch.own if batch.expert is None else batch.expert
+    shown = batch.agent if batch.expert is None else batch.expert
     assert shown is not None, "critics learn from what was lived through"
-    stores = {"bonus_expert": batch.expert, "bonus_held_out": batch.held_out}
+    stores = {"novelty_expert": batch.expert, "novelty_validation": batch.validation}
     bonuses = {name: expert_bonus(reward, model, one) for name, one in stores.items() if one is not None and reward}
-    return {"critic_scale": critic_scale(model, shown)} | {k: v for k, v in bonuses.items() if v is not None}
+    return {"mean_abs_q": mean_abs_q(model, shown)} | {k: v for k, v in bonuses.items() if v is not None}
 
 
-def critic_scale(model: ActorCritic, segments: Segment) -> Float[Array, ""]:
+def mean_abs_q(model: ActorCritic, segments: Segment) -> Float[Array, ""]:
     """mean |Q(z, a)| over critics and transitions."""
     z = encode(model, segments.obs[:, :-1], segments.absorbing[:, :-1])
     q = jax.vmap(jax.vmap(lambda z, a: model.values(model.critics, z, a)))(z, segments.action)

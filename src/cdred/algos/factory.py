@@ -22,8 +22,8 @@ from cdred.config import ON_OBSERVATIONS, OptimConfig, RunConfig, discount, tota
 from cdred.models.actor_critic import ObsActorCritic
 from cdred.models.rewards.coupled_rnd import CoupledRND
 from cdred.models.rewards.discriminator import Discriminator
-from cdred.models.rewards.supervised import SupervisedReward
-from cdred.models.rewards.support import ExpertSupport
+from cdred.models.rewards.supervised import RewardHead
+from cdred.models.rewards.support import REDReward
 from cdred.models.world_model import WorldModel
 from cdred.nn.two_hot import TwoHot
 from cdred.planning.mppi import MPPI
@@ -35,9 +35,9 @@ MANY_ACTIONS, EXTRA_ITERATIONS = 20, 2
 
 def make_algorithm(config: RunConfig, spec: EnvSpec) -> Algorithm:
     """The method that `config` asks for, sized for the task."""
-    step_size = annealed(config.optim.learning_rate, config.optim.anneal, total_updates(config))
+    step_size = annealed(config.optim.learning_rate, config.optim.lr_decay_fraction, total_updates(config))
     if config.algo == "bc":
-        optimiser = optax.chain(optax.clip_by_global_norm(config.optim.grad_clip), optax.adam(step_size))
+        optimiser = optax.chain(optax.clip_by_global_norm(config.optim.grad_clip_norm), optax.adam(step_size))
         return BC(partial(_world_model, config, spec, None), optimiser, config.mppi.horizon, spec.action_dim)
     if config.algo in ON_OBSERVATIONS:
         return _sac_agent(config, spec, step_size)
@@ -54,17 +54,17 @@ def _world_model_agent(config: RunConfig, spec: EnvSpec, step_size: optax.Schedu
         "policy_optimiser": _policy_optimiser(optim, step_size),
         "plan_actions": config.planner == "mppi",
         # Without demonstrations nothing says that the prior is better than a plan.
-        "prior_coef": 0.0 if config.algo == "tdmpc2" else config.mppi.prior_coef,
+        "policy_penalty_coef": 0.0 if config.algo == "tdmpc2" else config.mppi.policy_penalty_coef,
         "action_dim": spec.action_dim,
-        "discount": discount(spec.episode_length, optim.least_discount),
-        "discount_time": optim.discount_time,
-        "dynamics_coef": optim.dynamics_coef,
-        "critic_coef": optim.critic_coef,
+        "discount": discount(spec.episode_length, optim.discount_min),
+        "rho": optim.rho,
+        "consistency_coef": optim.consistency_coef,
+        "value_coef": optim.value_coef,
         "reward_coef": optim.reward_coef,
         "termination_coef": optim.termination_coef,
         "entropy_coef": optim.entropy_coef,
-        "imitation_coef": imitation_weight(optim),
-        "latent_imitation_coef": optim.latent_imitation_coef,
+        "bc_coef": imitation_weight(optim),
+        "bc_encoder_coef": optim.bc_encoder_coef,
         "tau": optim.tau,
     }
     if config.algo == "iqmpc":
@@ -82,8 +82,8 @@ def _world_model_agent(config: RunConfig, spec: EnvSpec, step_size: optax.Schedu
 
 
 def _sac_agent(config: RunConfig, spec: EnvSpec, step_size: optax.Schedule) -> SACAgent:
-    optim, input_dim = config.optim, prod(spec.obs_shape) + spec.terminates + spec.action_dim
-    clip = optax.clip_by_global_norm(optim.grad_clip)
+    optim, input_dim = config.optim, prod(spec.obs_shape) + spec.can_terminate + spec.action_dim
+    clip = optax.clip_by_global_norm(optim.grad_clip_norm)
     two_hot = None if config.algo == "iqlearn-sac" else TwoHot(config.model.num_bins)
     settings = {
         "make_model": partial(_obs_actor_critic, config, spec, two_hot),
@@ -91,9 +91,9 @@ def _sac_agent(config: RunConfig, spec: EnvSpec, step_size: optax.Schedule) -> S
         "policy_optimiser": _policy_optimiser(optim, step_size),
         "horizon": config.mppi.horizon,
         "action_dim": spec.action_dim,
-        "discount": discount(spec.episode_length, optim.least_discount),
+        "discount": discount(spec.episode_length, optim.discount_min),
         "temperature": config.sac.temperature,
-        "imitation_coef": imitation_weight(optim),
+        "bc_coef": imitation_weight(optim),
         "tau": optim.tau,
     }
     if config.algo == "iqlearn-sac":
@@ -112,11 +112,11 @@ def _obs_actor_critic(config: RunConfig, spec: EnvSpec, two_hot: TwoHot | None, 
     return ObsActorCritic.create(
         prod(spec.obs_shape),
         spec.action_dim,
-        widths=model.widths,
+        hidden_dims=model.hidden_dims,
         num_critics=model.num_critics,
         two_hot=two_hot,
-        terminates=spec.terminates,
-        standardise=model.standardise,
+        can_terminate=spec.can_terminate,
+        normalize_obs=model.normalize_obs,
         precision=config.precision.model,
         key=key,
     )
@@ -129,22 +129,22 @@ def _world_model(config: RunConfig, spec: EnvSpec, two_hot: TwoHot | None, *, ke
         spec.action_dim,
         latent_dim=model.latent_dim,
         simnorm_dim=model.simnorm_dim,
-        encoder_widths=model.encoder_widths,
-        widths=model.widths,
+        encoder_hidden_dims=model.encoder_hidden_dims,
+        hidden_dims=model.hidden_dims,
         num_critics=model.num_critics,
         dropout=model.dropout,
         two_hot=two_hot,
-        terminates=spec.terminates,
-        standardise=model.standardise,
+        can_terminate=spec.can_terminate,
+        normalize_obs=model.normalize_obs,
         precision=config.precision.model,
         key=key,
     )
 
 
-def _supervised(config: RunConfig, input_dim: int, *, key) -> SupervisedReward:
-    return SupervisedReward.create(
+def _supervised(config: RunConfig, input_dim: int, *, key) -> RewardHead:
+    return RewardHead.create(
         input_dim,
-        widths=config.model.widths,
+        hidden_dims=config.model.hidden_dims,
         two_hot=TwoHot(config.model.num_bins),
         precision=config.precision.reward,
         key=key,
@@ -153,16 +153,16 @@ def _supervised(config: RunConfig, input_dim: int, *, key) -> SupervisedReward:
 
 def _discriminator(config: RunConfig, input_dim: int, *, key) -> Discriminator:
     return Discriminator.create(
-        input_dim, widths=config.reward.predictor_widths, precision=config.precision.reward, key=key
+        input_dim, hidden_dims=config.reward.predictor_hidden_dims, precision=config.precision.reward, key=key
     )
 
 
-def _expert_support(config: RunConfig, input_dim: int, *, key) -> ExpertSupport:
+def _expert_support(config: RunConfig, input_dim: int, *, key) -> REDReward:
     nets = config.reward
-    return ExpertSupport.create(
+    return REDReward.create(
         input_dim,
-        target_widths=nets.target_widths,
-        predictor_widths=nets.predictor_widths,
+        target_hidden_dims=nets.target_hidden_dims,
+        predictor_hidden_dims=nets.predictor_hidden_dims,
         embedding_dim=nets.embedding_dim,
         sigma=config.red.sigma,
         precision=config.precision.reward,
@@ -175,8 +175,8 @@ def _coupled_rnd(config: RunConfig, input_dim: int, *, key) -> CoupledRND:
     return CoupledRND.create(
         input_dim,
         num_targets=reward.num_targets,
-        target_widths=reward.target_widths,
-        predictor_widths=reward.predictor_widths,
+        target_hidden_dims=reward.target_hidden_dims,
+        predictor_hidden_dims=reward.predictor_hidden_dims,
         embedding_dim=reward.embedding_dim,
         zeta=reward.zeta,
         alpha=reward.alpha,
@@ -184,8 +184,8 @@ def _coupled_rnd(config: RunConfig, input_dim: int, *, key) -> CoupledRND:
         coupling=reward.coupling,
         distance_reduction=reward.distance_reduction,
         count_reduction=reward.count_reduction,
-        variance_floor=reward.variance_floor,
-        average_rate=reward.average_rate,
+        variance_eps=reward.variance_eps,
+        ema_rate=reward.ema_rate,
         precision=config.precision.reward,
         key=key,
     )
@@ -216,23 +216,25 @@ def annealed(step_size: float, fraction: float, updates: int) -> optax.Schedule:
 
 def imitation_weight(optim: OptimConfig) -> optax.Schedule | None:
     """The imitation term's weight, which may end after some updates; None without the term."""
-    if not optim.imitation_coef:
+    if not optim.bc_coef:
         return None
     if not optim.imitation_updates:
-        return optax.constant_schedule(optim.imitation_coef)
-    return lambda updates: jnp.where(jnp.asarray(updates) < optim.imitation_updates, optim.imitation_coef, 0.0)
+        return optax.constant_schedule(optim.bc_coef)
+    return lambda updates: jnp.where(jnp.asarray(updates) < optim.imitation_updates, optim.bc_coef, 0.0)
 
 
 def _model_optimiser(optim: OptimConfig, step_size: optax.Schedule) -> optax.GradientTransformation:
     """Adam under a clipped gradient, the encoder at a fraction of the step size."""
     encoder_only = Trainable(encoder=True, dynamics=False, critics=False, termination=False, reward=False)
     return optax.chain(
-        optax.clip_by_global_norm(optim.grad_clip),
+        optax.clip_by_global_norm(optim.grad_clip_norm),
         optax.adam(step_size),
-        optax.masked(optax.scale(optim.encoder_scale), encoder_only),
+        optax.masked(optax.scale(optim.encoder_lr_scale), encoder_only),
     )
 
 
 def _policy_optimiser(optim: OptimConfig, step_size: optax.Schedule) -> optax.GradientTransformation:
     """Adam under a clipped gradient; its eps keeps the prior's tiny gradients from becoming full steps."""
-    return optax.chain(optax.clip_by_global_norm(optim.grad_clip), optax.adam(step_size, eps=optim.policy_eps))
+    return optax.chain(
+        optax.clip_by_global_norm(optim.grad_clip_norm), optax.adam(step_size, eps=optim.policy_adam_eps)
+    )

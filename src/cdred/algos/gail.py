@@ -20,7 +20,7 @@ class GAIL(RewardAgent[Discriminator]):
         gradient_penalty: weight of the discriminator's gradient penalty.
     """
 
-    imitates: ClassVar[bool] = True
+    uses_demos: ClassVar[bool] = True
 
     gradient_penalty: float = eqx.field(static=True)
 

@@ -20,7 +20,7 @@ def inverse_q(
     alpha: float,
     gradient_penalty: float,
     discount: float,
-    discount_time: float,
+    rho: float,
     beta: float,
     key: Key[Array, ""],
 ) -> Objective:
@@ -33,7 +33,7 @@ def inverse_q(
         alpha: of the chi^2 divergence; the residuals' squares weigh 1 / (4 alpha).
         gradient_penalty: weight of (|dQ/dx| - 1)^2 between the expert's x and own ones.
         discount: gamma.
-        discount_time: lambda.
+        rho: lambda.
         beta: the policy's temperature.
         key: of the actions that values are estimated with.
     """
@@ -49,10 +49,10 @@ def inverse_q(
         values = partial(model.values_of_each, model.critics)
         each += gradient_penalty * losses.gradient_penalty(values, lived.inputs, penalty_key, len(model.critics))
     return Objective(
-        losses.discounted_over_time(each, discount_time),
+        losses.discounted_over_time(each, rho),
         jnp.zeros(()),
         jax.lax.stop_gradient(jnp.mean(residual, axis=-1)),
-        {"expert_value": jnp.mean(jnp.split(v, 2)[0]), "value_absmax": jnp.max(jnp.abs(q))},
+        {"v_expert": jnp.mean(jnp.split(v, 2)[0]), "q_abs_max": jnp.max(jnp.abs(q))},
     )
 
 

@@ -26,7 +26,7 @@ class IQLearnSAC(SACAgent):
             alpha=self.alpha,
             gradient_penalty=self.gradient_penalty,
             discount=self.discount,
-            discount_time=1.0,
+            rho=1.0,
             beta=self.temperature,
             key=key,
         )

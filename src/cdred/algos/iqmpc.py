@@ -19,7 +19,7 @@ class IQMPC(WorldModelAgent):
         alpha, gradient_penalty: see `inverse_q`.
     """
 
-    imitates: ClassVar[bool] = True
+    uses_demos: ClassVar[bool] = True
 
     alpha: float = eqx.field(static=True)
     gradient_penalty: float = eqx.field(static=True)
@@ -32,7 +32,7 @@ class IQMPC(WorldModelAgent):
             alpha=self.alpha,
             gradient_penalty=self.gradient_penalty,
             discount=self.discount,
-            discount_time=self.discount_time,
+            rho=self.rho,
             beta=self.entropy_coef,
             key=key,
         )

@@ -22,7 +22,7 @@ def discounted_over_time(loss: Float[Array, "N T"], rate: float) -> Float[Array,
     return jnp.dot(jnp.mean(loss, axis=0), weights, precision="highest")
 
 
-def dynamics_loss(latents: Float[Array, "N H Z"], encoded: Float[Array, "N H Z"], rate: float) -> Float[Array, ""]:
+def consistency_loss(latents: Float[Array, "N H Z"], encoded: Float[Array, "N H Z"], rate: float) -> Float[Array, ""]:
     """sum_t lambda^t |z_{t+1} - sg h(s_{t+1})|^2, the mean over latent components (arXiv 2310.16828, eq. 3)."""
     return discounted_over_time(jnp.mean((latents - jax.lax.stop_gradient(encoded)) ** 2, axis=-1), rate)
 
@@ -113,7 +113,7 @@ def policy_loss(
     return loss, (value, jnp.mean(log_prob))
 
 
-def imitation_loss(
+def bc_loss(
     policy: eqx.Module,
     model: ActorCritic,
     latents: Float[Array, "N H Z"],

@@ -39,10 +39,10 @@ class Objective(NamedTuple):
 
 def joined(batch: Batch) -> Segment:
     """The segments of all stores, the expert's first."""
-    assert batch.own is not None, "critics learn from what was lived through"
+    assert batch.agent is not None, "critics learn from what was lived through"
     if batch.expert is None:
-        return batch.own
-    return jax.tree.map(lambda e, o: jnp.concatenate([e, o]), batch.expert, batch.own)
+        return batch.agent
+    return jax.tree.map(lambda e, o: jnp.concatenate([e, o]), batch.expert, batch.agent)
 
 
 def encode(model: ActorCritic, obs: Float[Array, "N T ..."], absorbing: Bool[Array, "N T"]) -> Float[Array, "N T Z"]:
@@ -51,7 +51,7 @@ def encode(model: ActorCritic, obs: Float[Array, "N T ..."], absorbing: Bool[Arr
     return jnp.where(absorbing[..., None], model.absorbing, latents)
 
 
-def mean_rewards(reward: Float[Array, "N H"], imitates: bool) -> Metrics:
+def mean_rewards(reward: Float[Array, "N H"], uses_demos: bool) -> Metrics:
     """The mean reward of each store, for the log."""
-    stores = ("reward_expert", "reward_own") if imitates else ("reward_own",)
+    stores = ("reward_expert", "reward_agent") if uses_demos else ("reward_agent",)
     return {name: jnp.mean(one) for name, one in zip(stores, jnp.split(reward, len(stores)), strict=True)}

@@ -33,7 +33,7 @@ class RewardAgent(WorldModelAgent, Generic[Reward]):
             lived,
             self.score(state.reward, lived, score_key),
             discount=self.discount,
-            discount_time=self.discount_time,
+            rho=self.rho,
             beta=0.0,
             value_key=value_key,
             dropout_key=dropout_key,

@@ -29,7 +29,7 @@ class RewardSAC(SACAgent):
             lived,
             self.score(state.reward, lived.inputs, score_key),
             discount=self.discount,
-            discount_time=1.0,
+            rho=1.0,
             beta=self.temperature,
             value_key=value_key,
             dropout_key=dropout_key,

@@ -1,7 +1,7 @@
 """Soft actor-critic (arXiv 1801.01290) on raw observations: what the peers were before they had a world model.
 
 A method says what its critics learn, as on the world model: from a reward model's scores (`reward_sac.py`), or from the
-demonstrations themselves (`iqlearn_sac.py`). Stores, schedules, networks' sizes and updates per decision are the same.
+demonstrations themselves (`iqlearn_sac.py`). Stores, schedules, networks' sizes and updates per step are the same.
 """
 
 from abc import abstractmethod
@@ -21,8 +21,8 @@ from cdred.algos.method import Lived, Objective, encode, joined, mean_rewards
 from cdred.algos.reward_model import RewardModel
 from cdred.models.actor_critic import ObsActorCritic
 from cdred.nn.layers import Ensemble, ema
-from cdred.nn.normalizer import Standardise
-from cdred.planning.mppi import PlanState
+from cdred.nn.normalizer import ObsNormalizer
+from cdred.planning.mppi import MPPIState
 from cdred.types import Segment
 
 
@@ -61,11 +61,11 @@ class SACAgent(Algorithm[SACState]):
         horizon, action_dim: of the plan that it does not make.
         discount: gamma.
         temperature: weight of the policy's entropy, beside values as they are.
-        imitation_coef: per update, the weight of the policy's squared distance from the expert's actions; None without.
+        bc_coef: per update, the weight of the policy's squared distance from the expert's actions; None without.
         warmup_updates: updates that fit the reward model before anybody else learns from it.
     """
 
-    imitates: ClassVar[bool] = True
+    uses_demos: ClassVar[bool] = True
 
     make_model: Callable[..., ObsActorCritic] = eqx.field(static=True)
     make_reward: Callable[..., RewardModel] | None = eqx.field(static=True)
@@ -75,7 +75,7 @@ class SACAgent(Algorithm[SACState]):
     action_dim: int = eqx.field(static=True)
     discount: float = eqx.field(static=True)
     temperature: float = eqx.field(static=True)
-    imitation_coef: optax.Schedule | None = eqx.field(static=True)
+    bc_coef: optax.Schedule | None = eqx.field(static=True)
     tau: float = eqx.field(static=True)
     warmup_updates: int = eqx.field(static=True)
 
@@ -97,13 +97,13 @@ class SACAgent(Algorithm[SACState]):
         )
         return eqx.tree_at(lambda s: s.judges_opt, state, self.judges_optimiser.init(state.judges))
 
-    def init_plan(self) -> PlanState:
-        return PlanState.create(self.horizon, self.action_dim)
+    def init_plan(self) -> MPPIState:
+        return MPPIState.create(self.horizon, self.action_dim)
 
-    def standardise(self, state: SACState, mean, std) -> SACState:
-        if state.model.standardise is None:
+    def set_obs_stats(self, state: SACState, mean, std) -> SACState:
+        if state.model.normalizer is None:
             return state
-        return eqx.tree_at(lambda s: s.model.standardise, state, Standardise.fitted(mean, std))
+        return eqx.tree_at(lambda s: s.model.normalizer, state, ObsNormalizer.fitted(mean, std))
 
     def update(self, state: SACState, batch: Batch, key: Key[Array, ""]) -> tuple[SACState, Metrics]:
         judges_key, policy_key = jax.random.split(key)
@@ -122,7 +122,7 @@ class SACAgent(Algorithm[SACState]):
             objective = self.objective(state.replace_judges(judges), lived, key)
             terms = {"critic_loss": objective.critic_loss, "reward_loss": objective.reward_loss}
             total = self._learning(state) * objective.critic_loss + objective.reward_loss
-            return total, terms | {"loss": total} | mean_rewards(objective.reward, self.imitates) | objective.metrics
+            return total, terms | {"loss": total} | mean_rewards(objective.reward, self.uses_demos) | objective.metrics
 
         grads, metrics = jax.grad(loss, has_aux=True)(state.judges)
         updates, opt = self.judges_optimiser.update(grads, state.judges_opt)
@@ -140,12 +140,12 @@ class SACAgent(Algorithm[SACState]):
             args = (policy, state.model, there, jnp.ones(()), self.temperature, 1.0, key)
             soft, (values, log_prob) = losses.policy_loss(*args)
             shown, over = there[: len(expert.action)], expert.absorbing[:, :-1]
-            imitation = losses.imitation_loss(policy, state.model, shown, expert.action, over, 1.0)
-            metrics = {"policy_loss": soft, "policy_value": jnp.mean(values), "policy_entropy": -log_prob}
+            imitation = losses.bc_loss(policy, state.model, shown, expert.action, over, 1.0)
+            metrics = {"policy_loss": soft, "q_pi": jnp.mean(values), "policy_entropy": -log_prob}
             total = self._learning(state) * soft
             # Without weight it is a metric, and no gradient is computed for it.
-            total += self.imitation_coef(state.updates) * imitation if self.imitation_coef else 0.0
-            return total, metrics | {"imitation_loss": imitation}
+            total += self.bc_coef(state.updates) * imitation if self.bc_coef else 0.0
+            return total, metrics | {"bc_loss": imitation}
 
         grads, metrics = jax.grad(loss, has_aux=True)(state.model.policy)
         updates, opt = self.policy_optimiser.update(grads, state.policy_opt)
@@ -153,7 +153,7 @@ class SACAgent(Algorithm[SACState]):
         state = eqx.tree_at(lambda s: (s.model.policy, s.policy_opt), state, new)
         return state, metrics | {"policy_grad_norm": optax.tree.norm(grads)}
 
-    def health(self, state: SACState, batch: Batch, newest: Segment, there: Bool[Array, " N"]) -> Metrics:
+    def diagnostics(self, state: SACState, batch: Batch, newest: Segment, there: Bool[Array, " N"]) -> Metrics:
         del newest, there  # without dynamics there is nothing to predict
         return signs(state.model, state.reward, batch)
 
@@ -162,8 +162,8 @@ class SACAgent(Algorithm[SACState]):
         return (state.updates >= self.warmup_updates).astype(jnp.float32)
 
     def act(
-        self, state: SACState, plan: PlanState, obs: Float[Array, "..."], key: Key[Array, ""], explore: Bool[Array, ""]
-    ) -> tuple[Float[Array, " A"], PlanState]:
+        self, state: SACState, plan: MPPIState, obs: Float[Array, "..."], key: Key[Array, ""], explore: Bool[Array, ""]
+    ) -> tuple[Float[Array, " A"], MPPIState]:
         policy = state.model.pi(state.model.encode(obs))
         return jnp.where(explore, policy.sample(key)[0], policy.mode), plan
 

@@ -26,7 +26,7 @@ def regress(
     scores: Scores,
     *,
     discount: float,
-    discount_time: float,
+    rho: float,
     beta: float,
     value_key: Key[Array, ""],
     dropout_key: Key[Array, ""],
@@ -39,17 +39,17 @@ def regress(
         lived: a batch.
         scores: what the reward model makes of it.
         discount: gamma.
-        discount_time: lambda.
+        rho: lambda.
         beta: the policy's temperature, of V = Q - beta log pi; TD-MPC2's values leave the entropy out.
         value_key: of the actions that values are estimated with.
         dropout_key: of the critics' dropout.
     """
     value = losses.next_values(model, target_critics, lived.encoded, beta, value_key)
     target = jax.lax.stop_gradient(scores.reward + discount * value)
-    args = (lived.latents[:, :-1], lived.segments.action, target, discount_time, dropout_key)
+    args = (lived.latents[:, :-1], lived.segments.action, target, rho, dropout_key)
     return Objective(
         losses.critic_loss(model, *args),
-        losses.discounted_over_time(scores.loss, discount_time),
+        losses.discounted_over_time(scores.loss, rho),
         scores.reward,
-        {"target_value": jnp.mean(target), "target_value_absmax": jnp.max(jnp.abs(target))},
+        {"td_target": jnp.mean(target), "td_target_abs_max": jnp.max(jnp.abs(target))},
     )

@@ -21,8 +21,8 @@ from cdred.algos.method import Lived, Objective, encode, joined, mean_rewards
 from cdred.algos.reward_model import RewardModel
 from cdred.models.world_model import WorldModel
 from cdred.nn.layers import Ensemble, Fixed, ema
-from cdred.nn.normalizer import Standardise
-from cdred.planning.mppi import MPPI, PlanState, Return
+from cdred.nn.normalizer import ObsNormalizer
+from cdred.planning.mppi import MPPI, MPPIState, Return
 from cdred.types import Segment
 
 
@@ -76,7 +76,7 @@ class WorldModelAgent(Algorithm[LearnerState]):
         make_model, make_reward: build fresh networks from a key; no reward model is made if the second is None.
         planner: MPPI's settings; its horizon is also a segment's length.
         plan_actions: plan with MPPI, or act from the prior alone.
-        prior_coef: what a plan pays for leaving the prior's.
+        policy_penalty_coef: what a plan pays for leaving the prior's.
         action_dim: components of an action.
         discount: gamma.
     """
@@ -87,17 +87,17 @@ class WorldModelAgent(Algorithm[LearnerState]):
     model_optimiser: optax.GradientTransformation = eqx.field(static=True)
     policy_optimiser: optax.GradientTransformation = eqx.field(static=True)
     plan_actions: bool = eqx.field(static=True)
-    prior_coef: float = eqx.field(static=True)
+    policy_penalty_coef: float = eqx.field(static=True)
     action_dim: int = eqx.field(static=True)
     discount: float = eqx.field(static=True)
-    discount_time: float = eqx.field(static=True)
-    dynamics_coef: float = eqx.field(static=True)
-    critic_coef: float = eqx.field(static=True)
+    rho: float = eqx.field(static=True)
+    consistency_coef: float = eqx.field(static=True)
+    value_coef: float = eqx.field(static=True)
     reward_coef: float = eqx.field(static=True)
     termination_coef: float = eqx.field(static=True)
     entropy_coef: float = eqx.field(static=True)
-    imitation_coef: optax.Schedule | None = eqx.field(static=True)
-    latent_imitation_coef: float = eqx.field(static=True)
+    bc_coef: optax.Schedule | None = eqx.field(static=True)
+    bc_encoder_coef: float = eqx.field(static=True)
     tau: float = eqx.field(static=True)
     warmup_updates: int = eqx.field(static=True)
 
@@ -131,13 +131,13 @@ class WorldModelAgent(Algorithm[LearnerState]):
         )
         return eqx.tree_at(lambda s: s.model_opt, state, self.model_optimiser.init(state.trainable))
 
-    def init_plan(self) -> PlanState:
-        return PlanState.create(self.planner.horizon, self.action_dim)
+    def init_plan(self) -> MPPIState:
+        return MPPIState.create(self.planner.horizon, self.action_dim)
 
-    def standardise(self, state: LearnerState, mean, std) -> LearnerState:
-        if state.model.standardise is None:
+    def set_obs_stats(self, state: LearnerState, mean, std) -> LearnerState:
+        if state.model.normalizer is None:
             return state
-        return eqx.tree_at(lambda s: s.model.standardise, state, Standardise.fitted(mean, std))
+        return eqx.tree_at(lambda s: s.model.normalizer, state, ObsNormalizer.fitted(mean, std))
 
     def update(self, state: LearnerState, batch: Batch, key: Key[Array, ""]) -> tuple[LearnerState, Metrics]:
         model_key, policy_key = jax.random.split(key)
@@ -174,58 +174,58 @@ class WorldModelAgent(Algorithm[LearnerState]):
     ) -> tuple[Float[Array, ""], tuple[Float[Array, "N T Z"], Metrics]]:
         """L of docs/method.md section 3 (without L_pi); also the rolled-out latents, cut off, and the metrics."""
         both = joined(batch)
-        over, rate = both.absorbing[:, 1:], self.discount_time
+        over, rate = both.absorbing[:, 1:], self.rho
         encoded = encode(state.model, both.obs[:, 1:], over)
         state = state.replace_trainable(trainable)
         latents = jax.vmap(_rolled_out, in_axes=(None, 0))(state.model, both)
         objective = self.objective(state, Lived(both, latents, encoded), key)
         terms = {
-            "dynamics_loss": losses.dynamics_loss(latents[:, 1:], encoded, rate),
+            "consistency_loss": losses.consistency_loss(latents[:, 1:], encoded, rate),
             "critic_loss": objective.critic_loss,
             "reward_loss": objective.reward_loss,
             "termination_loss": losses.termination_loss(state.model, latents[:, :-1], both.action, over, rate),
         }
         loss = (
-            self.dynamics_coef * terms["dynamics_loss"]
-            + self._learning(state) * self.critic_coef * terms["critic_loss"]
+            self.consistency_coef * terms["consistency_loss"]
+            + self._learning(state) * self.value_coef * terms["critic_loss"]
             + self.reward_coef * terms["reward_loss"]
             + self.termination_coef * terms["termination_loss"]
         )
-        if self.latent_imitation_coef and batch.expert is not None:
-            loss += self.latent_imitation_coef * self._imitation(state.model.policy, state, batch, latents)
-        metrics = terms | {"loss": loss} | mean_rewards(objective.reward, self.imitates) | objective.metrics
+        if self.bc_encoder_coef and batch.expert is not None:
+            loss += self.bc_encoder_coef * self._imitation(state.model.policy, state, batch, latents)
+        metrics = terms | {"loss": loss} | mean_rewards(objective.reward, self.uses_demos) | objective.metrics
         return loss, (jax.lax.stop_gradient(latents), metrics)
 
     def policy_loss(
         self, policy: eqx.Module, state: LearnerState, batch: Batch, latents: Float[Array, "N T Z"], key: Key[Array, ""]
     ) -> tuple[Float[Array, ""], tuple[Float[Array, "N T"], Metrics]]:
         """L_pi of docs/method.md section 3, and at all times how far the prior is from the expert's actions."""
-        args = (policy, state.model, latents, state.q_scale, self.entropy_coef, self.discount_time, key)
+        args = (policy, state.model, latents, state.q_scale, self.entropy_coef, self.rho, key)
         loss, (values, log_prob) = losses.policy_loss(*args)
-        metrics = {"policy_loss": loss, "policy_value": jnp.mean(values), "policy_entropy": -log_prob}
+        metrics = {"policy_loss": loss, "q_pi": jnp.mean(values), "policy_entropy": -log_prob}
         loss = self._learning(state) * loss
         if batch.expert is not None:
             imitation = self._imitation(policy, state, batch, latents)
-            metrics["imitation_loss"] = imitation
+            metrics["bc_loss"] = imitation
             # Without weight it is a metric, and no gradient is computed for it.
-            loss += self.imitation_coef(state.updates) * imitation if self.imitation_coef else 0.0
+            loss += self.bc_coef(state.updates) * imitation if self.bc_coef else 0.0
         return loss, (values, metrics)
 
     def _imitation(self, policy, state, batch, latents):
         """How far the prior is from the expert's actions, at the latents of the expert's segments, which come first."""
         action, over = batch.expert.action, batch.expert.absorbing[:, :-1]
         there = latents[: len(action), :-1]
-        return losses.imitation_loss(policy, state.model, there, action, over, self.discount_time)
+        return losses.bc_loss(policy, state.model, there, action, over, self.rho)
 
-    def health(self, state: LearnerState, batch: Batch, newest: Segment, there: Bool[Array, " N"]) -> Metrics:
-        model, own = state.model, batch.own
+    def diagnostics(self, state: LearnerState, batch: Batch, newest: Segment, there: Bool[Array, " N"]) -> Metrics:
+        model, own = state.model, batch.agent
         assert own is not None, "a world model is learned from what was lived through"
         predicted = jax.vmap(_rolled_out, in_axes=(None, 0))(model, newest)[:, -1]
         actual = jax.vmap(model.encode)(newest.obs[:, -1])
         seen = jax.vmap(jax.vmap(model.encode))(own.obs).reshape(-1, actual.shape[1])
         counts = there & ~newest.absorbing[:, -1]
         error = unexplained(predicted, actual, counts, seen, ~own.absorbing.reshape(-1))
-        return signs(model, state.reward, batch) | {"dynamics_error": error}
+        return signs(model, state.reward, batch) | {"open_loop_fvu": error}
 
     def _learning(self, state: LearnerState) -> Float[Array, ""]:
         """0 while the predictors warm up, then 1."""
@@ -234,11 +234,11 @@ class WorldModelAgent(Algorithm[LearnerState]):
     def act(
         self,
         state: LearnerState,
-        plan: PlanState,
+        plan: MPPIState,
         obs: Float[Array, "..."],
         key: Key[Array, ""],
         explore: Bool[Array, ""],
-    ) -> tuple[Float[Array, " A"], PlanState]:
+    ) -> tuple[Float[Array, " A"], MPPIState]:
         z = state.model.encode(obs)
         pi_key, plan_key = jax.random.split(key)
         if not self.plan_actions:
@@ -268,13 +268,13 @@ class WorldModelAgent(Algorithm[LearnerState]):
         """
         # All sequences begin at the same latent.
         start = Fixed(z)
-        if not self.prior_coef:
+        if not self.policy_penalty_coef:
             return lambda actions: self.imagined_return(state, start, actions)
         modes, latent = [], z
         for _ in range(self.planner.horizon):
             modes.append(state.model.pi(latent).mode)
             latent = state.model.imagine(latent, modes[-1])
-        nominal, weight = jnp.stack(modes), self.prior_coef * state.q_scale
+        nominal, weight = jnp.stack(modes), self.policy_penalty_coef * state.q_scale
         return lambda actions: self.imagined_return(state, start, actions) - weight * jnp.sum((actions - nominal) ** 2)
 
     def reward_at(self, state: LearnerState, obs: Float[Array, "*obs"], action: Float[Array, " A"]) -> Float[Array, ""]:

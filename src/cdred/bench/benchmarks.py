@@ -17,16 +17,16 @@ import numpy as np
 
 from cdred.algos.world_model_agent import WorldModelAgent
 from cdred.bench.profile import Share, profile
-from cdred.config import RunConfig, decisions_per_learn
-from cdred.data.replay_buffer import Replay, Transition
-from cdred.loggers.metrics import Trackers
+from cdred.config import RunConfig, steps_per_call
+from cdred.data.replay_buffer import ReplayBuffer, Transition
+from cdred.loggers.metrics import MultiLogger
 from cdred.nn.layers import Fixed
 from cdred.nn.precision import dot
 from cdred.train.collect import random_actions
 from cdred.train.compiled import ACT, INIT, LEARN, seed_keys
 from cdred.train.loop import advance, start_or_resume
-from cdred.train.setup import make_programs, open_run, seed_decisions
-from cdred.types import DemoDataset, EnvSpec, Precision, Say
+from cdred.train.setup import build_run, make_compiled_fns, random_steps
+from cdred.types import DemoDataset, EnvSpec, LogFn, Precision
 
 # Meta-World's sizes.
 SPEC = EnvSpec("bench/random", (39,), 4, 100)
@@ -74,17 +74,17 @@ class Bench:
 
     Args:
         config: all settings.
-        rows: decisions in each seed's store.
+        rows: steps in each seed's store.
     """
 
     def __init__(self, config: RunConfig, rows: int = ROWS):
-        self.config, self.programs = config, make_programs(config, SPEC)
+        self.config, self.programs = config, make_compiled_fns(config, SPEC)
         num, horizon = len(config.seeds), config.mppi.horizon
         self.learner = self.programs.init(seed_keys(config.seeds, INIT))
         self.replay = jax.tree.map(lambda x: jnp.repeat(x[None], num, axis=0), store(rows, horizon))
         algorithm = self.programs.algorithm
-        self.expert = store(ROWS, horizon) if algorithm.imitates else None
-        self.held_out = store(ROWS, horizon) if algorithm.validates else None
+        self.expert = store(ROWS, horizon) if algorithm.uses_demos else None
+        self.validation = store(ROWS, horizon) if algorithm.uses_validation_demos else None
         self.plans = self.programs.init_plan(num, config.envs)
         self.learn_keys, self.act_keys = (seed_keys(config.seeds, purpose) for purpose in (LEARN, ACT))
 
@@ -103,7 +103,7 @@ class Bench:
 
     def _updating(self) -> "Timed":
         def arguments(count: int) -> tuple:
-            return self.learner, self.replay, self.expert, self.learn_keys, np.int32(count), self.held_out
+            return self.learner, self.replay, self.expert, self.learn_keys, np.int32(count), self.validation
 
         def learn(count: int):
             self.learner, metrics, _ = compiled(*arguments(count))
@@ -147,15 +147,15 @@ def loop_rates(config: RunConfig, demos: DemoDataset | None, blocks: int) -> dic
     """The whole loop on the task of `config`, timed over `blocks` learn calls after the first.
 
     Returns:
-        `decisions_per_second` of each seed; per decision of all seeds and environments `total_ms`, and `simulators_ms`
+        `steps_per_second` of each seed; per step of all seeds and environments `total_ms`, and `simulators_ms`
         where they are stepped from the host, measured alone.
     """
     with tempfile.TemporaryDirectory() as folder:
-        run = open_run(config, demos, Path(folder), Trackers([]), lambda _: None)
+        run = build_run(config, demos, Path(folder), MultiLogger([]), lambda _: None)
         with run.grid, run.eval_grid:
             (state, _), updates = start_or_resume(run), 0
-            learning = seed_decisions(run) + decisions_per_learn(config)
-            while state.decisions < learning:
+            learning = random_steps(run) + steps_per_call(config)
+            while state.steps < learning:
                 state, updates = advance(run, state, updates)
             jax.block_until_ready(state.learner)
             began = time.perf_counter()
@@ -163,18 +163,18 @@ def loop_rates(config: RunConfig, demos: DemoDataset | None, blocks: int) -> dic
                 state, updates = advance(run, state, updates)
             jax.block_until_ready(state.learner)
             seconds = time.perf_counter() - began
-            steps = blocks * decisions_per_learn(config) // config.envs
-            rates = {"decisions_per_second": steps * config.envs / seconds, "total_ms": seconds / steps * 1e3}
+            steps = blocks * steps_per_call(config) // config.envs
+            rates = {"steps_per_second": steps * config.envs / seconds, "total_ms": seconds / steps * 1e3}
             if run.scanned is None:
                 began = time.perf_counter()
-                for decision in range(steps):
-                    step = run.grid.step(random_actions(run.grid, decision))
+                for index in range(steps):
+                    step = run.grid.step(random_actions(run.grid, index))
                     run.grid.reset(step.ended)
                 rates["simulators_ms"] = (time.perf_counter() - began) / steps * 1e3
     return rates
 
 
-def sweep(config: RunConfig, size: str, repeats: int, say: Say) -> dict[int, dict[str, float]]:
+def sweep(config: RunConfig, size: str, repeats: int, say: LogFn) -> dict[int, dict[str, float]]:
     """Milliseconds of one update and of one plan at each value of one of `SWEEPS`, the others as they are."""
     values, grown = SWEEPS[size]
     rows = {}
@@ -187,27 +187,27 @@ def sweep(config: RunConfig, size: str, repeats: int, say: Say) -> dict[int, dic
 
 def wide(config: RunConfig, width: int) -> RunConfig:
     """All networks, and the latent, `width` wide."""
-    model = replace(config.model, latent_dim=width, encoder_widths=(width,), widths=(width, width))
-    reward = replace(config.reward, target_widths=(width, width), predictor_widths=(width, width))
+    model = replace(config.model, latent_dim=width, encoder_hidden_dims=(width,), hidden_dims=(width, width))
+    reward = replace(config.reward, target_hidden_dims=(width, width), predictor_hidden_dims=(width, width))
     return replace(config, model=model, reward=reward)
 
 
 SWEEPS: dict[str, tuple[tuple[int, ...], Callable[[RunConfig, int], Bench]]] = {
     "seeds": ((1, 2, 4, 8, 16), lambda config, n: Bench(replace(config, seeds=tuple(range(n))))),
-    "environments": ((1, 2, 4, 8, 16), lambda config, n: Bench(replace(config, envs=n, updates_per_learn=16))),
+    "environments": ((1, 2, 4, 8, 16), lambda config, n: Bench(replace(config, envs=n, updates_per_call=16))),
     "targets": ((5, 10, 20), lambda config, n: Bench(replace(config, reward=replace(config.reward, num_targets=n)))),
     "width": ((128, 256, 512, 1024), lambda config, n: Bench(wide(config, n))),
     "replay": ((10_000, 100_000, 1_000_000), Bench),
 }
 
 
-def store(rows: int, horizon: int) -> Replay:
+def store(rows: int, horizon: int) -> ReplayBuffer:
     """One lane of episodes of noise."""
     rng, length = np.random.default_rng(0), SPEC.episode_length
     obs = rng.normal(size=(rows + 1, 1, *SPEC.obs_shape)).astype(np.float32)
     action = rng.uniform(-1, 1, (rows, 1, SPEC.action_dim)).astype(np.float32)
     ended, no = (np.arange(1, rows + 1) % length == 0)[:, None], np.zeros((rows, 1), bool)
-    empty = Replay.init(SPEC, 1, rows + rows // length + 1, horizon)
+    empty = ReplayBuffer.init(SPEC, 1, rows + rows // length + 1, horizon)
     return empty.add(Transition(obs[:-1], action, np.zeros((rows, 1), np.float32), obs[1:], no, ended, no))
 
 

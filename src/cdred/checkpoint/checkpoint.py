@@ -25,9 +25,9 @@ from jaxtyping import PyTree
 from safetensors import SafetensorError, safe_open
 
 from cdred.checkpoint import replay_shards
-from cdred.data.replay_buffer import Replay
+from cdred.data.replay_buffer import ReplayBuffer
 from cdred.errors import UserError
-from cdred.files import cannot_write, flush, write
+from cdred.files import flush, write, write_error
 
 FORMAT = 2
 ARRAYS, INDEX = "state.safetensors", "checkpoint.json"
@@ -46,12 +46,12 @@ def save(root: Path, step: int, state: PyTree, meta: dict[str, Any], keep: int =
 
     Args:
         root: the run's `checkpoints` folder; made if absent.
-        step: decisions per seed so far; names the folder.
+        step: steps per seed so far; names the folder.
         state: any pytree. Array leaves (JAX, NumPy, typed PRNG keys) are stored under their path in the tree; all
             other leaves, Python numbers included, are static: `load` takes them from its `like`.
         meta: JSON-serialisable notes, handed back by `load`.
         keep: how many checkpoints stay, this one included.
-        since: a checkpoint from which `state` has come, by nothing but the decisions between. Rows of a `Replay` that
+        since: a checkpoint from which `state` has come, by nothing but the steps between. Rows of a `ReplayBuffer` that
             these have not touched are taken from its files.
 
     Returns:
@@ -151,7 +151,7 @@ def size(folder: Path) -> Size:
 
 def _write_folder(root: Path, name: str, step: int, state: PyTree, meta: dict[str, Any], since: Path | None) -> Path:
     named, earlier = _named_arrays(state), _earlier(since)
-    cuts = [replay_shards.Cut(path, replay) for path, replay in _replays(state).items()]
+    cuts = [replay_shards.ReplayShards(path, replay) for path, replay in _replays(state).items()]
     touched = {cut.path: _touched(cut, earlier, step) for cut in cuts}
     apart = {f"{cut.path}/{field}" for cut in cuts for field in replay_shards.FIELDS}
     data = safetensors.numpy.save(_on_host({other: x for other, x in named.items() if other not in apart}))
@@ -171,13 +171,13 @@ def _write_folder(root: Path, name: str, step: int, state: PyTree, meta: dict[st
         _publish(draft, final)
     except OSError as error:
         shutil.rmtree(draft, ignore_errors=True)
-        raise cannot_write(root, error, needed) from error
+        raise write_error(root, error, needed) from error
     return final
 
 
-def _replays(state: PyTree) -> dict[str, Replay]:
-    nodes, _ = jax.tree_util.tree_flatten_with_path(state, is_leaf=lambda node: isinstance(node, Replay))
-    return {_path(path): node for path, node in nodes if isinstance(node, Replay)}
+def _replays(state: PyTree) -> dict[str, ReplayBuffer]:
+    nodes, _ = jax.tree_util.tree_flatten_with_path(state, is_leaf=lambda node: isinstance(node, ReplayBuffer))
+    return {_path(path): node for path, node in nodes if isinstance(node, ReplayBuffer)}
 
 
 def _earlier(since: Path | None) -> dict[str, Any] | None:
@@ -188,7 +188,7 @@ def _earlier(since: Path | None) -> dict[str, Any] | None:
         return None
 
 
-def _touched(cut: replay_shards.Cut, earlier: dict[str, Any] | None, step: int) -> set[str]:
+def _touched(cut: replay_shards.ReplayShards, earlier: dict[str, Any] | None, step: int) -> set[str]:
     about = earlier["replays"].get(cut.path) if earlier else None
     if earlier is None or about is None or about["rows_per_file"] != cut.size:
         return cut.occupied()
@@ -197,7 +197,7 @@ def _touched(cut: replay_shards.Cut, earlier: dict[str, Any] | None, step: int) 
 
 def _put_rows(
     draft: Path,
-    cut: replay_shards.Cut,
+    cut: replay_shards.ReplayShards,
     touched: set[str],
     step: int,
     since: Path | None,
@@ -380,4 +380,4 @@ def _discard(folder: Path) -> None:
         doomed = folder.rename(folder.with_name(f"{UNFINISHED}removed-{folder.name}"))
         shutil.rmtree(doomed)
     except OSError as error:
-        raise cannot_write(folder.parent, error) from error
+        raise write_error(folder.parent, error) from error

@@ -1,7 +1,7 @@
 """A replay on the disk: its rows in files of their own, of which a save writes only those that have changed.
 
 A file holds a stretch of rows of all lanes and seeds. Where a lane was written to since an earlier checkpoint follows
-from its head then and now (`data.replay.rows_touched`), so the replay itself is neither compared nor fetched.
+from its head then and now (`data.replay.rows_written_since`), so the replay itself is neither compared nor fetched.
 """
 
 from collections.abc import Iterable
@@ -13,15 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool
 
-from cdred.data.replay_buffer import EMPTY_TIME, Replay, rows_touched
+from cdred.data.replay_buffer import EMPTY_TIME, ReplayBuffer, rows_written_since
 
 FIELDS = ("obs", "action", "reward", "absorbing", "time")
-# Small enough that a save of few decisions writes little; large enough that a large replay is not a crowd of files.
+# Small enough that a save of few steps writes little; large enough that a large replay is not a crowd of files.
 FILE_BYTES, MOST_ROWS = 4 * 2**20, 4096
 SUFFIX = ".safetensors"
 
 
-class Cut:
+class ReplayShards:
     """A replay, cut into files along the ring.
 
     Args:
@@ -29,7 +29,7 @@ class Cut:
         replay: with any leading axes (seeds) before that of lanes.
     """
 
-    def __init__(self, path: str, replay: Replay):
+    def __init__(self, path: str, replay: ReplayBuffer):
         self.path, self.replay = path, replay
         self.axis, self.capacity = replay.head.ndim, replay.time.shape[-1]
         self._fields = {f"{path}/{name}": getattr(replay, name) for name in FIELDS}
@@ -47,15 +47,15 @@ class Cut:
         """The files whose rows were ever written to. Costs one pass over the replay on its device."""
         return self._files(np.asarray(_written(self.replay)))
 
-    def touched(self, about: dict[str, Any], decisions: int) -> set[str]:
-        """The files whose rows may have been written to by the last `decisions` of each lane.
+    def touched(self, about: dict[str, Any], steps: int) -> set[str]:
+        """The files whose rows may have been written to by the last `steps` of each lane.
 
         Args:
-            about: what `about` said before these decisions.
-            decisions: at least as many as have been made.
+            about: what `about` said before these steps.
+            steps: at least as many as have been made.
         """
         before, now = np.array(about["head"]), np.asarray(self.replay.head)
-        starts, counts = rows_touched(before, now, decisions, self.capacity, self.replay.tail)
+        starts, counts = rows_written_since(before, now, steps, self.capacity, self.replay.tail)
         rows = np.zeros(self.capacity, bool)
         # Lanes mostly write in step, so few stretches differ.
         for start, count in {*zip(starts.reshape(-1).tolist(), counts.reshape(-1).tolist(), strict=True)}:
@@ -102,7 +102,7 @@ def _cut(fields: dict[str, Array], first: Array, size: int, axis: int) -> dict[s
 
 
 @jax.jit
-def _written(replay: Replay) -> Array:
+def _written(replay: ReplayBuffer) -> Array:
     """For every row, whether anything in any lane differs from a new replay's."""
     axis = replay.head.ndim
 

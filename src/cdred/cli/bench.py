@@ -10,8 +10,8 @@ import tyro
 from cdred.cli.words import understood
 from cdred.config import AlgoName, PrecisionConfig, PresetName, check, preset
 from cdred.errors import UserError
-from cdred.files import refuse_no_file
-from cdred.types import WorkersName
+from cdred.files import check_output_file
+from cdred.types import VectorizationMode
 
 if TYPE_CHECKING:
     from cdred.bench.benchmarks import Bench
@@ -22,8 +22,8 @@ class BenchOptions:
     """Time an update, a plan, the whole loop on a task, seeds in lockstep, or all of them as sizes grow."""
 
     what: Annotated[Literal["update", "plan", "loop", "seeds", "growth"], tyro.conf.Positional]
-    """update, plan: one gradient step, and the plan of one decision, with what it computes, the share of the machine's
-    best and where the time goes; loop: decisions per second on TASK; seeds: 1 to 16 in lockstep; growth: as seeds,
+    """update, plan: one gradient step, and the plan of one step, with what it computes, the share of the machine's
+    best and where the time goes; loop: steps per second on TASK; seeds: 1 to 16 in lockstep; growth: as seeds,
     environments, targets, widths and replay grow."""
     preset: PresetName = "cpu"
     """The sizes."""
@@ -35,7 +35,7 @@ class BenchOptions:
     """Environments per seed (plan, loop)."""
     task: str = "metaworld/button-press"
     """For `loop`."""
-    workers: WorkersName = "sync"
+    vectorization: VectorizationMode = "sync"
     """Who steps its simulators."""
     overlap: bool = False
     """Whether it learns while they do."""
@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> None:
     if options.plot and options.what != "growth":
         raise UserError("--plot draws `growth` alone.")
     for file in (options.json, options.plot):
-        refuse_no_file(file)
+        check_output_file(file)
     if options.repeats < 1:
         raise UserError(f"--repeats must be at least 1, got {options.repeats}.")
     config = replace(
@@ -63,13 +63,13 @@ def main(arguments: list[str]) -> None:
         algo=options.algo,
         seeds=tuple(range(options.seeds)),
         envs=options.envs,
-        workers=options.workers,
+        vectorization=options.vectorization,
         overlap=options.overlap,
         precision=options.precision,
-        updates_per_learn=max(4, options.envs) if options.what != "loop" else 20,
+        updates_per_call=max(4, options.envs) if options.what != "loop" else 20,
     )
     check(config)
-    from cdred.api import demonstrations, spec_of, use_compilation_cache  # after parsing: it has to wait for JAX
+    from cdred.api import demonstrations, get_env_spec, use_compilation_cache  # after parsing: it has to wait for JAX
     from cdred.bench import benchmarks as bench
     from cdred.provenance import origin
 
@@ -81,7 +81,7 @@ def main(arguments: list[str]) -> None:
     if options.what in ("update", "plan"):
         figures = _one(bench.Bench(config), options, ceiling)
     elif options.what == "loop":
-        demos = demonstrations(config, spec_of(config.task), print)
+        demos = demonstrations(config, get_env_spec(config.task), print)
         figures = bench.loop_rates(config, demos, options.repeats)
         print(", ".join(f"{name} {value:,.2f}" for name, value in figures.items()))
     elif options.what == "seeds":

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from cdred.cli.words import understood
 from cdred.data.formats.registry import FormatName, require_place
-from cdred.files import refuse_taken
+from cdred.files import check_new_path
 
 
 @dataclass(frozen=True)
@@ -102,16 +102,16 @@ def collect(options: Collect) -> None:
 
 def convert(options: Convert) -> None:
     """Read, rename, save, describe what was saved."""
-    from cdred.data.demonstrations import open_demos, save_demos
+    from cdred.data.demonstrations import load_demos, save_demos
 
     require_place(options.out, options.format)
     with _progress(f"reading {options.source}") as told:
-        dataset = open_demos(
+        dataset = load_demos(
             options.source,
-            mixed_horizons=True,
+            allow_variable_horizon=True,
             obs_keys=options.obs_keys,
             rescale_actions=options.rescale_actions,
-            need_actions=False,
+            require_actions=False,
             on_progress=told,
         )
     dataset = dataset if options.task is None else replace(dataset, task=options.task)
@@ -126,7 +126,7 @@ def info(options: Info) -> None:
     from cdred.data.describe import draw_actions, facts, lines
 
     if options.plot:
-        refuse_taken(options.plot)
+        check_new_path(options.plot)
     with _progress(f"reading {options.path}") as told:
         dataset, unfit = inspect_demos(options.path, options.obs_keys, told)
     found = facts(dataset)
@@ -143,12 +143,12 @@ def info(options: Info) -> None:
 
 def list_shipped(_options: List) -> None:
     """Print a line for each task."""
-    from cdred.data.demonstrations import open_demos
+    from cdred.data.demonstrations import load_demos
     from cdred.data.shipped import shipped_sets
 
     table = Table("task", "number", "return", "expert", box=None)
     for task, path in shipped_sets().items():
-        dataset = open_demos(path)
+        dataset = load_demos(path)
         returns = [one.episode_return for one in dataset]
         spread = f"{sum(returns) / len(returns):,.0f} ({min(returns):,.0f} to {max(returns):,.0f})"
         table.add_row(task, str(len(dataset)), spread, str(dataset.provenance["expert"]))

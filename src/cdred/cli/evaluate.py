@@ -9,7 +9,7 @@ import tyro
 
 from cdred.cli.words import understood
 from cdred.config import PlannerName
-from cdred.files import refuse_no_file
+from cdred.files import check_output_file
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,14 @@ def main(arguments: list[str]) -> None:
 
     from cdred.api import evaluate_run
 
-    refuse_no_file(options.json)
+    check_output_file(options.json)
     result = evaluate_run(options.run, episodes=options.episodes, planner=options.planner, best=options.best)
     columns = {"seed": [str(seed) for seed in result["seeds"]], "return": [f"{one:,.1f}" for one in result["return"]]}
     if result["success"] is not None:
         columns["success"] = [f"{one:.0%}" for one in result["success"]]
-        columns["success at the end"] = [f"{one:.0%}" for one in result["success_end"]]
+        columns["success at the end"] = [f"{one:.0%}" for one in result["success_at_end"]]
     if result["length"] is not None:
-        columns["decisions"] = [f"{one:,.0f}" for one in result["length"]]
+        columns["steps"] = [f"{one:,.0f}" for one in result["length"]]
     table = Table(*columns)
     for row in zip(*columns.values(), strict=True):
         table.add_row(*row)

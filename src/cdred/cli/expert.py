@@ -21,8 +21,8 @@ class Expert:
     """Where the demonstrations go: a new folder, or a new .npz file."""
     num: int = 100
     """Episodes to keep."""
-    decisions: int = 50_000
-    """Decisions of training, per seed."""
+    steps: int = 50_000
+    """Steps of training, per seed."""
     seeds: tuple[int, ...] = (0,)
     """Seeds, trained in lockstep; the best one is recorded."""
     threshold: float | None = None
@@ -36,7 +36,7 @@ class Expert:
 def main(arguments: list[str]) -> None:
     """Train, record with progress, describe."""
     options = understood(lambda words: tyro.cli(Expert, args=words, prog="cdred expert"), arguments, "cdred expert")
-    from cdred.api import make_expert
+    from cdred.api import train_expert
     from cdred.cli.demos import Info, info
 
     with Progress(auto_refresh=False) as progress:
@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> None:
             text = f"{options.task}: {kept} of {attempts} episodes kept"
             progress.update(bar, completed=kept, description=text, visible=True, refresh=True)
 
-        make_expert(run_config(options), options.out, num=options.num, threshold=options.threshold, on_episode=show)
+        train_expert(run_config(options), options.out, num=options.num, threshold=options.threshold, on_episode=show)
     info(Info(options.out))
 
 
@@ -56,7 +56,7 @@ def run_config(options: Expert) -> RunConfig:
         preset(options.preset),
         task=options.task,
         algo="tdmpc2",
-        decisions=options.decisions,
+        steps=options.steps,
         seeds=options.seeds,
         out=options.run,
     )

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 
-from cdred.errors import Diverged, Interrupted, UserError
+from cdred.errors import DivergenceError, Interrupted, UserError
 
 # Verb: the module whose `main(arguments)` serves it, and what `cdred --help` says of it.
 VERBS = {
@@ -51,7 +51,7 @@ def _run(words: list[str]) -> int:
         told = "".join(one if one.isprintable() or one == "\n" else ascii(one)[1:-1] for one in str(error))
         print(f"cdred: {told}", file=sys.stderr)
         return 2
-    except Diverged as error:
+    except DivergenceError as error:
         print(f"cdred: {error}", file=sys.stderr)
         return 3
     except Interrupted as stopped:

@@ -8,7 +8,7 @@ import tyro
 
 from cdred.cli.words import understood
 from cdred.errors import UserError
-from cdred.files import refuse_no_file
+from cdred.files import check_output_file
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> None:
     from cdred.report.run_report import write_report
     from cdred.report.table import markdown_table
 
-    refuse_no_file(options.table)
+    check_output_file(options.table)
     for run in options.runs:
         print(f"report: {write_report(run)}")
     finished = [run for run in options.runs if (run / "result.json").exists()]

@@ -3,23 +3,23 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from cdred.data.formats.common import OnProgress, damage_told
-from cdred.data.formats.registry import FormatName, format_of, saver
-from cdred.data.formats.safety import refuse_links_out
+from cdred.data.formats.common import OnProgress, corrupt_as_user_error
+from cdred.data.formats.registry import FormatName, detect_format, saver
+from cdred.data.formats.safety import check_symlinks
 from cdred.data.rescale_actions import rescaled
 from cdred.data.validate import validated
 from cdred.errors import UserError
 from cdred.types import DemoDataset, EnvSpec
 
 
-def open_demos(
+def load_demos(
     source: str | Path,
     spec: EnvSpec | None = None,
     *,
-    mixed_horizons: bool = False,
+    allow_variable_horizon: bool = False,
     obs_keys: Sequence[str] | None = None,
     rescale_actions: bool = False,
-    need_actions: bool = True,
+    require_actions: bool = True,
     on_progress: OnProgress | None = None,
 ) -> DemoDataset:
     """Read and validate the demonstrations at `source`.
@@ -28,12 +28,12 @@ def open_demos(
         source: a Minari or LeRobot dataset folder, an HDF5 file as robomimic, ManiSkill or D4RL write it, or a `.npz`
             file; which of them is seen from what is in it (`cdred.data.formats.registry`).
         spec: the task they are meant for; shapes, lengths and the task's name are compared with it.
-        mixed_horizons: accept truncated episodes of different lengths.
+        allow_variable_horizon: accept truncated episodes of different lengths.
         obs_keys: where observations are in several parts, those to join, in that order; None for what is usual in the
             format, never pictures.
         rescale_actions: bring actions to [-1, 1] from the bounds that the file declares, else from the smallest and the
             largest in it.
-        need_actions: refuse demonstrations that hold observations only.
+        require_actions: refuse demonstrations that hold observations only.
         on_progress: called as `on_progress(done, total)` while reading.
 
     Raises:
@@ -43,39 +43,45 @@ def open_demos(
     dataset = read_demos(path, obs_keys, on_progress)
     if rescale_actions:
         dataset = rescaled(dataset, str(path))
-    return validated(dataset, str(path), spec, mixed_horizons=mixed_horizons, need_actions=need_actions)
+    return validated(
+        dataset, str(path), spec, allow_variable_horizon=allow_variable_horizon, require_actions=require_actions
+    )
 
 
 def read_demos(
     source: str | Path, obs_keys: Sequence[str] | None = None, on_progress: OnProgress | None = None
 ) -> DemoDataset:
-    """What is at `source`, as `open_demos` takes it, not validated.
+    """What is at `source`, as `load_demos` takes it, not validated.
 
     Raises:
         UserError: nothing there, an unknown format, or a file that cannot be read as that format.
     """
     path = Path(source).expanduser()
-    found = format_of(path)
+    found = detect_format(path)
     if path.is_dir():
-        refuse_links_out(path)
+        check_symlinks(path)
     # Each reader names the file and what is wrong with it; this is for what no reader has thought of.
-    with damage_told(path, found.name):
+    with corrupt_as_user_error(path, found.name):
         return found.read(path, obs_keys, on_progress)
 
 
 def inspect_demos(
     source: str | Path, obs_keys: Sequence[str] | None = None, on_progress: OnProgress | None = None
 ) -> tuple[DemoDataset, str | None]:
-    """What is at `source` with actions in whatever bounds, and why `open_demos` refuses it; None if it does not.
+    """What is at `source` with actions in whatever bounds, and why `load_demos` refuses it; None if it does not.
 
     Raises:
         UserError: as `read_demos`, or something is broken about it.
     """
     dataset = validated(
-        read_demos(source, obs_keys, on_progress), str(source), mixed_horizons=True, need_actions=False, bounded=False
+        read_demos(source, obs_keys, on_progress),
+        str(source),
+        allow_variable_horizon=True,
+        require_actions=False,
+        bounded=False,
     )
     try:
-        validated(dataset, str(source), need_actions=True)
+        validated(dataset, str(source), require_actions=True)
     except UserError as error:
         return dataset, str(error)
     return dataset, None
@@ -99,5 +105,5 @@ def save_demos(
         UserError: `path` is taken, or the dataset is not valid.
     """
     # Mixed horizons are a danger to whoever learns from them, not to the file.
-    dataset = validated(dataset, "these demonstrations", mixed_horizons=True)
+    dataset = validated(dataset, "these demonstrations", allow_variable_horizon=True)
     saver(Path(path), format)(dataset, Path(path), on_progress)

@@ -13,14 +13,14 @@ BINS, COLUMNS = 41, 4
 
 
 def facts(dataset: DemoDataset) -> dict[str, Any]:
-    """Counts, lengths (in decisions), returns, ranges and success; plain Python values, ready for JSON."""
+    """Counts, lengths (in steps), returns, ranges and success; plain Python values, ready for JSON."""
     lengths = [len(one) for one in dataset]
     returns = [one.episode_return for one in dataset]
-    success = [(one.success_any, one.success_end) for one in dataset if one.success is not None]
+    success = [(one.success_once, one.success_at_end) for one in dataset if one.success is not None]
     return {
         "task": dataset.task,
         "episodes": len(dataset),
-        "decisions": {"min": min(lengths), "max": max(lengths), "total": sum(lengths)},
+        "steps": {"min": min(lengths), "max": max(lengths), "total": sum(lengths)},
         "terminated": sum(one.terminated for one in dataset),
         "truncated": sum(one.truncated for one in dataset),
         "observation": {"shape": list(dataset[0].obs.shape[1:]), **_range([one.obs for one in dataset], None)},
@@ -41,10 +41,10 @@ def _range(pieces: list[np.ndarray], axis: int | None) -> dict[str, Any]:
 
 def lines(found: dict[str, Any]) -> dict[str, str]:
     """`facts`, ready to read."""
-    steps, obs, action, returns = (found[key] for key in ("decisions", "observation", "action", "return"))
+    steps, obs, action, returns = (found[key] for key in ("steps", "observation", "action", "return"))
     text = {
         "task": found["task"] or "not said",
-        "episodes": f"{found['episodes']}, {steps['min']} to {steps['max']} decisions",
+        "episodes": f"{found['episodes']}, {steps['min']} to {steps['max']} steps",
         "ends": f"{found['terminated']} terminated by the world, {found['truncated']} truncated",
         "observation": f"{tuple(obs['shape'])}, from {obs['min']:.2f} to {obs['max']:.2f}",
         "action": "none: observations only",

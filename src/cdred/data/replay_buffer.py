@@ -1,7 +1,7 @@
 """Episodes in device memory, and segments of them that never cross an episode's end.
 
 A store is a set of lanes, one per environment; a lane is a ring of rows. Row i holds an observation, the action taken
-there and its place in the episode; an episode of T decisions takes T + 1 rows, the last for its final observation.
+there and its place in the episode; an episode of T steps takes T + 1 rows, the last for its final observation.
 So each observation is kept once, and a segment is valid exactly if its rows count upwards without a gap.
 
 Where the world can end, the final row of an episode that it ended is absorbing, and `tail` more such rows follow: as
@@ -21,12 +21,12 @@ from jaxtyping import Array, Bool, Float, Float32, Int, Key
 
 from cdred.types import EnvSpec, Segment, Trajectory
 
-# `Replay.time` of a row that holds nothing.
+# `ReplayBuffer.time` of a row that holds nothing.
 EMPTY_TIME = -1
 
 
 class Transition(NamedTuple):
-    """One decision of every lane (leading axes `[time, E]` in a block).
+    """One step of every lane (leading axes `[time, E]` in a block).
 
     Attributes:
         obs: where the action was taken.
@@ -35,7 +35,7 @@ class Transition(NamedTuple):
         next_obs: what came of it: the true final observation where the episode ended.
         terminated: whether the world ended.
         done: whether the episode ended, for whatever reason.
-        void: whether the simulator broke, and the episode ended with the decision before. Nothing of a void decision
+        void: whether the simulator broke, and the episode ended with the step before. Nothing of a void step
             is stored.
     """
 
@@ -48,7 +48,7 @@ class Transition(NamedTuple):
     void: Bool[Array | np.ndarray, "..."]
 
 
-class Replay(eqx.Module):
+class ReplayBuffer(eqx.Module):
     """Rows of E lanes of capacity L.
 
     `obs [E, L, *obs]`, `action [E, L, A]`, `reward [E, L]`, `absorbing [E, L]`, `time [E, L]`, `head [E]`.
@@ -73,11 +73,11 @@ class Replay(eqx.Module):
             absorbing=jnp.zeros((lanes, capacity), bool),
             time=jnp.full((lanes, capacity), EMPTY_TIME, jnp.int32),
             head=jnp.zeros(lanes, jnp.int32),
-            tail=horizon if spec.terminates else 0,
+            tail=horizon if spec.can_terminate else 0,
         )
 
-    def add(self, block: Transition) -> "Replay":
-        """Append a block of decisions `[time, E, ...]`; the oldest rows make way."""
+    def add(self, block: Transition) -> "ReplayBuffer":
+        """Append a block of steps `[time, E, ...]`; the oldest rows make way."""
 
         def step(replay, transition):
             return jax.vmap(_write)(replay, transition), None
@@ -125,7 +125,7 @@ class Replay(eqx.Module):
         """How many segments of `horizon` transitions there are."""
         return self.index(horizon)[-1]
 
-    def obs_moments(self) -> tuple[Float[Array, " obs"], Float[Array, " obs"]]:
+    def obs_stats(self) -> tuple[Float[Array, " obs"], Float[Array, " obs"]]:
         """Mean and variance of every component of the stored observations, flattened."""
         rows = ((self.time >= 0) & ~self.absorbing).reshape(-1, 1)
         obs = self.obs.reshape(rows.shape[0], -1)
@@ -134,11 +134,11 @@ class Replay(eqx.Module):
         return mean, jnp.sum(jnp.where(rows, (obs - mean[None]) ** 2, 0.0), axis=0) / num
 
 
-def from_trajectories(trajectories: Sequence[Trajectory], spec: EnvSpec, horizon: int) -> Replay:
+def from_trajectories(trajectories: Sequence[Trajectory], spec: EnvSpec, horizon: int) -> ReplayBuffer:
     """A full store of given episodes in one lane: the expert's."""
-    rows = sum(len(one) + 1 + horizon * (spec.terminates and one.terminated) for one in trajectories)
+    rows = sum(len(one) + 1 + horizon * (spec.can_terminate and one.terminated) for one in trajectories)
     # As if it had been lived through: one row more, where the next episode would begin.
-    empty = Replay.init(spec, 1, rows + 1, horizon)
+    empty = ReplayBuffer.init(spec, 1, rows + 1, horizon)
     replay = jax.tree.map(lambda x: np.array(x), empty)
     row = 0
     for trajectory in trajectories:
@@ -155,15 +155,15 @@ def from_trajectories(trajectories: Sequence[Trajectory], spec: EnvSpec, horizon
 
 
 def replay_bytes(spec: EnvSpec, lanes: int, capacity: int) -> int:
-    """Bytes of device memory that `Replay.init` will take."""
-    shapes = jax.eval_shape(lambda: Replay.init(spec, lanes, capacity, 0))
+    """Bytes of device memory that `ReplayBuffer.init` will take."""
+    shapes = jax.eval_shape(lambda: ReplayBuffer.init(spec, lanes, capacity, 0))
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
 
 
-def rows_touched(
-    before: Int[np.ndarray, "..."], after: Int[np.ndarray, "..."], decisions: int, capacity: int, tail: int
+def rows_written_since(
+    before: Int[np.ndarray, "..."], after: Int[np.ndarray, "..."], steps: int, capacity: int, tail: int
 ) -> tuple[Int[np.ndarray, "..."], Int[np.ndarray, "..."]]:
-    """Which rows of each lane `decisions` of it may have changed, its head having been `before` and being `after`.
+    """Which rows of each lane `steps` of it may have changed, its head having been `before` and being `after`.
 
     Returns:
         The first row of each lane, and how many from there on, around the ring. Every row where the lane may have been
@@ -172,19 +172,19 @@ def rows_touched(
     # Written from the old head to the new one, the new one included: it holds the next observation, or the -1 that
     # sets a new episode apart (`_write`).
     counts = (after - before) % capacity + 1
-    return before, np.full_like(counts, capacity) if decisions * (2 + tail) >= capacity else counts
+    return before, np.full_like(counts, capacity) if steps * (2 + tail) >= capacity else counts
 
 
-def _write(lane: Replay, transition: Transition) -> Replay:
-    """One decision into one lane (all arrays without the lane axis).
+def _write(lane: ReplayBuffer, transition: Transition) -> ReplayBuffer:
+    """One step into one lane (all arrays without the lane axis).
 
-    The next observation is always written one row on: the next decision overwrites it with the same content, unless
+    The next observation is always written one row on: the next step overwrites it with the same content, unless
     the episode ended, in which case it stays as the final row and the head moves past it and the absorbing rows. A void
-    decision leaves as the final row what the decision before wrote there, if there was one.
+    step leaves as the final row what the step before wrote there, if there was one.
     """
     capacity, void = lane.time.shape[0], transition.void
     after = (lane.head + 1) % capacity
-    time = jnp.maximum(lane.time[lane.head], 0)  # -1 where an episode begins, else what the last decision left
+    time = jnp.maximum(lane.time[lane.head], 0)  # -1 where an episode begins, else what the last step left
     ended = transition.terminated & (lane.tail > 0) & ~void
     skipped = jnp.where(transition.done, 1 + jnp.where(ended, lane.tail, 0), 0)
     head = jnp.where(void, lane.head + jnp.minimum(time, 1), after + skipped) % capacity
@@ -214,7 +214,7 @@ def _write(lane: Replay, transition: Transition) -> Replay:
     )
 
 
-def _valid_starts(lane: Replay, horizon: int) -> Bool[Array, " L"]:
+def _valid_starts(lane: ReplayBuffer, horizon: int) -> Bool[Array, " L"]:
     """Rows of one lane at which a segment may start."""
     capacity = lane.time.shape[0]
     row = jnp.arange(capacity)

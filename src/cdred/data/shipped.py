@@ -6,7 +6,7 @@ FOLDER = Path(__file__).parent / "demonstrations"
 
 
 def shipped_sets() -> dict[str, Path]:
-    """From a task's name, `<suite>/<name>`, to the file with its demonstrations, which `open_demos` takes."""
+    """From a task's name, `<suite>/<name>`, to the file with its demonstrations, which `load_demos` takes."""
     files = sorted(FOLDER.glob("*/*.npz"))
     return {file.relative_to(FOLDER).with_suffix("").as_posix(): file for file in files}
 

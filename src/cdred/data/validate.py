@@ -18,8 +18,8 @@ def validated(
     source: str,
     spec: EnvSpec | None = None,
     *,
-    mixed_horizons: bool = False,
-    need_actions: bool = False,
+    allow_variable_horizon: bool = False,
+    require_actions: bool = False,
     bounded: bool = True,
 ) -> DemoDataset:
     """`dataset`, its actions clipped to [-1, 1] where rounding took them at most 1e-6 outside.
@@ -28,8 +28,8 @@ def validated(
         dataset: what a reader found.
         source: where, for the messages.
         spec: the task that it is meant for; None leaves out the comparison.
-        mixed_horizons: accept truncated episodes of different lengths.
-        need_actions: refuse demonstrations that hold observations only.
+        allow_variable_horizon: accept truncated episodes of different lengths.
+        require_actions: refuse demonstrations that hold observations only.
         bounded: refuse actions outside [-1, 1], and those that were recorded between other bounds.
 
     Raises:
@@ -37,7 +37,7 @@ def validated(
     """
     if not len(dataset):
         raise UserError(f"{source}: no trajectory in it; at least one is needed.")
-    if need_actions and not dataset.has_actions:
+    if require_actions and not dataset.has_actions:
         raise UserError(
             f"{source}: it holds observations only, no actions, and the methods that learn from it need actions: "
             "give a recording that has them."
@@ -56,7 +56,7 @@ def validated(
         if bounded:
             _check_bounds(trajectory, where)
         _check_shapes(trajectory, where, dataset[0], spec)
-    if not mixed_horizons:
+    if not allow_variable_horizon:
         _check_horizons(dataset, source)
     return replace(dataset, trajectories=tuple(map(_clipped, dataset))) if bounded else dataset
 
@@ -126,7 +126,7 @@ def _check_shapes(trajectory: Trajectory, where: str, first: Trajectory, spec: E
             raise UserError(f"{where}: one {key} has shape {actual.shape[1:]}, expected {expected} {whose}.")
     if spec is not None and len(trajectory) > spec.episode_length:
         raise UserError(
-            f"{where}: {len(trajectory)} decisions, but episodes of {spec.task} end after {spec.episode_length}: "
+            f"{where}: {len(trajectory)} steps, but episodes of {spec.task} end after {spec.episode_length}: "
             f"was it recorded without the action repeat of {spec.action_repeat}?"
         )
 
@@ -135,7 +135,7 @@ def _check_horizons(dataset: DemoDataset, source: str) -> None:
     lengths = {len(one) for one in dataset if not one.terminated}
     if len(lengths) > 1:
         raise UserError(
-            f"{source}: its episodes that did not terminate are {min(lengths)} to {max(lengths)} decisions long; the "
-            "length would tell good from bad. Keep one length, or accept it if it is meant (--variable-horizon, in "
-            "Python mixed_horizons=True)."
+            f"{source}: its episodes that did not terminate are {min(lengths)} to {max(lengths)} steps long; the "
+            "length would tell good from bad. Keep one length, or accept it if it is meant (--allow-variable-horizon, in "
+            "Python allow_variable_horizon=True)."
         )

@@ -8,12 +8,12 @@ import numpy as np
 from jaxtyping import Float32
 
 from cdred.envs.base import Env, checked, checked_obs
-from cdred.envs.failures import MOST_UNFINISHED, SimulatorFailed, one_line, warned
+from cdred.envs.failures import MOST_UNFINISHED, SimulatorError, one_line, warned
 from cdred.envs.registry import host, make
 from cdred.envs.remote.client import STEP_SECONDS, RemoteEnv
-from cdred.envs.remote.interpreter import our_host
+from cdred.envs.remote.interpreter import current_interpreter
 from cdred.errors import UserError
-from cdred.types import Say, Trajectory, WorkersName
+from cdred.types import LogFn, Trajectory, VectorizationMode
 
 Act = Callable[[Float32[np.ndarray, "*obs"], bool], Float32[np.ndarray, " A"]]
 # Who acts in the episode of a seed.
@@ -21,7 +21,7 @@ ActorOf = Callable[[Env, int], Act]
 
 
 def rollout(env: Env, seed: int, act: Act) -> Trajectory:
-    """The episode of `seed`, with actions `act(obs, success of the decision before)`."""
+    """The episode of `seed`, with actions `act(obs, success of the step before)`."""
     obs, success = checked_obs(env.spec, env.reset(seed)), False
     seen, steps, actions = [obs], [], []
     while not steps or not (steps[-1].terminated or steps[-1].truncated):
@@ -45,8 +45,8 @@ class Simulator:
 
     Args:
         task: as in `registry.make`.
-        workers: with `process` it lives in a process of its own.
-        step_timeout: as in `workers.crew`.
+        vectorization: with `process` it lives in a process of its own.
+        env_step_timeout: as in `workers.crew`.
         say: told at once, in a line, of everything that breaks.
 
     Raises:
@@ -54,18 +54,25 @@ class Simulator:
     """
 
     def __init__(
-        self, task: str, *, workers: WorkersName = "sync", step_timeout: float = STEP_SECONDS, say: Say = warned
+        self,
+        task: str,
+        *,
+        vectorization: VectorizationMode = "sync",
+        env_step_timeout: float = STEP_SECONDS,
+        say: LogFn = warned,
     ):
         self._task, self._say, self._in_a_row = task, say, 0
-        apart = workers == "process" and host(task) is None
-        self._make = lambda: RemoteEnv.alone(our_host(), task, task, None, step_timeout) if apart else make(task)
+        apart = vectorization == "process" and host(task) is None
+        self._make = lambda: (
+            RemoteEnv.alone(current_interpreter(), task, task, None, env_step_timeout) if apart else make(task)
+        )
         self.env: Env = self._make()
 
     def episodes(self, seeds: Iterable[int], actor: ActorOf) -> Iterator[Trajectory]:
         """The episodes of `seeds`, but for those that break twice.
 
         Raises:
-            SimulatorFailed: too many in a row did, or the simulator cannot be made again.
+            SimulatorError: too many in a row did, or the simulator cannot be made again.
             UserError: what an actor says that the user can mend.
         """
         for seed in seeds:
@@ -88,14 +95,14 @@ class Simulator:
         raised, self._in_a_row = one_line(error), self._in_a_row + last
         self._say(f"{self._task}: the episode of seed {seed} {'is given up' if last else 'is tried again'}: {raised}")
         if self._in_a_row >= MOST_UNFINISHED:
-            raise SimulatorFailed(f"{self._task}: {self._in_a_row} episodes in a row broke, the last by {raised}.")
+            raise SimulatorError(f"{self._task}: {self._in_a_row} episodes in a row broke, the last by {raised}.")
         # A broken simulator may not even close.
         with suppress(Exception):
             self.env.close()
         try:
             self.env = self._make()
         except Exception as failure:
-            raise SimulatorFailed(
+            raise SimulatorError(
                 f"{self._task}: the simulator broke ({raised}) and cannot be made again: {one_line(failure)}."
             ) from failure
 

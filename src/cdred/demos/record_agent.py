@@ -8,9 +8,9 @@ from jaxtyping import PyTree
 
 from cdred.demos.scripted import level
 from cdred.envs.jax_vector_env import Grid
-from cdred.envs.vector_env import GridStep
+from cdred.envs.vector_env import VectorStep
 from cdred.errors import UserError
-from cdred.train.compiled import EVALUATE, Programs, seed_keys
+from cdred.train.compiled import EVALUATE, CompiledFns, seed_keys
 from cdred.types import DemoDataset, EnvSpec, Trajectory
 
 # Episodes to try for each one to be kept, and at least.
@@ -18,7 +18,7 @@ TRIES, LEAST_TRIES = 10, 50
 
 
 def record_agent(
-    programs: Programs,
+    programs: CompiledFns,
     learner: PyTree,
     grid: Grid,
     num: int,
@@ -71,7 +71,7 @@ def _too_few(kept: list[Trajectory], attempts: list[Trajectory], num: int, thres
     )
 
 
-def episodes(programs: Programs, learner: PyTree, grid: Grid) -> Iterator[Trajectory]:
+def episodes(programs: CompiledFns, learner: PyTree, grid: Grid) -> Iterator[Trajectory]:
     """Whole episodes without end, from a grid of one seed, in the order in which they finish; none that broke."""
     keys = seed_keys(grid.seeds, EVALUATE)
     plan, obs, fresh, counter = programs.init_plan(*grid.shape), grid.reset(), np.ones(grid.shape, bool), 0
@@ -98,9 +98,9 @@ class _Episode:
         self._e, self._seed = e, grid.episode_seed(0, e)
         self._obs, self._actions, self._steps = [obs[0, e].copy()], [], []
 
-    def add(self, action: np.ndarray, step: GridStep) -> None:
+    def add(self, action: np.ndarray, step: VectorStep) -> None:
         self._actions.append(action)
-        self._steps.append(GridStep(*(field[0, self._e] for field in step)))
+        self._steps.append(VectorStep(*(field[0, self._e] for field in step)))
         self._obs.append(self._steps[-1].obs.copy())
 
     def trajectory(self) -> Trajectory:

@@ -16,20 +16,20 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32
 
-from cdred.data.demonstrations import open_demos, save_demos
+from cdred.data.demonstrations import load_demos, save_demos
 from cdred.data.shipped import shipped
 from cdred.demos.episodes import Act, ActorOf, Simulator
 from cdred.envs.base import Env
 from cdred.envs.failures import warned
-from cdred.envs.jax_vector_env import Grid, open_grid
-from cdred.envs.registry import NoExpert, functional, planned_expert, scripted_expert
+from cdred.envs.jax_vector_env import Grid, make_vector_env
+from cdred.envs.registry import NoExpertError, functional, planned_expert, scripted_expert
 from cdred.envs.remote.client import STEP_SECONDS
 from cdred.envs.vector_env import episode_seed
 from cdred.errors import UserError
 from cdred.train.collect import random_actions
 from cdred.train.compiled import EVALUATE, seed_keys
 from cdred.train.evaluate import evaluate
-from cdred.types import DemoDataset, Say, Trajectory, WorkersName
+from cdred.types import DemoDataset, LogFn, Trajectory, VectorizationMode
 
 # Episodes with which to find out whether holding still keeps a success, and which success can be asked for.
 PILOT_EPISODES = 8
@@ -46,8 +46,8 @@ class Level(NamedTuple):
     """How well somebody does a task, on average over episodes."""
 
     episode_return: float
-    success_any: float
-    success_end: float
+    success_once: float
+    success_at_end: float
 
 
 def collect_scripted(
@@ -75,15 +75,15 @@ def collect_scripted(
     Raises:
         UserError: no expert for this task, or too few successes.
     """
-    at_least_one(num)
+    check_num_demos(num)
     if seed < 0:
         raise UserError(f"--seed must be an integer >= 0, got {seed}.")
     about, expert = _expert(task)
     with Simulator(task) as simulator:
         choices = (False, True) if hold is None else (hold,)
         pilots = {choice: _pilot(simulator, expert, seed, choice) for choice in choices}
-        hold = max(pilots, key=lambda choice: pilots[choice].success_end)
-        at_end = pilots[hold].success_end * PILOT_EPISODES >= 2
+        hold = max(pilots, key=lambda choice: pilots[choice].success_at_end)
+        at_end = pilots[hold].success_at_end * PILOT_EPISODES >= 2
         limit = max_attempts or 10 * num + 50
         actor: ActorOf = lambda env, one: expert(env, one, hold)  # noqa: E731
         kept, attempts = _collect(simulator, actor, num, seed, at_end, limit, on_episode)
@@ -91,7 +91,7 @@ def collect_scripted(
     return DemoDataset(task, tuple(kept), provenance)
 
 
-def at_least_one(num: int) -> None:
+def check_num_demos(num: int) -> None:
     """Raises UserError where no demonstration is asked for."""
     if num < 1:
         raise UserError(f"at least one demonstration is needed, got {num}.")
@@ -134,7 +134,7 @@ def _collect(
             )
         one = next(episodes)
         attempts.append(one)
-        if one.success_end if at_end else one.success_any:
+        if one.success_at_end if at_end else one.success_once:
             kept.append(one)
         if on_episode:
             on_episode(len(kept), len(attempts))
@@ -166,7 +166,7 @@ def _versions() -> dict[str, str]:
 
 def level(trajectories: list[Trajectory] | tuple[Trajectory, ...]) -> Level:
     """Mean return and success rates of these episodes."""
-    rows = [(one.episode_return, one.success_any, one.success_end) for one in trajectories]
+    rows = [(one.episode_return, one.success_once, one.success_at_end) for one in trajectories]
     return Level(*(float(mean) for mean in np.mean(rows, axis=0)))
 
 
@@ -183,25 +183,25 @@ def random_level(
     episodes: int,
     seed: int = 0,
     *,
-    workers: WorkersName = "sync",
-    step_timeout: float = STEP_SECONDS,
-    say: Say = warned,
+    vectorization: VectorizationMode = "sync",
+    env_step_timeout: float = STEP_SECONDS,
+    say: LogFn = warned,
 ) -> Level:
     """Level of actions drawn uniformly from [-1, 1]; simulators on the device play all episodes at once.
 
-    For an episode that breaks another one is played. `workers`, `step_timeout` and `say` as in `Simulator`.
+    For an episode that breaks another one is played. `workers`, `env_step_timeout` and `say` as in `Simulator`.
 
     Raises:
-        SimulatorFailed: too many episodes in a row broke.
+        SimulatorError: too many episodes in a row broke.
     """
     if functional(task) is not None:
         return _random_level_on_device(task, episodes, seed, say)
-    with Simulator(task, workers=workers, step_timeout=step_timeout, say=say) as simulator:
+    with Simulator(task, vectorization=vectorization, env_step_timeout=env_step_timeout, say=say) as simulator:
         return level(list(islice(simulator.episodes(_seeds(seed, "random", 0), _uniform), episodes)))
 
 
-def _random_level_on_device(task: str, episodes: int, seed: int, say: Say) -> Level:
-    with open_grid(task, (seed,), episodes, "random", say=say) as grid:
+def _random_level_on_device(task: str, episodes: int, seed: int, say: LogFn) -> Level:
+    with make_vector_env(task, (seed,), episodes, "random", say=say) as grid:
         result = evaluate(_Random(grid), None, grid, seed_keys((seed,), EVALUATE), episodes)
     return Level(*(float(getattr(result, name)[0]) for name in Level._fields))
 
@@ -224,7 +224,7 @@ def _uniform(env: Env, seed: int) -> Act:
     return lambda _obs, _success: generator.uniform(-1.0, 1.0, size).astype(np.float32)
 
 
-def numbered_demos(task: str, num: int, on_episode: Callable[[int, int], None] | None = None) -> DemoDataset:
+def get_demos(task: str, num: int, on_episode: Callable[[int, int], None] | None = None) -> DemoDataset:
     """The first `num` demonstrations of a task: of those that come with the package, or else of its scripted expert.
 
     Args:
@@ -235,16 +235,16 @@ def numbered_demos(task: str, num: int, on_episode: Callable[[int, int], None] |
     Raises:
         UserError: as `collect_scripted`; or too few come with the package, and there is no expert to record more.
     """
-    at_least_one(num)
+    check_num_demos(num)
     path = shipped(task)
     if path is None:
         return cached_demos(task, num, on_episode=on_episode)
-    dataset = open_demos(path)
+    dataset = load_demos(path)
     if num <= len(dataset):
         return dataset.take(num)
     try:
         return cached_demos(task, num, on_episode=on_episode)
-    except NoExpert as error:
+    except NoExpertError as error:
         raise UserError(
             f"{len(dataset)} demonstrations of {task} come with the package, {num} were asked for: ask for fewer, "
             f"make an expert with `cdred expert {task}`, or give your own with --demos PATH."
@@ -274,7 +274,7 @@ def cached_demos(
     if found is None:
         found = folder / str(num)
         _save_unless_there(collect_scripted(task, num, on_episode=on_episode), found)
-    return open_demos(found).take(num)
+    return load_demos(found).take(num)
 
 
 def _save_unless_there(dataset: DemoDataset, path: Path) -> None:

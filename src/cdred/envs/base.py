@@ -13,14 +13,14 @@ LARGEST = float(np.finfo(np.float32).max)
 
 
 class Step(NamedTuple):
-    """What one decision led to.
+    """What one step led to.
 
     Attributes:
-        obs: the observation after it; on an episode's last decision the true final one.
-        reward: summed over the decision's frames.
+        obs: the observation after it; on an episode's last step the true final one.
+        reward: summed over the step's frames.
         terminated: the world ended the episode.
         truncated: the clock ended it.
-        success: the goal was reached in any of the decision's frames (False where the task does not say).
+        success: the goal was reached in any of the step's frames (False where the task does not say).
     """
 
     obs: Float32[np.ndarray, "*obs"]
@@ -34,7 +34,7 @@ class Env(Protocol):
     """One simulator, running one episode at a time.
 
     The seed alone determines an episode: the same seed and the same actions give bit-identical observations, whatever
-    the instance has lived through before, and in another process as well. `EnvGrid.restore` rests on this.
+    the instance has lived through before, and in another process as well. `VectorEnv.restore` rests on this.
     """
 
     @property
@@ -47,7 +47,7 @@ class Env(Protocol):
         ...
 
     def step(self, action: Float32[np.ndarray, " A"]) -> Step:
-        """Take one decision; components of `action` outside [-1, 1] are clipped.
+        """Take one step; components of `action` outside [-1, 1] are clipped.
 
         Raises:
             Exception: as `checked`, or whatever the simulator raises.
@@ -75,7 +75,7 @@ def checked(spec: EnvSpec, step: Step) -> Step:
         ValueError: its observation has another shape than the spec's, or its success is neither true nor false.
         RuntimeError: it ends a world that by its spec cannot end.
     """
-    if step.terminated and not spec.terminates:
+    if step.terminated and not spec.can_terminate:
         raise RuntimeError(f"{spec.task}: the simulator terminated an episode, though its spec says terminates=False")
     checked_obs(spec, step.obs)
     if not abs(step.reward) <= LARGEST:
@@ -101,7 +101,7 @@ def checked_obs(spec: EnvSpec, obs: Float32[np.ndarray, "*obs"]) -> Float32[np.n
     return obs
 
 
-def no_picture(task: str, cause: Exception) -> NoReturn:
+def raise_render_error(task: str, cause: Exception) -> NoReturn:
     """Explain a failed render.
 
     Raises:
@@ -113,7 +113,7 @@ def no_picture(task: str, cause: Exception) -> NoReturn:
     ) from cause
 
 
-def resized(frame: UInt8[np.ndarray, "H W 3"], size: int | None) -> UInt8[np.ndarray, "h w 3"]:
+def resize_nearest(frame: UInt8[np.ndarray, "H W 3"], size: int | None) -> UInt8[np.ndarray, "h w 3"]:
     """`frame` sampled to `size` x `size` by nearest neighbour; as it is where `size` is None."""
     if size is None:
         return frame

@@ -13,11 +13,11 @@ from jaxtyping import UInt8
 from cdred.envs.base import Env
 from cdred.envs.registry import host, make
 from cdred.envs.remote.client import STEP_SECONDS, RemoteEnv, Worker
-from cdred.envs.remote.interpreter import our_host
-from cdred.types import EnvSpec, WorkersName
+from cdred.envs.remote.interpreter import current_interpreter
+from cdred.types import EnvSpec, VectorizationMode
 
 
-class Crew(Protocol):
+class EnvExecutor(Protocol):
     """N environments of one task, numbered from 0."""
 
     @property
@@ -49,30 +49,30 @@ class Crew(Protocol):
         ...
 
 
-def crew(
+def make_executor(
     task: str,
     labels: Sequence[str],
-    workers: WorkersName = "sync",
+    vectorization: VectorizationMode = "sync",
     render_size: int | None = None,
-    step_timeout: float = STEP_SECONDS,
-) -> Crew:
+    env_step_timeout: float = STEP_SECONDS,
+) -> EnvExecutor:
     """As many environments of `task` as there are labels.
 
     Args:
         task: as in `registry.make`.
         labels: what to call each of them when it fails.
-        workers: `sync` steps them one after another; `thread` and `process` side by side, as many as there are cores.
+        vectorization: `sync` steps them one after another; `thread` and `process` side by side, as many as there are cores.
             A suite that has an interpreter of its own lives in one process, with `process` in several.
         render_size: as in `registry.make`.
-        step_timeout: seconds that a decision in another process may take, as in `Worker`. In this process nothing can
+        env_step_timeout: seconds that a step in another process may take, as in `Worker`. In this process nothing can
             be interrupted.
     """
-    if workers not in get_args(WorkersName):
-        raise ValueError(f"workers must be one of {get_args(WorkersName)}, got {workers!r}")
-    if host(task) is not None or workers == "process":
-        num_workers = min(len(labels), usable_cores()) if workers == "process" else 1
-        return Processes(task, labels, num_workers, render_size, step_timeout)
-    return (Threads if workers == "thread" else Here)(task, labels, render_size)
+    if vectorization not in get_args(VectorizationMode):
+        raise ValueError(f"vectorization must be one of {get_args(VectorizationMode)}, got {vectorization!r}")
+    if host(task) is not None or vectorization == "process":
+        num_workers = min(len(labels), usable_cores()) if vectorization == "process" else 1
+        return ProcessExecutor(task, labels, num_workers, render_size, env_step_timeout)
+    return (ThreadExecutor if vectorization == "thread" else SyncExecutor)(task, labels, render_size)
 
 
 def usable_cores() -> int:
@@ -80,7 +80,7 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class Here:
+class SyncExecutor:
     """In the calling thread, one after another."""
 
     def __init__(self, task: str, labels: Sequence[str], render_size: int | None = None):
@@ -111,7 +111,7 @@ class Here:
             env.close()
 
 
-class Threads(Here):
+class ThreadExecutor(SyncExecutor):
     """Steps in a pool of threads: simulators that let go of Python's lock run side by side."""
 
     def __init__(self, task: str, labels: Sequence[str], render_size: int | None = None):
@@ -129,7 +129,7 @@ class Threads(Here):
         super().close()
 
 
-class Processes:
+class ProcessExecutor:
     """In other processes, dealt out in turn; each of them steps its own one after another."""
 
     def __init__(
@@ -138,11 +138,11 @@ class Processes:
         labels: Sequence[str],
         num_workers: int,
         render_size: int | None = None,
-        step_timeout: float = STEP_SECONDS,
+        env_step_timeout: float = STEP_SECONDS,
     ):
         abroad, self._labels = host(task), labels
-        where, name = (our_host(), task) if abroad is None else (abroad, task.partition("/")[2])
-        self._open = partial(Worker, where, step_timeout)
+        where, name = (current_interpreter(), task) if abroad is None else (abroad, task.partition("/")[2])
+        self._open = partial(Worker, where, env_step_timeout)
         self._order = partial(RemoteEnv, task=task, name=name, render_size=render_size)
         self._workers = [self._open() for _ in range(num_workers)]
         self._envs: dict[int, RemoteEnv] = {}

@@ -1,7 +1,7 @@
 """What is made of simulators that raise, hang, die or return what is no number: an episode given up, or the end.
 
 A fault is first mended: the simulator is made anew and lives through its episode again, which is exact, for an episode
-is determined by its seed and its actions. What breaks again at the same decision is given up: that decision never
+is determined by its seed and its actions. What breaks again at the same step is given up: that step never
 happened, and the environment goes on with its next episode.
 """
 
@@ -19,24 +19,24 @@ from cdred.errors import UserError
 
 PACKAGE = str(Path(__file__).parents[1])
 
-# Episodes of one environment given up in a row after which there is no going on: without a single decision between
+# Episodes of one environment given up in a row after which there is no going on: without a single step between
 # them, and without a single one that came to its end.
 MOST_STUCK, MOST_UNFINISHED = 3, 10
 
 
-class SimulatorFailed(UserError):
+class SimulatorError(UserError):
     """A simulator with which nothing can go on: says in what way, and what to do."""
 
     def __init__(self, what: str):
         super().__init__(f"{what}\nMend the simulator, then give the same command again.")
 
 
-class Strikes(NamedTuple):
+class FailureCounts(NamedTuple):
     """Episodes given up, per environment, as arrays of the host or of the device.
 
     Attributes:
         broken: since the beginning.
-        stuck: since the last decision.
+        stuck: since the last step.
         unfinished: since the last episode that came to its end.
     """
 
@@ -50,14 +50,14 @@ class Strikes(NamedTuple):
         return cls(*(np.zeros(shape, np.int32) for _ in cls._fields))
 
     def after(self, void: Bool[Any, "S E"], finished: Bool[Any, "S E"]) -> Self:
-        """One decision of every environment later: `void` where an episode broke, `finished` where one ended."""
+        """One step of every environment later: `void` where an episode broke, `finished` where one ended."""
         one = void.astype(np.int32)
         unfinished = (self.unfinished + one) * (~finished).astype(np.int32)
         return type(self)(self.broken + one, (self.stuck + one) * one, unfinished)
 
 
-def require_some_sound(strikes: Strikes, name: Callable[[int, int], str], last: str) -> None:
-    """Raises SimulatorFailed where too many episodes broke in a row.
+def check_failure_limits(strikes: FailureCounts, name: Callable[[int, int], str], last: str) -> None:
+    """Raises SimulatorError where too many episodes broke in a row.
 
     Args:
         strikes: on the host.
@@ -65,13 +65,13 @@ def require_some_sound(strikes: Strikes, name: Callable[[int, int], str], last: 
         last: what was wrong with the last of them.
     """
     for count, most, missing in (
-        (strikes.stuck, MOST_STUCK, "decision"),
+        (strikes.stuck, MOST_STUCK, "step"),
         (strikes.unfinished, MOST_UNFINISHED, "finished episode"),
     ):
         if (count >= most).any():
             s, e = np.argwhere(count >= most)[0]
             row = f"{count[s, e]} episodes in a row broke without one {missing} between them"
-            raise SimulatorFailed(f"{name(int(s), int(e))}: {row}; the last by {last}.")
+            raise SimulatorError(f"{name(int(s), int(e))}: {row}; the last by {last}.")
 
 
 def one_line(error: BaseException) -> str:

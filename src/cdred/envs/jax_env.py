@@ -1,6 +1,6 @@
 """Simulators that are JAX functions: pure, written for one environment, fit for `jit`, `vmap` and `scan`.
 
-They serve two loops. `Hosted` puts one behind the host's `Env`; `jax_grid.JaxGrid` keeps a whole grid of them on the
+They serve two loops. `JaxEnvAdapter` puts one behind the host's `Env`; `jax_grid.JaxVectorEnv` keeps a whole grid of them on the
 device, where collecting and learning are one program (`train.scanned`).
 """
 
@@ -18,8 +18,8 @@ from cdred.types import EnvSpec
 EnvState = Any
 
 
-class Decision(NamedTuple):
-    """What one decision led to; fields as in `base.Step`, without the clock, which the caller keeps."""
+class JaxStep(NamedTuple):
+    """What one step led to; fields as in `base.Step`, without the clock, which the caller keeps."""
 
     obs: Float32[Array, "*obs"]
     reward: Float32[Array, ""]
@@ -27,7 +27,7 @@ class Decision(NamedTuple):
     success: Bool[Array, ""]
 
 
-class FunctionalEnv(Protocol):
+class JaxEnv(Protocol):
     """One simulator as pure functions of its state. Hashable, and the same object for the same task.
 
     As with `Env` the seed alone determines an episode.
@@ -42,8 +42,8 @@ class FunctionalEnv(Protocol):
         """The beginning of the episode of `seed`, and its first observation."""
         ...
 
-    def step(self, state: EnvState, action: Float32[Array, " A"]) -> tuple[EnvState, Decision]:
-        """One decision; `action` is within [-1, 1]."""
+    def step(self, state: EnvState, action: Float32[Array, " A"]) -> tuple[EnvState, JaxStep]:
+        """One step; `action` is within [-1, 1]."""
         ...
 
     def picture(self, state: EnvState, size: int | None) -> UInt8[np.ndarray, "H W 3"]:
@@ -55,10 +55,10 @@ class FunctionalEnv(Protocol):
         ...
 
 
-class Hosted:
-    """A functional simulator as the host's `Env`: one episode at a time, one compiled call a decision."""
+class JaxEnvAdapter:
+    """A functional simulator as the host's `Env`: one episode at a time, one compiled call a step."""
 
-    def __init__(self, env: FunctionalEnv, render_size: int | None = None):
+    def __init__(self, env: JaxEnv, render_size: int | None = None):
         self.spec = env.spec
         self._env, self._render_size = env, render_size
         self._reset, self._step = _compiled(env)
@@ -72,8 +72,8 @@ class Hosted:
 
     def step(self, action: Float32[np.ndarray, " A"]) -> Step:
         clipped = np.clip(action, -1.0, 1.0).astype(np.float32)
-        self._state, decision = self._step(self._state, clipped)
-        obs, reward, terminated, success = jax.device_get(decision)
+        self._state, step = self._step(self._state, clipped)
+        obs, reward, terminated, success = jax.device_get(step)
         self._decisions += 1
         truncated = not terminated and self._decisions >= self.spec.episode_length
         return checked(self.spec, Step(np.array(obs), float(reward), bool(terminated), truncated, bool(success)))
@@ -86,6 +86,6 @@ class Hosted:
 
 
 @cache
-def _compiled(env: FunctionalEnv) -> tuple[Any, Any]:
+def _compiled(env: JaxEnv) -> tuple[Any, Any]:
     """Its two functions, jitted once for all that host it."""
     return jax.jit(env.reset), jax.jit(env.step)

@@ -1,7 +1,7 @@
 """A grid of [S seeds, E environments] whose simulators are JAX functions: its state is arrays on the device.
 
-`begin` and `advance` are pure, for programs that step the grid inside (`train.scanned`); `JaxGrid` wraps them in the
-manners of `EnvGrid`, and lives the same episodes: their seeds are computed on the device as `grid.episode_seed` does.
+`begin` and `advance` are pure, for programs that step the grid inside (`train.scanned`); `JaxVectorEnv` wraps them in the
+manners of `VectorEnv`, and lives the same episodes: their seeds are computed on the device as `grid.episode_seed` does.
 """
 
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float32, Int32, Int64, UInt8, UInt32
 
-from cdred.envs.failures import Strikes, require_some_sound, warned
-from cdred.envs.jax_env import EnvState, FunctionalEnv
+from cdred.envs.failures import FailureCounts, check_failure_limits, warned
+from cdred.envs.jax_env import EnvState, JaxEnv
 from cdred.envs.registry import functional
 from cdred.envs.remote.client import STEP_SECONDS
-from cdred.envs.vector_env import STREAMS, EnvGrid, GridStep, episode_seed, check_actions, require_place
-from cdred.types import Say, WorkersName
+from cdred.envs.vector_env import STREAMS, VectorEnv, VectorStep, check_actions, episode_seed, require_place
+from cdred.types import LogFn, VectorizationMode
 
 # NumPy's SeedSequence: a hash of the words into a pool of four, and of the pool into what it generates.
 INIT_A, MULT_A, INIT_B, MULT_B = 0x43B0D7E5, 0x931E8875, 0x8B51F9DD, 0x58F38DED
@@ -28,21 +28,21 @@ MIX_LEFT, MIX_RIGHT = 0xCA01F9DD, 0x4973F715
 NOT_FINITE = "an observation or a reward that is not finite"
 
 
-class GridState(NamedTuple):
-    """Where every environment is; `episode` counts from 0 (-1: none begun), `length` the decisions taken in it.
+class VectorEnvState(NamedTuple):
+    """Where every environment is; `episode` counts from 0 (-1: none begun), `length` the steps taken in it.
 
-    `length` is -1 in an episode whose first observation is no number (`obs` is then 0): its first decision is void.
+    `length` is -1 in an episode whose first observation is no number (`obs` is then 0): its first step is void.
     """
 
     env: EnvState
     obs: Float32[Array, "S E *obs"]
     episode: Int32[Array, "S E"]
     length: Int32[Array, "S E"]
-    strikes: Strikes
+    strikes: FailureCounts
 
 
 class DeviceStep(NamedTuple):
-    """`grid.GridStep` as arrays on the device."""
+    """`grid.VectorStep` as arrays on the device."""
 
     obs: Float32[Array, "S E *obs"]
     reward: Float32[Array, "S E"]
@@ -53,7 +53,7 @@ class DeviceStep(NamedTuple):
 
     @property
     def ended(self) -> Bool[Array, "S E"]:
-        """As `GridStep.ended`."""
+        """As `VectorStep.ended`."""
         return self.terminated | self.truncated | self.void
 
 
@@ -65,33 +65,33 @@ class Origin(NamedTuple):
     env: UInt32[Array, "S E"]
 
 
-def begin(env: FunctionalEnv, origin: Origin, state: GridState, mask: Bool[Array, "S E"]) -> GridState:
+def begin(env: JaxEnv, origin: Origin, state: VectorEnvState, mask: Bool[Array, "S E"]) -> VectorEnvState:
     """The next episode where `mask` holds. Costs nothing where it holds nowhere, for episodes end together."""
 
-    def some(state: GridState) -> GridState:
+    def some(state: VectorEnvState) -> VectorEnvState:
         episode = state.episode + mask.astype(jnp.int32)
         fresh, obs = jax.vmap(jax.vmap(env.reset))(episode_seeds(origin, episode.astype(jnp.uint32)))
         sound = _finite(obs)
         obs = _where(sound, obs, jnp.zeros_like(obs))
-        begun = GridState(fresh, obs, episode, jnp.where(sound, 0, -1).astype(jnp.int32), state.strikes)
+        begun = VectorEnvState(fresh, obs, episode, jnp.where(sound, 0, -1).astype(jnp.int32), state.strikes)
         return jax.tree.map(partial(_where, mask), begun, state)
 
     return jax.lax.cond(jnp.any(mask), some, lambda state: state, state)
 
 
-def advance(env: FunctionalEnv, state: GridState, action: Float32[Array, "S E A"]) -> tuple[GridState, DeviceStep]:
-    """One decision everywhere; components of `action` outside [-1, 1] are clipped.
+def advance(env: JaxEnv, state: VectorEnvState, action: Float32[Array, "S E A"]) -> tuple[VectorEnvState, DeviceStep]:
+    """One step everywhere; components of `action` outside [-1, 1] are clipped.
 
     Void where an observation or the reward is not finite.
     """
-    stepped, decision = jax.vmap(jax.vmap(env.step))(state.env, jnp.clip(action, -1.0, 1.0))
-    lived = _finite(decision.obs) & jnp.isfinite(decision.reward) & (state.length >= 0)
-    length, terminated = state.length + 1, decision.terminated & lived
+    stepped, result = jax.vmap(jax.vmap(env.step))(state.env, jnp.clip(action, -1.0, 1.0))
+    lived = _finite(result.obs) & jnp.isfinite(result.reward) & (state.length >= 0)
+    length, terminated = state.length + 1, result.terminated & lived
     truncated = lived & ~terminated & (length >= env.spec.episode_length)
-    obs, reward = _where(lived, decision.obs, state.obs), jnp.where(lived, decision.reward, 0.0)
-    step = DeviceStep(obs, reward, terminated, truncated, decision.success & lived, ~lived)
+    obs, reward = _where(lived, result.obs, state.obs), jnp.where(lived, result.reward, 0.0)
+    step = DeviceStep(obs, reward, terminated, truncated, result.success & lived, ~lived)
     strikes = state.strikes.after(~lived, terminated | truncated)
-    return GridState(stepped, obs, state.episode, length, strikes), step
+    return VectorEnvState(stepped, obs, state.episode, length, strikes), step
 
 
 def _finite(obs: Float32[Array, "S E *obs"]) -> Bool[Array, "S E"]:
@@ -133,8 +133,8 @@ _begin = jax.jit(begin, static_argnums=0)
 _advance = jax.jit(advance, static_argnums=0)
 
 
-class JaxGrid:
-    """S x E environments of one task, stepped together on the device; with the methods of `EnvGrid`.
+class JaxVectorEnv:
+    """S x E environments of one task, stepped together on the device; with the methods of `VectorEnv`.
 
     `state` may be taken, advanced by another program and put back.
 
@@ -142,9 +142,9 @@ class JaxGrid:
         env: the simulator.
         seeds: one run a row (each >= 0).
         num_envs: environments a run (E).
-        stream: as in `EnvGrid`.
+        stream: as in `VectorEnv`.
         render_size: as in `registry.make`.
-        say: as in `EnvGrid`.
+        say: as in `VectorEnv`.
 
     Raises:
         UserError: seeds that are negative or none.
@@ -152,13 +152,13 @@ class JaxGrid:
 
     def __init__(
         self,
-        env: FunctionalEnv,
+        env: JaxEnv,
         seeds: Sequence[int],
         num_envs: int = 1,
         stream: str = "train",
         *,
         render_size: int | None = None,
-        say: Say = warned,
+        say: LogFn = warned,
     ):
         require_place(seeds, num_envs, stream)
         self.env, self.spec, self.stream = env, env.spec, stream
@@ -169,11 +169,11 @@ class JaxGrid:
         self.state = self._nothing_begun()
         self._done, self._render_size, self._say = np.ones(self.shape, bool), render_size, say
 
-    def _nothing_begun(self) -> GridState:
+    def _nothing_begun(self) -> VectorEnvState:
         env, obs = jax.eval_shape(jax.vmap(jax.vmap(self.env.reset)), self.origin.seed)
         env, obs = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (env, obs))
-        strikes = Strikes(*map(jnp.asarray, Strikes.none(self.shape)))
-        return GridState(env, obs, jnp.full(self.shape, -1, jnp.int32), jnp.zeros(self.shape, jnp.int32), strikes)
+        strikes = FailureCounts(*map(jnp.asarray, FailureCounts.none(self.shape)))
+        return VectorEnvState(env, obs, jnp.full(self.shape, -1, jnp.int32), jnp.zeros(self.shape, jnp.int32), strikes)
 
     def reset(self, mask: Bool[np.ndarray, "S E"] | None = None) -> Float32[np.ndarray, "S E *obs"]:
         """Start the next episode where `mask` holds (None: everywhere); the current observations of all."""
@@ -182,20 +182,20 @@ class JaxGrid:
         self._done &= ~mask
         return np.array(self.state.obs)
 
-    def step(self, action: Float32[np.ndarray, "S E A"]) -> GridStep:
-        """One decision everywhere.
+    def step(self, action: Float32[np.ndarray, "S E A"]) -> VectorStep:
+        """One step everywhere.
 
         Raises:
             RuntimeError: an environment has ended its episode, or never begun one, and was not reset.
             ValueError: `action` has the wrong shape or is not finite.
-            SimulatorFailed: too many episodes in a row were given up.
+            SimulatorError: too many episodes in a row were given up.
         """
         if self._done.any():
             raise RuntimeError(f"step before reset: no running episode in cells {np.argwhere(self._done).tolist()}")
         action = np.asarray(action, np.float32)
         check_actions(action, (*self.shape, self.spec.action_dim))
         self.state, after = _advance(self.env, self.state, action)
-        step = GridStep(*(np.array(field) for field in after))
+        step = VectorStep(*(np.array(field) for field in after))
         self._done = step.ended
         self.tell_void(step.void)
         return step
@@ -204,12 +204,12 @@ class JaxGrid:
         """Say which environments' episodes were just given up.
 
         Raises:
-            SimulatorFailed: too many were in a row, by now.
+            SimulatorError: too many were in a row, by now.
         """
         for s, e in np.argwhere(void):
             self._say(f"{self._name(s, e)}: an episode is given up: {NOT_FINITE}")
         if void.any():
-            require_some_sound(jax.device_get(self.state.strikes), self._name, NOT_FINITE)
+            check_failure_limits(jax.device_get(self.state.strikes), self._name, NOT_FINITE)
 
     def _name(self, s: int, e: int) -> str:
         return f"{self.spec.task}, seed {self.seeds[s]}, environment {e}"
@@ -252,26 +252,31 @@ class JaxGrid:
         pass
 
 
-Grid = EnvGrid | JaxGrid
+Grid = VectorEnv | JaxVectorEnv
 
 
-def open_grid(
+def make_vector_env(
     task: str,
     seeds: Sequence[int],
     num_envs: int = 1,
     stream: str = "train",
     *,
     render_size: int | None = None,
-    workers: WorkersName = "sync",
-    step_timeout: float = STEP_SECONDS,
-    say: Say = warned,
+    vectorization: VectorizationMode = "sync",
+    env_step_timeout: float = STEP_SECONDS,
+    say: LogFn = warned,
 ) -> Grid:
     """The grid of a task: on the device where its simulator is a JAX function, unless other workers are asked for.
 
-    Arguments and errors as for `EnvGrid`.
+    Arguments and errors as for `VectorEnv`.
     """
-    env = functional(task) if workers == "sync" else None
+    env = functional(task) if vectorization == "sync" else None
     if env is None:
-        options = {"render_size": render_size, "workers": workers, "step_timeout": step_timeout, "say": say}
-        return EnvGrid(task, seeds, num_envs, stream, **options)
-    return JaxGrid(env, seeds, num_envs, stream, render_size=render_size, say=say)
+        options = {
+            "render_size": render_size,
+            "vectorization": vectorization,
+            "env_step_timeout": env_step_timeout,
+            "say": say,
+        }
+        return VectorEnv(task, seeds, num_envs, stream, **options)
+    return JaxVectorEnv(env, seeds, num_envs, stream, render_size=render_size, say=say)

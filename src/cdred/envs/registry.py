@@ -12,12 +12,12 @@ import numpy as np
 from jaxtyping import Float32
 
 from cdred.envs.base import Env
-from cdred.envs.remote.interpreter import Host
+from cdred.envs.remote.interpreter import Interpreter
 from cdred.errors import UserError
 
 if TYPE_CHECKING:
     # At run time it would import JAX, which processes that only step simulators do without.
-    from cdred.envs.jax_env import FunctionalEnv
+    from cdred.envs.jax_env import JaxEnv
 
 
 class Suite(NamedTuple):
@@ -43,7 +43,7 @@ SUITES = {
 }
 
 
-class NoExpert(UserError):
+class NoExpertError(UserError):
     """A task whose suite brings nobody who can do it."""
 
 
@@ -51,7 +51,7 @@ class Expert(Protocol):
     """A scripted expert for one episode: make a new one for the next."""
 
     def __call__(self, obs: Float32[np.ndarray, "*obs"], success: bool = False) -> Float32[np.ndarray, " A"]:
-        """Its action in [-1, 1]; `success` tells whether the decision before reached the goal."""
+        """Its action in [-1, 1]; `success` tells whether the step before reached the goal."""
         ...
 
 
@@ -96,7 +96,7 @@ def names(suite: str) -> list[str]:
     return [f"{suite}/{name}" for name in _adapter(suite).names()]
 
 
-def host(task: str) -> Host | None:
+def host(task: str) -> Interpreter | None:
     """The interpreter of its own that a task's suite lives in; None for a suite that lives in this one.
 
     Raises:
@@ -107,7 +107,7 @@ def host(task: str) -> Host | None:
     return find() if find else None
 
 
-def functional(task: str) -> "FunctionalEnv | None":
+def functional(task: str) -> "JaxEnv | None":
     """A task's simulator as pure JAX functions, the same object at every call; None where it lives on the host.
 
     Raises:
@@ -122,13 +122,13 @@ def scripted_expert(task: str) -> ExpertMaker:
     """The suite's own expert for a task: `scripted_expert(task)(hold=True)(obs, success)` is an action.
 
     Raises:
-        NoExpert: there is none.
+        NoExpertError: there is none.
     """
     suite, name = _split(task)
     find = getattr(_adapter(suite), "scripted_expert", None)
     maker = find(name) if find else None
     if maker is None:
-        raise NoExpert(
+        raise NoExpertError(
             f"{task} has no scripted expert: give demonstrations with --demos PATH, "
             f"or make an expert with `cdred expert {task}`."
         )

@@ -15,20 +15,20 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt8
 
 from cdred.envs.base import Step, checked, checked_obs
-from cdred.envs.executors import crew
-from cdred.envs.failures import SimulatorFailed, Strikes, one_line, require_some_sound, warned
+from cdred.envs.executors import make_executor
+from cdred.envs.failures import FailureCounts, SimulatorError, check_failure_limits, one_line, warned
 from cdred.envs.remote.client import STEP_SECONDS
 from cdred.errors import UserError
-from cdred.types import Say, WorkersName
+from cdred.types import LogFn, VectorizationMode
 
 # Two bits of every episode seed name its stream, so streams cannot share an episode.
 STREAMS = ("train", "eval", "demos", "random")
 
 
-class GridStep(NamedTuple):
-    """One decision of every environment; fields as in `Step`, `obs` being true final observations.
+class VectorStep(NamedTuple):
+    """One step of every environment; fields as in `Step`, `obs` being true final observations.
 
-    Where `void` holds the simulator broke and the episode was given up: the decision did not happen (`obs` is that
+    Where `void` holds the simulator broke and the episode was given up: the step did not happen (`obs` is that
     before it, the reward 0), and a reset must follow.
     """
 
@@ -74,7 +74,7 @@ def check_actions(action: np.ndarray, shape: tuple[int, ...]) -> None:
         raise ValueError(f"expected finite actions of shape {shape}, got {action.shape}: {action}")
 
 
-class EnvGrid:
+class VectorEnv:
     """S x E independent environments of one task.
 
     Resets are explicit: an environment whose episode has ended must be reset before the next `step`.
@@ -85,8 +85,8 @@ class EnvGrid:
         num_envs: environments a run (E).
         stream: `train`, `eval`, `demos` or `random`: no two of them share an episode.
         render_size: as in `registry.make`.
-        workers: who steps the environments, as in `workers.crew`; it makes no difference to what they do.
-        step_timeout: as in `workers.crew`.
+        vectorization: who steps the environments, as in `workers.crew`; it makes no difference to what they do.
+        env_step_timeout: as in `workers.crew`.
         say: told at once, in a line, of everything that breaks.
 
     Raises:
@@ -101,22 +101,22 @@ class EnvGrid:
         stream: str = "train",
         *,
         render_size: int | None = None,
-        workers: WorkersName = "sync",
-        step_timeout: float = STEP_SECONDS,
-        say: Say = warned,
+        vectorization: VectorizationMode = "sync",
+        env_step_timeout: float = STEP_SECONDS,
+        say: LogFn = warned,
     ):
         require_place(seeds, num_envs, stream)
         self.seeds, self.stream = tuple(int(seed) for seed in seeds), stream
         self.shape = (len(seeds), num_envs)
         self._cells = tuple(np.ndindex(self.shape))
         self._labels = [f"{task}, seed {self.seeds[s]}, environment {e}" for s, e in self._cells]
-        self._crew, self._say = crew(task, self._labels, workers, render_size, step_timeout), say
+        self._crew, self._say = make_executor(task, self._labels, vectorization, render_size, env_step_timeout), say
         self.spec = self._crew.spec
         self._obs = np.zeros((*self.shape, *self.spec.obs_shape), np.float32)
         self._episode = np.full(self.shape, -1)
         # Of the running episode; -1 where it was given up.
         self._length = np.zeros(self.shape, np.int64)
-        self._strikes = Strikes.none(self.shape)
+        self._strikes = FailureCounts.none(self.shape)
         self._done = np.ones(self.shape, bool)
         self._actions = np.zeros((*self.shape, self.spec.episode_length, self.spec.action_dim), np.float32)
 
@@ -126,7 +126,7 @@ class EnvGrid:
         An episode that cannot be started is given up, and the one after it started.
 
         Raises:
-            SimulatorFailed: too many episodes in a row were given up, or a simulator cannot be made again.
+            SimulatorError: too many episodes in a row were given up, or a simulator cannot be made again.
         """
         mask = np.ones(self.shape, bool) if mask is None else mask
         self._begin({i: int(self._episode[cell]) + 1 for i, cell in enumerate(self._cells) if mask[cell]})
@@ -140,13 +140,13 @@ class EnvGrid:
             begun = self._answers("reset", {i: self.episode_seed(*self._cells[i]) for i in episodes})
             episodes = {i: episode + 1 for i, episode in episodes.items() if i not in begun}
 
-    def step(self, action: Float32[np.ndarray, "S E A"]) -> GridStep:
-        """One decision everywhere.
+    def step(self, action: Float32[np.ndarray, "S E A"]) -> VectorStep:
+        """One step everywhere.
 
         Raises:
             RuntimeError: an environment has ended its episode, or never begun one, and was not reset.
             ValueError: `action` has the wrong shape or is not finite.
-            SimulatorFailed: as `reset`.
+            SimulatorError: as `reset`.
         """
         if self._done.any():
             raise RuntimeError(f"step before reset: no running episode in cells {np.argwhere(self._done).tolist()}")
@@ -154,8 +154,8 @@ class EnvGrid:
         check_actions(action, (*self.shape, self.spec.action_dim))
         return self._advance({i: action[cell] for i, cell in enumerate(self._cells) if self._length[cell] >= 0})
 
-    def _advance(self, actions: dict[int, Float32[np.ndarray, " A"]]) -> GridStep:
-        result = GridStep(self._obs, np.zeros(self.shape, np.float32), *np.zeros((4, *self.shape), bool))
+    def _advance(self, actions: dict[int, Float32[np.ndarray, " A"]]) -> VectorStep:
+        result = VectorStep(self._obs, np.zeros(self.shape, np.float32), *np.zeros((4, *self.shape), bool))
         for i, step in self._answers("step", actions).items():
             cell = self._cells[i]
             # Without observation and void.
@@ -190,7 +190,7 @@ class EnvGrid:
             return
         step: Step = checked(self.spec, answer)
         if self._length[cell] == self.spec.episode_length:
-            raise RuntimeError(f"no end of the episode after {self.spec.episode_length} decisions")
+            raise RuntimeError(f"no end of the episode after {self.spec.episode_length} steps")
         self._actions[cell][self._length[cell]] = argument
         self._obs[cell] = step.obs
         self._length[cell] += 1
@@ -225,7 +225,7 @@ class EnvGrid:
             return self._crew.renew(failures)
         except Exception as error:
             i, failure = next(iter(failures.items()))
-            raise SimulatorFailed(
+            raise SimulatorError(
                 f"{self._labels[i]}: the simulator broke ({one_line(failure)}) and cannot be made again: "
                 f"{one_line(error)}."
             ) from error
@@ -249,12 +249,12 @@ class EnvGrid:
 
     def _give_up(self, i: int, error: Exception) -> None:
         cell = self._cells[i]
-        decision, raised = int(self._length[cell]) + 1, one_line(error)
-        self._say(f"{self._labels[i]}: its episode {self._episode[cell]} is given up at decision {decision}: {raised}")
+        step, raised = int(self._length[cell]) + 1, one_line(error)
+        self._say(f"{self._labels[i]}: its episode {self._episode[cell]} is given up at step {step}: {raised}")
         self._length[cell] = -1
         for count in self._strikes:
             count[cell] += 1
-        require_some_sound(self._strikes, lambda s, e: self._labels[self._cells.index((s, e))], raised)
+        check_failure_limits(self._strikes, lambda s, e: self._labels[self._cells.index((s, e))], raised)
 
     def _told_of_mending(self, saved: list[int], failure: Exception) -> str:
         others = f" and {len(saved) - 1} more" if len(saved) > 1 else ""
@@ -289,7 +289,7 @@ class EnvGrid:
 
         Raises:
             ValueError: the snapshot is of another grid.
-            SimulatorFailed: a simulator did not come back to the same observation.
+            SimulatorError: a simulator did not come back to the same observation.
         """
         snapshot = {key: np.asarray(value) for key, value in snapshot.items()}
         mine = {key: value.shape for key, value in self.snapshot().items()}
@@ -299,12 +299,12 @@ class EnvGrid:
         self._relive(snapshot["episode"], snapshot["length"], snapshot["actions"])
         given_up = snapshot["length"] < 0
         self._length[given_up], self._done[given_up], self._obs[given_up] = -1, False, snapshot["obs"][given_up]
-        self._strikes = Strikes(*(snapshot[name].copy() for name in Strikes._fields))
+        self._strikes = FailureCounts(*(snapshot[name].copy() for name in FailureCounts._fields))
         for i, cell in enumerate(self._cells):
             if self._length[cell] != snapshot["length"][cell] or self._episode[cell] != snapshot["episode"][cell]:
-                raise SimulatorFailed(f"{self._labels[i]}: the episode that the checkpoint was taken in breaks now.")
+                raise SimulatorError(f"{self._labels[i]}: the episode that the checkpoint was taken in breaks now.")
             if not np.array_equal(self._obs[cell], snapshot["obs"][cell]):
-                raise SimulatorFailed(
+                raise SimulatorError(
                     f"{self._labels[i]}: living through an episode again gave other observations: the simulator is "
                     "not what it was when the checkpoint was taken, or its seed does not determine its episodes."
                 )

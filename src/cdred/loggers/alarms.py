@@ -33,26 +33,26 @@ class Alarm(NamedTuple):
 
 
 def _reward(now: Signs, _before: Signs) -> float | None:
-    gap = now.get("reward_gap")
+    gap = now.get("reward_margin")
     return None if gap is None else 1.0 - gap
 
 
 def _density(now: Signs, _before: Signs) -> float | None:
-    learned, held_out = now.get("bonus_expert"), now.get("bonus_held_out")
-    if learned is None or held_out is None:
+    learned, validation = now.get("novelty_expert"), now.get("novelty_validation")
+    if learned is None or validation is None:
         return None
-    return held_out / (LARGEST_BONUS_RATIO * max(learned, 1e-12))
+    return validation / (LARGEST_BONUS_RATIO * max(learned, 1e-12))
 
 
 def _critics(now: Signs, before: Signs) -> float | None:
-    scale, earlier = now.get("critic_scale"), before.get("critic_scale")
+    scale, earlier = now.get("mean_abs_q"), before.get("mean_abs_q")
     if scale is None or earlier is None:
         return None
     return scale / (LARGEST_CRITIC_GROWTH * max(earlier, SMALLEST_CRITIC_SCALE))
 
 
 def _dynamics(now: Signs, _before: Signs) -> float | None:
-    error = now.get("dynamics_error")
+    error = now.get("open_loop_fvu")
     return None if error is None else error / LARGEST_DYNAMICS_ERROR
 
 
@@ -67,7 +67,7 @@ ALARMS = (
         "density",
         _density,
         "held-out demonstrations are far less familiar than those learned: the expert's density is overfitted",
-        "more demonstrations, smaller --reward.predictor-widths",
+        "more demonstrations, smaller --reward.predictor-hidden-dims",
     ),
     Alarm(
         "critics",
@@ -79,7 +79,7 @@ ALARMS = (
         "dynamics",
         _dynamics,
         "the model misses half of what moves within its horizon, so plans are made on sand",
-        "more --seed-episodes, a larger --optim.dynamics-coef, a shorter --mppi.horizon",
+        "more --random-episodes, a larger --optim.consistency-coef, a shorter --mppi.horizon",
     ),
 )
 

@@ -15,9 +15,9 @@ from cdred.loggers.progress import MISSING, Form, Progress, Values, duration, fi
 MARGIN, GAP = 2, 3
 LABEL, WITH_CURVE, NUMBER, REFERENCE = 20, 15, 9, 7
 QUIET, HEADING, ACCENT, DONE, ALARM = "bright_black", "bold", "cyan", "green", "bold red"
-REWARDS = {"on expert data": "reward_expert", "on own data": "reward_own"}
+REWARDS = {"on expert data": "reward_expert", "on own data": "reward_agent"}
 LOSSES = {
-    "dynamics": "dynamics_loss",
+    "dynamics": "consistency_loss",
     "critic": "critic_loss",
     "reward": "reward_loss",
     "policy": "policy_loss",
@@ -40,8 +40,8 @@ def _header(progress: Progress) -> Text:
 
 
 def _bar(progress: Progress, width: int) -> Table:
-    speed = progress.scalar("train", "decisions_per_second")
-    said = f"{ratio(progress.fraction)}   {progress.step:,} of {progress.total:,} decisions"
+    speed = progress.scalar("train", "steps_per_second")
+    said = f"{ratio(progress.fraction)}   {progress.step:,} of {progress.total:,} steps"
     paced = f"   {number(speed)}/s   {duration(progress.eta)} left" if speed is not None else ""
     bar = ProgressBar(
         total=progress.total,
@@ -65,7 +65,7 @@ def _table(progress: Progress, width: int) -> Table:
     for name in ("expert", "random"):
         table.add_column(name, justify="right", width=REFERENCE, style=QUIET)
     evaluation = "Evaluation" if progress.eval_step is None else f"Evaluation @ {progress.eval_step:,}"
-    _outcomes(table, "Exploring", progress, "episode", fold, with_curve=column == WITH_CURVE)
+    _outcomes(table, "Exploring", progress, "rollout", fold, with_curve=column == WITH_CURVE)
     _outcomes(table, evaluation, progress, "eval", fold)
     _learning(table, "Learned reward", progress, REWARDS, fold)
     _learning(table, "Losses", progress, LOSSES, fold)
@@ -96,10 +96,10 @@ def _outcomes(table: Table, title: str, progress: Progress, kind: str, fold: Fol
     _heading(table, title)
     rows: list[tuple[str, str, str, Form]] = [("return", "episode_return", "return", number)]
     if progress.has_success:
-        rows.insert(0, ("success", "success_any", "success", ratio))
+        rows.insert(0, ("success", "success", "success", ratio))
     for label, key, level, form in rows:
         levels = [progress.reference.get(f"{who}_{level}") for who in ("expert", "random")]
-        values = progress.exploring(key) if kind == "episode" else progress.per_seed(kind, key)
+        values = progress.exploring(key) if kind == "rollout" else progress.per_seed(kind, key)
         cells = [_cell(value, form) for value in fold(values)]
         if with_curve:
             curves = _curves(progress.history(key), (0.0, 1.0) if label == "success" else None)
@@ -115,7 +115,7 @@ def _learning(table: Table, title: str, progress: Progress, keys: dict[str, str]
 
 def _health(table: Table, progress: Progress, in_full: bool) -> None:
     """Each seed's first alarm; where there is no room for the seeds, how many of them have one."""
-    if not progress.latest["health"]:
+    if not progress.latest["diagnostics"]:
         return
     names = [alarms[0].name if alarms else "" for alarms in progress.watch.active]
     told = names if in_full else [f"{sum(map(bool, names))} alarms" if any(names) else ""]

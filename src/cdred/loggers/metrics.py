@@ -17,11 +17,11 @@ Metrics = Mapping[str, Any]
 
 
 @runtime_checkable
-class Tracker(Protocol):
+class Logger(Protocol):
     """Takes what a run reports. A sink shows or stores the keys that it knows and passes over the others."""
 
     def log(self, step: int, metrics: Metrics, kind: str) -> None:
-        """Report `metrics` of one `kind` at `step` decisions per seed.
+        """Report `metrics` of one `kind` at `step` steps per seed.
 
         Kinds are `levels`, `train`, `episode`, `eval`, `save`, `health` and `rollback`.
         """
@@ -32,10 +32,10 @@ class Tracker(Protocol):
         ...
 
 
-class Trackers:
+class MultiLogger:
     """One tracker that passes everything on to several."""
 
-    def __init__(self, trackers: Sequence[Tracker]):
+    def __init__(self, trackers: Sequence[Logger]):
         self._trackers = tuple(trackers)
 
     def log(self, step: int, metrics: Metrics, kind: str) -> None:
@@ -49,7 +49,7 @@ class Trackers:
                 stack.callback(tracker.close)
 
 
-class JsonLines:
+class JsonlLogger:
     """One JSON object per line: `step`, `kind`, `time` (Unix seconds), then the metrics.
 
     JSON knows no infinity: a number that is not finite is written as null and its key is listed under `non_finite`.

@@ -25,7 +25,7 @@ class Progress:
 
     Args:
         title: task and settings, parts separated by ` · `.
-        total: decisions per seed at which the run ends.
+        total: steps per seed at which the run ends.
         seeds: the seeds in lockstep, in the order of the per-seed lists.
         has_success: whether the task says if its goal is reached.
         reference: `expert_return`, `random_return`, `expert_success`, `random_success`, as far as known.
@@ -48,15 +48,15 @@ class Progress:
     def update(self, step: int, metrics: Metrics, kind: str) -> None:
         self.step = max(self.step, step)
         self.latest[kind] = {**self.latest[kind], **metrics}
-        if kind == "episode":
+        if kind == "rollout":
             for key, value in metrics.items():
                 self.episodes[key].append(spread(value, len(self.seeds)))
-        if kind == "health":
+        if kind == "diagnostics":
             told = {key: spread(value, len(self.seeds)) for key, value in metrics.items()}
             self.begun = self.watch.update([{key: row[i] for key, row in told.items()} for i in range(len(self.seeds))])
         if kind == "eval":
             self.eval_step = step
-        if kind == "levels":
+        if kind == "reference":
             self.reference |= metrics
 
     def per_seed(self, kind: str, key: str) -> Values:
@@ -83,7 +83,7 @@ class Progress:
     @property
     def eta(self) -> float | None:
         """Seconds left, as reported or by the reported speed; None while neither is known."""
-        reported, speed = (self.scalar("train", key) for key in ("eta_seconds", "decisions_per_second"))
+        reported, speed = (self.scalar("train", key) for key in ("eta_seconds", "steps_per_second"))
         if reported is None and speed:
             return (self.total - self.step) / speed
         return reported

@@ -14,14 +14,14 @@ from cdred.loggers.progress import MISSING, Form, Progress, duration, finite, me
 REDRAW_SECONDS = 0.25
 TRAIN_KEYS = (
     "reward_expert",
-    "reward_own",
-    "dynamics_loss",
+    "reward_agent",
+    "consistency_loss",
     "critic_loss",
     "reward_loss",
     "loss",
-    "held_out_loss",
+    "validation_loss",
     "grad_norm",
-    "decisions_per_second",
+    "steps_per_second",
 )
 
 
@@ -30,7 +30,7 @@ class Terminal:
 
     Args:
         title: task and settings, parts separated by ` · `; the first part is the task.
-        total: decisions per seed at which the run ends.
+        total: steps per seed at which the run ends.
         seeds: the seeds in lockstep, in the order of the per-seed lists.
         has_success: whether the task says if its goal is reached.
         reference: `expert_return`, `random_return`, `expert_success`, `random_success`, as far as known; metrics of
@@ -60,7 +60,7 @@ class Terminal:
 
     def log(self, step: int, metrics: Metrics, kind: str) -> None:
         self._progress.update(step, metrics, kind)
-        if kind == "health":
+        if kind == "diagnostics":
             for text in self._progress.begun:
                 self.message(text)
         if self._live is not None:
@@ -95,14 +95,14 @@ class Terminal:
 def train_line(progress: Progress) -> str:
     """One log interval as a short line; figures are means over the seeds."""
     value = {key: number(progress.scalar("train", key)) for key in TRAIN_KEYS}
-    lives = value["held_out_loss"] == MISSING
+    lives = value["validation_loss"] == MISSING
     return "  ".join(
         [
             f"{ratio(progress.fraction):>5}",
-            f"{progress.step:>{len(str(progress.total))}} decisions",
-            *(_lived(progress, value) if lives else [f"loss {value['loss']} held out {value['held_out_loss']}"]),
+            f"{progress.step:>{len(str(progress.total))}} steps",
+            *(_lived(progress, value) if lives else [f"loss {value['loss']} held out {value['validation_loss']}"]),
             f"grad {value['grad_norm']}",
-            f"{value['decisions_per_second']}/s",
+            f"{value['steps_per_second']}/s",
             f"{duration(progress.eta)} left",
         ]
     )
@@ -110,20 +110,20 @@ def train_line(progress: Progress) -> str:
 
 def _lived(progress: Progress, value: Mapping[str, str]) -> list[str]:
     """What a method that acts while it learns has to tell."""
-    success = [f"success {_averaged(progress, 'success_any', ratio)}"] if progress.has_success else []
+    success = [f"success {_averaged(progress, 'success', ratio)}"] if progress.has_success else []
     expert = "" if value["reward_expert"] == MISSING else f"expert {value['reward_expert']} "
     return [
         *success,
         f"return {_averaged(progress, 'episode_return', number)}",
-        f"reward {expert}own {value['reward_own']}",
-        f"loss dyn {value['dynamics_loss']} critic {value['critic_loss']} reward {value['reward_loss']}",
+        f"reward {expert}own {value['reward_agent']}",
+        f"loss dyn {value['consistency_loss']} critic {value['critic_loss']} reward {value['reward_loss']}",
     ]
 
 
 def eval_line(progress: Progress) -> str:
     """An evaluation as a short line; figures per seed."""
     returns = " ".join(number(value) for value in progress.per_seed("eval", "episode_return"))
-    successes = " ".join(ratio(value) for value in progress.per_seed("eval", "success_any"))
+    successes = " ".join(ratio(value) for value in progress.per_seed("eval", "success"))
     parts = [f"success {successes}"] if progress.has_success else []
     return "  ".join([f"evaluation at {progress.eval_step}:", *parts, f"return {returns}"])
 

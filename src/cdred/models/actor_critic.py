@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from cdred.nn.layers import MLP, Ensemble, Fixed, join
-from cdred.nn.normalizer import Standardise
+from cdred.nn.normalizer import ObsNormalizer
 from cdred.nn.tanh_gaussian import TanhGaussian
 from cdred.nn.two_hot import TwoHot
 from cdred.types import Precision
@@ -60,7 +60,7 @@ class ActorCritic(eqx.Module):
 
 def make_critics(
     input_dim: int,
-    widths: tuple[int, ...],
+    hidden_dims: tuple[int, ...],
     two_hot: TwoHot | None,
     *,
     num: int,
@@ -70,7 +70,7 @@ def make_critics(
 ) -> Ensemble:
     """Fresh critics; their heads start at zero, so every value starts at 0."""
     outputs = 1 if two_hot is None else two_hot.num_bins
-    make = partial(MLP, input_dim, widths, outputs, zero_head=True, dropout=dropout, precision=precision)
+    make = partial(MLP, input_dim, hidden_dims, outputs, zero_head=True, dropout=dropout, precision=precision)
     return Ensemble(lambda k: make(key=k), num, key=key)
 
 
@@ -80,12 +80,12 @@ class ObsActorCritic(ActorCritic):
     Where the world can end, a further component of z tells whether it has (arXiv 1809.02925).
     """
 
-    standardise: Standardise | None
+    normalizer: ObsNormalizer | None
     critics: Ensemble
     policy: MLP
     two_hot: TwoHot | None
     obs_dim: int = eqx.field(static=True)
-    terminates: bool = eqx.field(static=True)
+    can_terminate: bool = eqx.field(static=True)
 
     @classmethod
     def create(
@@ -93,35 +93,35 @@ class ObsActorCritic(ActorCritic):
         obs_dim: int,
         action_dim: int,
         *,
-        widths: tuple[int, ...],
+        hidden_dims: tuple[int, ...],
         num_critics: int,
         two_hot: TwoHot | None,
-        terminates: bool = False,
-        standardise: bool = False,
+        can_terminate: bool = False,
+        normalize_obs: bool = False,
         precision: Precision = "float32",
         key: Key[Array, ""],
     ) -> Self:
         """Fresh networks."""
         critics_key, policy_key = jax.random.split(key)
-        dim = obs_dim + terminates
+        dim = obs_dim + can_terminate
         return cls(
-            standardise=Standardise.identity(obs_dim) if standardise else None,
+            normalizer=ObsNormalizer.identity(obs_dim) if normalize_obs else None,
             critics=make_critics(
-                dim + action_dim, widths, two_hot, num=num_critics, precision=precision, key=critics_key
+                dim + action_dim, hidden_dims, two_hot, num=num_critics, precision=precision, key=critics_key
             ),
-            policy=MLP(dim, widths, 2 * action_dim, precision=precision, key=policy_key),
+            policy=MLP(dim, hidden_dims, 2 * action_dim, precision=precision, key=policy_key),
             two_hot=two_hot,
             obs_dim=obs_dim,
-            terminates=terminates,
+            can_terminate=can_terminate,
         )
 
     @property
     def absorbing(self) -> Float[Array, " Z"]:
         """Nothing but the sign that the world has ended."""
-        return jax.nn.one_hot(self.obs_dim, self.obs_dim + self.terminates)
+        return jax.nn.one_hot(self.obs_dim, self.obs_dim + self.can_terminate)
 
     def encode(self, obs: Float[Array, "*obs"]) -> Float[Array, " Z"]:
         """The observation at its scale."""
         flat = obs.reshape(-1)
-        flat = flat if self.standardise is None else self.standardise(flat)
-        return jnp.pad(flat, (0, int(self.terminates)))
+        flat = flat if self.normalizer is None else self.normalizer(flat)
+        return jnp.pad(flat, (0, int(self.can_terminate)))

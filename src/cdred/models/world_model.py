@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Key
 
 from cdred.models.actor_critic import ActorCritic, make_critics
 from cdred.nn.layers import MLP, Ensemble, Fixed, join
-from cdred.nn.normalizer import Standardise
+from cdred.nn.normalizer import ObsNormalizer
 from cdred.nn.two_hot import TwoHot
 from cdred.types import Precision
 
@@ -22,7 +22,7 @@ class WorldModel(ActorCritic):
     a latent that no encoder yields and no action leaves.
     """
 
-    standardise: Standardise | None
+    normalizer: ObsNormalizer | None
     encoder: MLP
     dynamics: MLP
     critics: Ensemble
@@ -40,13 +40,13 @@ class WorldModel(ActorCritic):
         *,
         latent_dim: int,
         simnorm_dim: int,
-        encoder_widths: tuple[int, ...],
-        widths: tuple[int, ...],
+        encoder_hidden_dims: tuple[int, ...],
+        hidden_dims: tuple[int, ...],
         num_critics: int,
         dropout: float,
         two_hot: TwoHot | None,
-        terminates: bool = False,
-        standardise: bool = False,
+        can_terminate: bool = False,
+        normalize_obs: bool = False,
         precision: Precision = "float32",
         key: Key[Array, ""],
     ) -> Self:
@@ -55,14 +55,14 @@ class WorldModel(ActorCritic):
         kt = jax.random.fold_in(key, 4)
         mlp, input_dim = partial(MLP, precision=precision), latent_dim + action_dim
         return cls(
-            standardise=Standardise.identity(obs_dim) if standardise else None,
-            encoder=mlp(obs_dim, encoder_widths, latent_dim, key=ke, simnorm_group=simnorm_dim),
-            dynamics=mlp(input_dim, widths, latent_dim, key=kd, simnorm_group=simnorm_dim),
+            normalizer=ObsNormalizer.identity(obs_dim) if normalize_obs else None,
+            encoder=mlp(obs_dim, encoder_hidden_dims, latent_dim, key=ke, simnorm_group=simnorm_dim),
+            dynamics=mlp(input_dim, hidden_dims, latent_dim, key=kd, simnorm_group=simnorm_dim),
             critics=make_critics(
-                input_dim, widths, two_hot, num=num_critics, dropout=dropout, precision=precision, key=kq
+                input_dim, hidden_dims, two_hot, num=num_critics, dropout=dropout, precision=precision, key=kq
             ),
-            policy=mlp(latent_dim, widths, 2 * action_dim, key=kp),
-            termination=mlp(input_dim, widths, 1, key=kt) if terminates else None,
+            policy=mlp(latent_dim, hidden_dims, 2 * action_dim, key=kp),
+            termination=mlp(input_dim, hidden_dims, 1, key=kt) if can_terminate else None,
             two_hot=two_hot,
             latent_dim=latent_dim,
             simnorm_dim=simnorm_dim,
@@ -77,7 +77,7 @@ class WorldModel(ActorCritic):
     def encode(self, obs: Float[Array, "*obs"]) -> Float[Array, " Z"]:
         """h(obs)."""
         flat = obs.reshape(-1)
-        return self.encoder(flat if self.standardise is None else self.standardise(flat))
+        return self.encoder(flat if self.normalizer is None else self.normalizer(flat))
 
     @jax.named_scope("dynamics")
     def next(self, z: Float[Array, " Z"] | Fixed, action: Float[Array, " A"]) -> Float[Array, " Z"]:

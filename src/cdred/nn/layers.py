@@ -149,7 +149,7 @@ class MLP(eqx.Module):
     def __init__(
         self,
         in_dim: int,
-        widths: Sequence[int],
+        hidden_dims: Sequence[int],
         out_dim: int,
         *,
         key: Key[Array, ""],
@@ -158,11 +158,11 @@ class MLP(eqx.Module):
         dropout: float = 0.0,
         precision: Precision = "float32",
     ):
-        keys = jax.random.split(key, len(widths) + 1)
-        dims = (in_dim, *widths)
+        keys = jax.random.split(key, len(hidden_dims) + 1)
+        dims = (in_dim, *hidden_dims)
         self.hidden = tuple(
             NormedLinear(dims[i], dims[i + 1], key=keys[i], dropout=dropout if i == 0 else 0.0, precision=precision)
-            for i in range(len(widths))
+            for i in range(len(hidden_dims))
         )
         if simnorm_group:
             norm = _SimNorm(simnorm_group)

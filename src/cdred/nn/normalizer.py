@@ -12,7 +12,7 @@ SMALLEST_STD = 0.1
 LIMIT = 10.0
 
 
-class Standardise(eqx.Module):
+class ObsNormalizer(eqx.Module):
     """(x - mean) / std, clipped to [-10, 10]. Statistics are set once, before learning, and never trained."""
 
     mean: Float[Array, " dim"]

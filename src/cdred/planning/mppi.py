@@ -11,18 +11,18 @@ from jaxtyping import Array, Bool, Float, Key
 Return = Callable[[Float[Array, "H A"]], Float[Array, ""]]
 
 
-class PlanState(eqx.Module):
-    """What one environment's planner remembers between decisions: the mean of its last plan."""
+class MPPIState(eqx.Module):
+    """What one environment's planner remembers between steps: the mean of its last plan."""
 
     mean: Float[Array, "H A"]
 
     @classmethod
     def create(cls, horizon: int, action_dim: int) -> Self:
-        """The plan of an episode's first decision: zeros."""
+        """The plan of an episode's first step: zeros."""
         return cls(jnp.zeros((horizon, action_dim)))
 
     def shifted(self) -> Self:
-        """The warm start of the next decision: one step on, the last action zero."""
+        """The warm start of the next step: one step on, the last action zero."""
         return type(self)(jnp.concatenate([self.mean[1:], jnp.zeros_like(self.mean[:1])]))
 
 
@@ -30,7 +30,7 @@ class MPPI(eqx.Module):
     """The planner's settings, and the plan itself.
 
     Attributes:
-        horizon: decisions looked ahead, H.
+        horizon: steps looked ahead, H.
         num_samples: action sequences per iteration, those of the prior included.
         num_pi_trajs: how many of them the policy prior proposes, once per plan.
         num_elites: best sequences that form the next distribution.
@@ -52,12 +52,12 @@ class MPPI(eqx.Module):
 
     def plan(
         self,
-        state: PlanState,
+        state: MPPIState,
         proposals: Float[Array, "num_pi_trajs H A"],
         value: Return,
         key: Key[Array, ""],
         explore: Bool[Array, ""],
-    ) -> tuple[Float[Array, " A"], PlanState]:
+    ) -> tuple[Float[Array, " A"], MPPIState]:
         """The next action of one environment and the plan to warm-start from.
 
         Args:
@@ -65,7 +65,7 @@ class MPPI(eqx.Module):
             proposals: the prior's action sequences, which stay candidates in every iteration.
             value: estimated return of an action sequence from here; sequences of non-finite value are never elites,
                 and if all are such, or the elites themselves are not finite, neither is the action.
-            key: randomness of this decision.
+            key: randomness of this step.
             explore: whether to add the plan's own noise to the action.
         """
         noise_key, elite_key, explore_key = jax.random.split(key, 3)
@@ -90,7 +90,7 @@ class MPPI(eqx.Module):
         # Where no sequence had a finite value there is no plan, and an action must not look as if there were (trap 4).
         action = jnp.where(jnp.all(jnp.isfinite(mean)), action, jnp.nan)
         noise = std[0] * jax.random.normal(explore_key, action.shape)
-        return jnp.clip(action + jnp.where(explore, noise, 0.0), -1.0, 1.0), PlanState(mean)
+        return jnp.clip(action + jnp.where(explore, noise, 0.0), -1.0, 1.0), MPPIState(mean)
 
     @jax.named_scope("planner")
     def _sample(self, mean: Array, std: Array, key: Key[Array, ""]) -> Float[Array, "N H A"]:

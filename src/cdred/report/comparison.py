@@ -41,7 +41,7 @@ def write_comparison(folder: Path, runs: Mapping[str, Path]) -> str:
     table = _markdown(results, rows)
     (folder / "table.md").write_text(table)
     about = next(iter(results.values()))
-    shared = {key: about.get(key) for key in ("task", "preset", "decisions", "demos", "seeds", "device", "commit")}
+    shared = {key: about.get(key) for key in ("task", "preset", "steps", "demos", "seeds", "device", "commit")}
     (folder / "table.json").write_text(json.dumps(shared | {"methods": rows}, indent=1) + "\n")
     _curves(records).savefig(folder / "curves.png", dpi=100)
     return table
@@ -81,8 +81,8 @@ def _markdown(results: Mapping[str, dict[str, Any]], rows: list[dict[str, Any]])
     lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *(_cells(row) for row in rows)]
     return "\n".join(
         [
-            f"{about['task']}, preset {about['preset']}, {about['demos']} demonstrations, {about['decisions']:,}"
-            f" decisions and {rows[0]['episodes']} fresh episodes per seed{'; success of ' * bool(levels)}"
+            f"{about['task']}, preset {about['preset']}, {about['demos']} demonstrations, {about['steps']:,}"
+            f" steps and {rows[0]['episodes']} fresh episodes per seed{'; success of ' * bool(levels)}"
             f"{', '.join(levels)}.",
             "",
             *(f"| {' | '.join(line)} |" for line in lines),
@@ -109,9 +109,9 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 
 def _curves(records: Mapping[str, Record]) -> Figure:
-    """Evaluations against decisions, a ring per seed; success where the task knows it, and the return."""
+    """Evaluations against steps, a ring per seed; success where the task knows it, and the return."""
     first = next(iter(records.values()))
-    kinds = [("success_any", "success", "Success")] if len(first.series("eval", "success_any")) else []
+    kinds = [("success", "success", "Success")] if len(first.series("eval", "success")) else []
     kinds.append(("episode_return", "return", "Return"))
     # The margins are for words, which take the same room beside one panel as beside two.
     width, left, right = 8.5 * len(kinds), 0.75, 1.55
@@ -124,7 +124,7 @@ def _curves(records: Mapping[str, Record]) -> Figure:
     for column, (key, level, title) in enumerate(kinds):
         axes = figure.add_subplot(grid[0, column])
         plots.panel(axes, title, "evaluations; rings: seeds, line: their mean", last)
-        if key == "success_any":
+        if key == "success":
             plots.percent(axes)
         else:
             plots.thousands(axes)

@@ -15,9 +15,9 @@ def told_levels(spec: EnvSpec, expert: Level | None, random: Level) -> dict[str,
     """What an expert and a random agent reach; None for what is not known."""
     return {
         "expert_return": expert and expert.episode_return,
-        "expert_success": expert and expert.success_any if spec.has_success else None,
+        "expert_success": expert and expert.success_once if spec.has_success else None,
         "random_return": random.episode_return,
-        "random_success": random.success_any if spec.has_success else None,
+        "random_success": random.success_once if spec.has_success else None,
     }
 
 
@@ -26,9 +26,9 @@ def told_scores(spec: EnvSpec, evaluation: Evaluation) -> dict[str, Any]:
     return {
         "episodes": evaluation.episodes,
         "return": evaluation.episode_return.tolist(),
-        "success": evaluation.success_any.tolist() if spec.has_success else None,
-        "success_end": evaluation.success_end.tolist() if spec.has_success else None,
-        "length": evaluation.episode_length.tolist() if spec.terminates else None,
+        "success": evaluation.success_once.tolist() if spec.has_success else None,
+        "success_at_end": evaluation.success_at_end.tolist() if spec.has_success else None,
+        "length": evaluation.episode_length.tolist() if spec.can_terminate else None,
         **evaluation.broken(),
     }
 
@@ -52,9 +52,9 @@ def told_result(
         "algo": config.algo,
         "preset": config.preset,
         "seeds": list(config.seeds),
-        "decisions": outcome.decisions,
+        "steps": outcome.steps,
         "updates": outcome.updates,
-        "rollbacks": outcome.rollbacks,
+        "divergence_restarts": outcome.divergence_restarts,
         "demos": len(demos) if demos else 0,
         "precision": asdict(config.precision),
         **made_with,

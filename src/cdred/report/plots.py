@@ -26,7 +26,7 @@ class Label(NamedTuple):
 
 
 def panel(axes: Axes, title: str, remark: str, last_step: int) -> None:
-    """Strip the axes down to what is read, name them, and let them reach from 0 to `last_step` decisions."""
+    """Strip the axes down to what is read, name them, and let them reach from 0 to `last_step` steps."""
     axes.set_title(title, loc="left", size=14, weight="bold", color=INK, pad=24)
     axes.text(0, 1.025, remark, transform=axes.transAxes, size=10.5, color=QUIET)
     axes.spines[["top", "right", "left"]].set_visible(False)
@@ -36,7 +36,7 @@ def panel(axes: Axes, title: str, remark: str, last_step: int) -> None:
     axes.grid(axis="y", color=GRID, linewidth=1)
     axes.set_axisbelow(True)
     axes.set_xlim(0, max(1, last_step))
-    axes.set_xlabel("decisions per seed", size=10.5, color=QUIET)
+    axes.set_xlabel("steps per seed", size=10.5, color=QUIET)
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=True))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
 

@@ -13,13 +13,13 @@ from cdred.errors import UserError
 from cdred.loggers.metrics import read_lines
 
 # Of what `result.json` holds, as far as its readers count on it.
-KINDS = {"task": str, "seeds": list, "decisions": int, "eval": dict}
+KINDS = {"task": str, "seeds": list, "steps": int, "eval": dict}
 LEVELS = ("expert_return", "expert_success", "random_return", "random_success")
 
 
 @dataclass(frozen=True)
 class Series:
-    """One metric over a run: `values[i, j]` is that of seed j at `steps[i]` decisions; NaN where there is none."""
+    """One metric over a run: `values[i, j]` is that of seed j at `steps[i]` steps; NaN where there is none."""
 
     steps: Int[np.ndarray, " N"]
     values: Float[np.ndarray, "N seeds"]
@@ -53,7 +53,7 @@ class Record:
     @property
     def levels(self) -> dict[str, float]:
         """What the expert and a random agent reach, as far as known."""
-        told = [line for line in self.lines if line["kind"] == "levels"] + [self.about.get("eval") or {}]
+        told = [line for line in self.lines if line["kind"] == "reference"] + [self.about.get("eval") or {}]
         return {key: source[key] for source in told for key in LEVELS if source.get(key) is not None}
 
 

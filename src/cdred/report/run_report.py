@@ -30,9 +30,9 @@ def write_report(run_dir: Path) -> Path:
     figure = Figure(figsize=(16, 10), facecolor="white")
     rows = figure.add_gridspec(2, 1, left=LEFT, right=RIGHT, top=0.825, bottom=0.07, hspace=0.42)
     _headline(figure, record)
-    with_success = any(len(record.series(kind, "success_any")) for kind in ("episode", "eval"))
+    with_success = any(len(record.series(kind, "success")) for kind in ("rollout", "eval"))
     _fill(figure, rows[0], record, [_success] * with_success + [_return])
-    with_health = any(line["kind"] == "health" for line in record.lines)
+    with_health = any(line["kind"] == "diagnostics" for line in record.lines)
     _fill(figure, rows[1], record, [_rewards, _losses, _gradient] + [_health] * with_health)
     for axes in figure.axes:
         plots.own_up(axes)
@@ -69,7 +69,7 @@ def _settings(about: dict) -> list[str]:
         seeds and f"{len(seeds)} seed{'s' * (len(seeds) > 1)}",
         # A number of demonstrations; a path to them says nothing to the reader of a picture.
         isinstance(about.get("demos"), int) and f"{about['demos']} demonstrations",
-        about.get("decisions") and f"{about['decisions']:,} decisions per seed",
+        about.get("steps") and f"{about['steps']:,} steps per seed",
         seconds and f"{seconds / 60:.0f} min on {about.get('device', 'this machine')}",
     ]
     return [part for part in parts if part]
@@ -86,7 +86,7 @@ def _verdict(outcome: dict) -> str:
 def _success(axes: Axes, record: Record) -> None:
     plots.panel(axes, "Success", _remark(record), record.last_step)
     plots.percent(axes)
-    _outcome(axes, record, "success_any", "success")
+    _outcome(axes, record, "success", "success")
 
 
 def _return(axes: Axes, record: Record) -> None:
@@ -104,7 +104,7 @@ def _remark(record: Record) -> str:
 def _outcome(axes: Axes, record: Record, key: str, level: str) -> None:
     """What is reached while exploring and in evaluations, between a random agent and the expert."""
     ends = {
-        ("exploring", BLUE): plots.curves(axes, record.series("episode", key), BLUE, RECENT),
+        ("exploring", BLUE): plots.curves(axes, record.series("rollout", key), BLUE, RECENT),
         ("evaluation", ORANGE): plots.points(axes, record.series("eval", key), ORANGE),
     }
     for who, style in (("expert", "--"), ("random", ":")):
@@ -117,14 +117,18 @@ def _rewards(axes: Axes, record: Record) -> None:
     plots.panel(axes, "Learned reward", "the gap closes as the agent nears the expert", record.last_step)
     ends = {
         ("expert data", GREEN): plots.curves(axes, record.series("train", "reward_expert"), GREEN),
-        ("own data", BLUE): plots.curves(axes, record.series("train", "reward_own"), BLUE),
+        ("own data", BLUE): plots.curves(axes, record.series("train", "reward_agent"), BLUE),
     }
     plots.name_ends(axes, [Label(end, *name) for name, end in ends.items()])
 
 
 def _losses(axes: Axes, record: Record) -> None:
     plots.panel(axes, "Losses", "without the policy's, whose sign changes", record.last_step)
-    names = {("dynamics", BLUE): "dynamics_loss", ("critic", ORANGE): "critic_loss", ("reward", GREEN): "reward_loss"}
+    names = {
+        ("dynamics", BLUE): "consistency_loss",
+        ("critic", ORANGE): "critic_loss",
+        ("reward", GREEN): "reward_loss",
+    }
     ends = {name: plots.curves(axes, record.series("train", key), name[1]) for name, key in names.items()}
     plots.logarithmic(axes)
     plots.name_ends(axes, [Label(end, *name) for name, end in ends.items()])
@@ -138,7 +142,7 @@ def _gradient(axes: Axes, record: Record) -> None:
 
 def _health(axes: Axes, record: Record) -> None:
     plots.panel(axes, "Health", "an alarm begins at 1 (docs/health.md)", record.last_step)
-    lines = [line for line in record.lines if line["kind"] == "health"]
+    lines = [line for line in record.lines if line["kind"] == "diagnostics"]
     steps, ends = np.array([line["step"] for line in lines]), {}
     for alarm, colour in zip(ALARMS, PALETTE, strict=False):
         rows = np.array(levels(alarm, lines), float)

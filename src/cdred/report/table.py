@@ -11,7 +11,7 @@ MISSING = "–"
 COLUMNS = (
     "task",
     "demos",
-    "decisions",
+    "steps",
     "success per seed",
     "mean",
     "random",
@@ -25,7 +25,7 @@ TEXT_COLUMNS = ("task",)
 def markdown_table(run_dirs: Sequence[Path]) -> str:
     """One row per finished run, in the order given; below several, the normalized return over all of them.
 
-    `random` and `expert` are success rates, `decisions` are per seed, `minutes` are wall-clock for all seeds together.
+    `random` and `expert` are success rates, `steps` are per seed, `minutes` are wall-clock for all seeds together.
 
     Raises:
         UserError: a folder has no readable result.
@@ -46,7 +46,7 @@ def _cells(result: dict[str, Any]) -> list[str]:
     return [
         str(result.get("task", MISSING)),
         str(result.get("demos", MISSING)),
-        f"{result['decisions']:,}" if "decisions" in result else MISSING,
+        f"{result['steps']:,}" if "steps" in result else MISSING,
         ", ".join(map(_percent, success)) or MISSING,
         f"**{_percent(sum(success) / len(success))}**" if success else MISSING,
         _percent(outcome.get("random_success")),

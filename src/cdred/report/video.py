@@ -14,7 +14,7 @@ from cdred.train.agent import Agent
 from cdred.types import DemoDataset
 
 SIZE, EPISODES, FRAMES_PER_SECOND = 240, 2, 20
-# Software rendering manages a few frames a second; every second decision still shows every movement.
+# Software rendering manages a few frames a second; every second step still shows every movement.
 EVERY = 2
 
 
@@ -52,10 +52,10 @@ def _again(actions: np.ndarray) -> Callable:
 
 
 def _episode(env: Env, seed: int, act: Callable) -> Frames:
-    obs, frames, ended, decision = env.reset(seed), [env.render()], False, 0
+    obs, frames, ended, count = env.reset(seed), [env.render()], False, 0
     while not ended:
         step = env.step(act(obs))
-        obs, ended, decision = step.obs, step.terminated or step.truncated, decision + 1
-        if decision % EVERY == 0 or ended:
+        obs, ended, step = step.obs, step.terminated or step.truncated, count + 1
+        if count % EVERY == 0 or ended:
             frames.append(env.render())
     return np.stack(frames)

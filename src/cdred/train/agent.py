@@ -79,7 +79,7 @@ class Agent:
         return self._plan
 
 
-def one_seed(learner: PyTree, config: RunConfig, seed: int | None) -> tuple[PyTree, int]:
+def select_seed(learner: PyTree, config: RunConfig, seed: int | None) -> tuple[PyTree, int]:
     """One seed's learner out of a run's, the first by default.
 
     Raises:

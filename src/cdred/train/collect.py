@@ -1,4 +1,4 @@
-"""Decisions in the environments: by the agent, or at random before there is one."""
+"""Steps in the environments: by the agent, or at random before there is one."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from jaxtyping import Float32
 
 from cdred.data.replay_buffer import Transition
 from cdred.envs.jax_vector_env import Grid
-from cdred.envs.vector_env import EnvGrid
+from cdred.envs.vector_env import VectorEnv
 from cdred.train.state import TrainState
 
 Decide = Callable[[TrainState, Float32[np.ndarray, "S E ..."]], tuple[TrainState, Float32[np.ndarray, "S E A"]]]
@@ -19,30 +19,30 @@ RANDOM_ACTIONS = 0x5EED
 
 
 def collect(
-    state: TrainState, grid: EnvGrid, decide: Decide, steps: int, *, on_episode: OnEpisode
+    state: TrainState, grid: VectorEnv, decide: Decide, block_length: int, *, on_episode: OnEpisode
 ) -> tuple[TrainState, Transition]:
-    """`steps` decisions of every environment; the new state and the transitions `[S, steps, E, ...]`.
+    """`block_length` steps of every environment; the new state and the transitions `[S, block_length, E, ...]`.
 
     Args:
         decide: the actions, given the state so far and the observations; it may change learner and plan.
-        on_episode: told the decision count and the per-seed means whenever episodes come to their end; of those given
+        on_episode: told the step count and the per-seed means whenever episodes come to their end; of those given
             up it is not told.
 
     Raises:
-        SimulatorFailed: as `EnvGrid.step`; `state` is then still good.
+        SimulatorError: as `VectorEnv.step`; `state` is then still good.
     """
     obs, rows = grid.reset(np.zeros(grid.shape, bool)), []
     # `act` takes the plan that it is given for its own.
     state = state.replace(plan=jax.tree.map(jnp.copy, state.plan))
-    for _ in range(steps):
+    for _ in range(block_length):
         state, action = decide(state, obs)
         step = grid.step(action)
-        decisions, sums = int(state.decisions) + grid.shape[1], state.sums.plus(step.reward, step.success)
+        steps, sums = int(state.steps) + grid.shape[1], state.sums.plus(step.reward, step.success)
         rows.append(Transition(obs, action, step.reward, step.obs, step.terminated, step.ended, step.void))
         if step.finished.any():
-            on_episode(decisions, sums.means(step.finished))
+            on_episode(steps, sums.means(step.finished))
         ended = step.ended
-        state = state.replace(fresh=ended, sums=sums.where_not(ended), decisions=np.array(decisions))
+        state = state.replace(fresh=ended, sums=sums.where_not(ended), steps=np.array(steps))
         obs = grid.reset(ended) if ended.any() else step.obs
     block = jax.tree.map(lambda *xs: jnp.asarray(np.stack(xs, axis=1)), *rows)
     return state, block
@@ -50,11 +50,11 @@ def collect(
 
 def at_random(grid: Grid) -> Decide:
     """Uniform actions, whatever is seen."""
-    return lambda state, _obs: (state, random_actions(grid, int(state.decisions)))
+    return lambda state, _obs: (state, random_actions(grid, int(state.steps)))
 
 
-def random_actions(grid: Grid, decisions: int) -> Float32[np.ndarray, "S E A"]:
-    """Uniform actions that depend on seed and decision count alone, so that a resumed run draws them again."""
+def random_actions(grid: Grid, steps: int) -> Float32[np.ndarray, "S E A"]:
+    """Uniform actions that depend on seed and step count alone, so that a resumed run draws them again."""
     shape = (grid.shape[1], grid.spec.action_dim)
-    draw = [np.random.default_rng([RANDOM_ACTIONS, seed, decisions]).uniform(-1, 1, shape) for seed in grid.seeds]
+    draw = [np.random.default_rng([RANDOM_ACTIONS, seed, steps]).uniform(-1, 1, shape) for seed in grid.seeds]
     return np.stack(draw).astype(np.float32)

@@ -14,13 +14,13 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from cdred.algos.base import Algorithm, Batch
-from cdred.data.replay_buffer import Replay
-from cdred.planning.mppi import PlanState
-from cdred.train.devices import SEEDS, WHOLE, over_devices
+from cdred.data.replay_buffer import ReplayBuffer
+from cdred.planning.mppi import MPPIState
+from cdred.train.devices import SEEDS, WHOLE, shard_map_seeds
 from cdred.types import Segment
 
 # Purposes for which a seed's key is split once, so that no two of them share randomness.
-INIT, ACT, LEARN, EVALUATE, HEALTH = range(5)
+INIT, ACT, LEARN, EVALUATE, DIAGNOSTICS = range(5)
 
 
 def seed_keys(seeds: tuple[int, ...], purpose: int) -> Key[Array, " S"]:
@@ -28,7 +28,7 @@ def seed_keys(seeds: tuple[int, ...], purpose: int) -> Key[Array, " S"]:
     return jax.vmap(lambda s: jax.random.fold_in(jax.random.key(s), purpose))(jnp.array(seeds, jnp.uint32))
 
 
-class Verdict(NamedTuple):
+class FiniteCheck(NamedTuple):
     """Whether a seed's `learn` call stayed within the numbers, and if not, where it left them.
 
     Attributes:
@@ -44,7 +44,7 @@ class Verdict(NamedTuple):
     parameter_absmax: Float[Array, "..."]
 
 
-def judge(learner: PyTree, metrics: dict[str, Float[Array, " K"]]) -> Verdict:
+def judge(learner: PyTree, metrics: dict[str, Float[Array, " K"]]) -> FiniteCheck:
     """The verdict on K updates that reported `metrics` and led to `learner`, for one seed."""
     lasted = {name: jnp.sum(jnp.cumprod(jnp.isfinite(x).astype(jnp.int32))) for name, x in metrics.items()}
     first = jnp.min(jnp.stack(list(lasted.values())))
@@ -52,10 +52,10 @@ def judge(learner: PyTree, metrics: dict[str, Float[Array, " K"]]) -> Verdict:
     held = [jnp.max(jnp.abs(x)) for x in jax.tree.leaves(eqx.filter(learner, eqx.is_inexact_array))]
     absmax = jnp.max(jnp.stack(held))
     (updates,) = next(iter(metrics.values())).shape
-    return Verdict((first == updates) & jnp.isfinite(absmax), lasted, before, absmax)
+    return FiniteCheck((first == updates) & jnp.isfinite(absmax), lasted, before, absmax)
 
 
-class Programs:
+class CompiledFns:
     """Jitted functions of one method at one size. `act` and `learn` compile once each.
 
     `acting` and `learning` are what they compile, for programs that contain them.
@@ -73,62 +73,62 @@ class Programs:
         self.mesh = mesh
 
         def program(function, *arguments, donate: tuple[int, ...] = ()):
-            return jax.jit(over_devices(function, mesh, arguments), donate_argnums=donate)
+            return jax.jit(shard_map_seeds(function, mesh, arguments), donate_argnums=donate)
 
         self.init = program(jax.vmap(algorithm.init), SEEDS)
         self.act = program(self.acting, SEEDS, SEEDS, SEEDS, SEEDS, SEEDS, WHOLE, WHOLE, donate=(1,))
         self.learn = program(self.learning, SEEDS, SEEDS, WHOLE, SEEDS, WHOLE, WHOLE, donate=(0,))
-        self.standardise = program(self._standardise, SEEDS, SEEDS, WHOLE, donate=(0,))
+        self.set_obs_stats = program(self._set_obs_stats, SEEDS, SEEDS, WHOLE, donate=(0,))
         self.diagnose = program(self._diagnose, SEEDS, SEEDS, WHOLE, SEEDS, WHOLE, WHOLE)
         self.choose = program(_choose, SEEDS, SEEDS, SEEDS, donate=(2,))
-        self.store = program(jax.vmap(Replay.add), SEEDS, SEEDS, donate=(0,))
+        self.store = program(jax.vmap(ReplayBuffer.add), SEEDS, SEEDS, donate=(0,))
 
-    def init_plan(self, num_seeds: int, num_envs: int) -> PlanState:
-        """Plans for [S, E] environments, as at an episode's first decision."""
+    def init_plan(self, num_seeds: int, num_envs: int) -> MPPIState:
+        """Plans for [S, E] environments, as at an episode's first step."""
         plan = self.algorithm.init_plan()
         return jax.tree.map(lambda x: jnp.zeros((num_seeds, num_envs, *x.shape), x.dtype) + x[None, None], plan)
 
     def acting(
         self,
         learner,
-        plan: PlanState,
+        plan: MPPIState,
         obs: Float[Array, "S E ..."],
         fresh: Bool[Array, "S E"],
         keys: Key[Array, " S"],
         counter: Int[Array, ""],
         explore: Bool[Array, ""],
-    ) -> tuple[Float[Array, "S E A"], PlanState]:
-        """Actions of all environments of all seeds; `fresh` marks those at an episode's first decision."""
+    ) -> tuple[Float[Array, "S E A"], MPPIState]:
+        """Actions of all environments of all seeds; `fresh` marks those at an episode's first step."""
 
         def one_env(learner, plan, obs, fresh, key):
             start = self.algorithm.init_plan()
             plan = jax.tree.map(lambda new, old: jnp.where(fresh, new, old), start, plan)
             return self.algorithm.act(learner, plan, obs, key, explore)
 
-        def one_seed(learner, plan, obs, fresh, key):
+        def select_seed(learner, plan, obs, fresh, key):
             env_keys = jax.random.split(jax.random.fold_in(key, counter), obs.shape[0])
             return jax.vmap(partial(one_env, learner))(plan, obs, fresh, env_keys)
 
-        return jax.vmap(one_seed)(learner, plan, obs, fresh, keys)
+        return jax.vmap(select_seed)(learner, plan, obs, fresh, keys)
 
     def learning(
         self,
         learner,
-        replay: Replay,
-        expert: Replay | None,
+        replay: ReplayBuffer,
+        expert: ReplayBuffer | None,
         keys: Key[Array, " S"],
         counter: Int[Array, ""],
-        held_out: Replay | None,
-    ) -> tuple[eqx.Module, dict[str, Float[Array, " S"]], Verdict]:
+        validation: ReplayBuffer | None,
+    ) -> tuple[eqx.Module, dict[str, Float[Array, " S"]], FiniteCheck]:
         """`updates` gradient steps per seed. The expert's stores, if any, have no seed axis: all seeds share them.
 
         Metrics are means over the updates, but for `grad_norm_max`. What they hide of a single update the verdict says.
         """
         sample_expert = self._sampler(expert)
-        sample_held_out = self._sampler(held_out if self.algorithm.validates else None)
+        sample_held_out = self._sampler(validation if self.algorithm.uses_validation_demos else None)
 
-        def one_seed(learner, replay, key):
-            sample_own = self._sampler(replay if self.algorithm.interacts else None)
+        def select_seed(learner, replay, key):
+            sample_own = self._sampler(replay if self.algorithm.uses_env else None)
 
             def step(learner, key):
                 expert_key, own_key, update_key = jax.random.split(key, 3)
@@ -142,44 +142,44 @@ class Programs:
             summary["grad_norm_max"] = jnp.max(metrics["grad_norm"])
             return learner, summary, judge(learner, metrics)
 
-        return jax.vmap(one_seed)(learner, replay, keys)
+        return jax.vmap(select_seed)(learner, replay, keys)
 
     def _diagnose(
         self,
         learner,
-        replay: Replay,
-        expert: Replay | None,
+        replay: ReplayBuffer,
+        expert: ReplayBuffer | None,
         keys: Key[Array, " S"],
         counter: Int[Array, ""],
-        held_out: Replay | None,
+        validation: ReplayBuffer | None,
     ) -> dict[str, Float[Array, " S"]]:
-        """`Algorithm.health` of every seed; arguments as for `learning`, from whose randomness its own is apart."""
-        samplers = self._sampler(expert), self._sampler(held_out)
+        """`Algorithm.diagnostics` of every seed; arguments as for `learning`, from whose randomness its own is apart."""
+        samplers = self._sampler(expert), self._sampler(validation)
 
-        def one_seed(learner, replay, key):
+        def select_seed(learner, replay, key):
             expert_key, own_key, held_out_key = jax.random.split(jax.random.fold_in(key, counter), 3)
             own = self._sampler(replay)(own_key)
             batch = Batch(samplers[0](expert_key), own, samplers[1](held_out_key))
             lanes = replay.time.shape[0]
             newest, there = replay.newest(max(1, self.batch_size // lanes), self.horizon)
-            return self.algorithm.health(learner, batch, newest, there)
+            return self.algorithm.diagnostics(learner, batch, newest, there)
 
-        return jax.vmap(one_seed)(learner, replay, keys)
+        return jax.vmap(select_seed)(learner, replay, keys)
 
-    def _standardise(self, learner, replay: Replay, expert: Replay | None):
+    def _set_obs_stats(self, learner, replay: ReplayBuffer, expert: ReplayBuffer | None):
         """The learners told how the observations in their stores are distributed, both stores counting the same."""
 
-        def one_seed(learner, replay):
-            stores = (replay if self.algorithm.interacts else None, expert)
-            moments = [store.obs_moments() for store in stores if store is not None]
+        def select_seed(learner, replay):
+            stores = (replay if self.algorithm.uses_env else None, expert)
+            moments = [store.obs_stats() for store in stores if store is not None]
             means, variances = (jnp.stack(of_stores) for of_stores in zip(*moments, strict=True))
             mean = jnp.mean(means, axis=0)
             variance = jnp.mean(variances + (means - mean[None]) ** 2, axis=0)
-            return self.algorithm.standardise(learner, mean, jnp.sqrt(variance))
+            return self.algorithm.set_obs_stats(learner, mean, jnp.sqrt(variance))
 
-        return jax.vmap(one_seed)(learner, replay)
+        return jax.vmap(select_seed)(learner, replay)
 
-    def _sampler(self, replay: Replay | None) -> Callable[[Key[Array, ""]], Segment | None]:
+    def _sampler(self, replay: ReplayBuffer | None) -> Callable[[Key[Array, ""]], Segment | None]:
         """Draws batches from a store that stays as it is; None from no store."""
         if replay is None:
             return lambda _: None

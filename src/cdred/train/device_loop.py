@@ -1,7 +1,7 @@
 """Collect, store and learn as one compiled program, for simulators that are JAX functions.
 
-It does what `collect.collect`, `Programs.store` and `Programs.learn` do one after another, with the same randomness, in
-the same order; the host hears of rewards and episodes' ends only when it asks (`Scanned.tell`).
+It does what `collect.collect`, `CompiledFns.store` and `CompiledFns.learn` do one after another, with the same randomness, in
+the same order; the host hears of rewards and episodes' ends only when it asks (`DeviceLoop.tell`).
 """
 
 from typing import Any, NamedTuple
@@ -11,73 +11,78 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int, Key, PyTree
 
-from cdred.data.replay_buffer import Replay, Transition
-from cdred.envs.jax_vector_env import GridState, JaxGrid, Origin, advance, begin
-from cdred.planning.mppi import PlanState
+from cdred.data.replay_buffer import ReplayBuffer, Transition
+from cdred.envs.jax_vector_env import JaxVectorEnv, Origin, VectorEnvState, advance, begin
+from cdred.planning.mppi import MPPIState
 from cdred.train.collect import OnEpisode, random_actions
-from cdred.train.compiled import Programs, Verdict
-from cdred.train.devices import SEEDS, STEPS_SEEDS, WHOLE, over_devices
+from cdred.train.compiled import CompiledFns, FiniteCheck
+from cdred.train.devices import SEEDS, STEPS_SEEDS, WHOLE, shard_map_seeds
 from cdred.train.divergence import require_plans
 from cdred.train.state import TrainState
 
 
 class Lived(NamedTuple):
-    """What decisions change."""
+    """What steps change."""
 
-    grid: GridState
-    plan: PlanState
+    grid: VectorEnvState
+    plan: MPPIState
     fresh: Bool[Array, "S E"]
 
 
 class Seen(NamedTuple):
-    """What the host is told of each of a block of decisions: what came of it, and whether its actions were finite."""
+    """What the host is told of each of a block of steps: what came of it, and whether its actions were finite."""
 
-    reward: Float32[Array, "steps S E"]
-    success: Bool[Array, "steps S E"]
-    ended: Bool[Array, "steps S E"]
-    void: Bool[Array, "steps S E"]
-    planned: Bool[Array, "steps S"]
+    reward: Float32[Array, "block_length S E"]
+    success: Bool[Array, "block_length S E"]
+    ended: Bool[Array, "block_length S E"]
+    void: Bool[Array, "block_length S E"]
+    planned: Bool[Array, "block_length S"]
 
 
 # How `Seen` lies on the devices.
 SEEN: Any = Seen(*[STEPS_SEEDS] * 5)  # pyright: ignore[reportArgumentType]
 
 
-class Scanned:
-    """The programs of a run whose simulators are on the device: blocks of `steps` decisions of every environment.
+class DeviceLoop:
+    """The programs of a run whose simulators are on the device: blocks of `block_length` steps of every environment.
 
     `acting` (with the agent, then learning) and `idling` (random actions, no learning) compile once each.
     """
 
-    def __init__(self, programs: Programs, grid: JaxGrid, steps: int, decisions_per_update: int):
-        self.programs, self.grid, self.steps, self.decisions_per_update = programs, grid, steps, decisions_per_update
+    def __init__(self, programs: CompiledFns, grid: JaxVectorEnv, block_length: int, steps_per_update: int):
+        self.programs, self.grid, self.block_length, self.steps_per_update = (
+            programs,
+            grid,
+            block_length,
+            steps_per_update,
+        )
         given = (SEEDS, SEEDS, SEEDS, SEEDS, WHOLE, SEEDS, SEEDS, WHOLE)
-        acting = over_devices(self._acting, programs.mesh, given, (SEEDS, SEEDS, SEEDS, SEEN, SEEDS, SEEDS))
-        idling = over_devices(self._idling, programs.mesh, (SEEDS, SEEDS, SEEDS, STEPS_SEEDS), (SEEDS, SEEDS, SEEN))
+        acting = shard_map_seeds(self._acting, programs.mesh, given, (SEEDS, SEEDS, SEEDS, SEEN, SEEDS, SEEDS))
+        idling = shard_map_seeds(self._idling, programs.mesh, (SEEDS, SEEDS, SEEDS, STEPS_SEEDS), (SEEDS, SEEDS, SEEN))
         self.acting = jax.jit(acting, donate_argnums=(0, 1, 2))
         self.idling = jax.jit(idling, donate_argnums=(0, 1))
         self._untold: list[tuple[int, Seen]] = []
 
     def act_and_learn(
-        self, state: TrainState, expert: Replay | None, act_keys: Key[Array, " S"], learn_keys: Key[Array, " S"]
-    ) -> tuple[TrainState, dict[str, Float[Array, " S"]], Verdict]:
+        self, state: TrainState, expert: ReplayBuffer | None, act_keys: Key[Array, " S"], learn_keys: Key[Array, " S"]
+    ) -> tuple[TrainState, dict[str, Float[Array, " S"]], FiniteCheck]:
         """A block with the agent, exploring, and the updates it is worth; the new state, `learn`'s metrics and verdict.
 
-        All that the decisions before are worth must have been made.
+        All that the steps before are worth must have been made.
 
         Raises:
             Diverged: planning found no finite action; the simulators cannot be taken back to try another.
         """
-        counter = np.int32(state.decisions)
+        counter = np.int32(state.steps)
         lived, replay, learner, seen, metrics, verdict = self.acting(
             self._lived(state), state.replay, state.learner, self.grid.origin, expert, act_keys, learn_keys, counter
         )
-        require_plans(jax.device_get(seen.planned).all(axis=0), self.grid.seeds, f"after decision {state.decisions:,}")
+        require_plans(jax.device_get(seen.planned).all(axis=0), self.grid.seeds, f"after step {state.steps:,}")
         return self._later(state.replace(learner=learner), lived, replay, seen), metrics, verdict
 
     def act_at_random(self, state: TrainState) -> TrainState:
         """A block of the actions that `collect` would draw."""
-        counters = int(state.decisions) + self.grid.shape[1] * np.arange(self.steps)
+        counters = int(state.steps) + self.grid.shape[1] * np.arange(self.block_length)
         actions = np.stack([random_actions(self.grid, int(counter)) for counter in counters])
         lived, replay, seen = self.idling(self._lived(state), state.replay, self.grid.origin, actions)
         return self._later(state, lived, replay, seen)
@@ -86,15 +91,15 @@ class Scanned:
         """Fetch what happened since the last call; `on_episode` as in `collect`, in the same order.
 
         Raises:
-            SimulatorFailed: too many episodes in a row were given up.
+            SimulatorError: too many episodes in a row were given up.
         """
         sums = state.sums
-        for decisions, seen in self._untold:
+        for steps, seen in self._untold:
             for reward, success, ended, void, _ in zip(*jax.device_get(seen), strict=True):
-                decisions += self.grid.shape[1]
+                steps += self.grid.shape[1]
                 sums, finished = sums.plus(reward, success), ended & ~void
                 if finished.any():
-                    on_episode(decisions, sums.means(finished))
+                    on_episode(steps, sums.means(finished))
                 self.grid.tell_void(void)
                 sums = sums.where_not(ended)
         self._untold.clear()
@@ -104,19 +109,19 @@ class Scanned:
         # A copy: what NumPy holds must not be given away.
         return Lived(self.grid.state, state.plan, jnp.array(state.fresh))
 
-    def _later(self, state: TrainState, lived: Lived, replay: Replay, seen: Seen) -> TrainState:
-        self._untold.append((int(state.decisions), seen))
+    def _later(self, state: TrainState, lived: Lived, replay: ReplayBuffer, seen: Seen) -> TrainState:
+        self._untold.append((int(state.steps), seen))
         self.grid.state = lived.grid
-        decisions = state.decisions + self.steps * self.grid.shape[1]
-        return state.replace(plan=lived.plan, fresh=lived.fresh, replay=replay, decisions=np.array(decisions))
+        steps = state.steps + self.block_length * self.grid.shape[1]
+        return state.replace(plan=lived.plan, fresh=lived.fresh, replay=replay, steps=np.array(steps))
 
     def _acting(
         self,
         lived: Lived,
-        replay: Replay,
+        replay: ReplayBuffer,
         learner: PyTree,
         origin: Origin,
-        expert: Replay | None,
+        expert: ReplayBuffer | None,
         act_keys: Key[Array, " S"],
         learn_keys: Key[Array, " S"],
         counter: Int[Array, ""],
@@ -125,20 +130,22 @@ class Scanned:
             explore = jnp.array(True)
             return self.programs.acting(learner, lived.plan, lived.grid.obs, lived.fresh, act_keys, counter, explore)
 
-        counters = counter + jnp.arange(self.steps, dtype=jnp.int32) * self.grid.shape[1]
+        counters = counter + jnp.arange(self.block_length, dtype=jnp.int32) * self.grid.shape[1]
         lived, replay, seen = self._collect(lived, replay, origin, choose, counters)
         learner, metrics, verdict = self.programs.learning(
-            learner, replay, expert, learn_keys, counter // self.decisions_per_update, None
+            learner, replay, expert, learn_keys, counter // self.steps_per_update, None
         )
         return lived, replay, learner, seen, metrics, verdict
 
     def _idling(
-        self, lived: Lived, replay: Replay, origin: Origin, actions: Float32[Array, "steps S E A"]
-    ) -> tuple[Lived, Replay, Seen]:
+        self, lived: Lived, replay: ReplayBuffer, origin: Origin, actions: Float32[Array, "block_length S E A"]
+    ) -> tuple[Lived, ReplayBuffer, Seen]:
         return self._collect(lived, replay, origin, lambda lived, action: (action, lived.plan), actions)
 
-    def _collect(self, lived: Lived, replay: Replay, origin: Origin, choose, inputs) -> tuple[Lived, Replay, Seen]:
-        """A decision for each of `inputs`, the action being what `choose(lived, input)` says; then all are stored."""
+    def _collect(
+        self, lived: Lived, replay: ReplayBuffer, origin: Origin, choose, inputs
+    ) -> tuple[Lived, ReplayBuffer, Seen]:
+        """A step for each of `inputs`, the action being what `choose(lived, input)` says; then all are stored."""
 
         def decide(lived: Lived, given):
             obs = lived.grid.obs
@@ -150,5 +157,5 @@ class Scanned:
             return lived, (transition, Seen(step.reward, step.success, step.ended, step.void, planned))
 
         lived, (block, seen) = jax.lax.scan(decide, lived, inputs)
-        replay = jax.vmap(Replay.add, in_axes=(0, 1))(replay, block)
+        replay = jax.vmap(ReplayBuffer.add, in_axes=(0, 1))(replay, block)
         return lived, replay, seen

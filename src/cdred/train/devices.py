@@ -21,7 +21,7 @@ def seed_mesh(num_seeds: int) -> Mesh | None:
     return Mesh(np.array(devices[:shares]), ("seed",)) if shares > 1 else None
 
 
-def over_devices(function: Callable, mesh: Mesh | None, arguments: tuple, results: PyTree = SEEDS) -> Callable:
+def shard_map_seeds(function: Callable, mesh: Mesh | None, arguments: tuple, results: PyTree = SEEDS) -> Callable:
     """`function` on each device's share of the seeds; `function` itself without a mesh.
 
     Args:
@@ -35,5 +35,5 @@ def over_devices(function: Callable, mesh: Mesh | None, arguments: tuple, result
 
 
 def spread(tree: Tree, mesh: Mesh | None) -> Tree:
-    """`tree`, whose arrays lead with an axis of seeds, laid where `over_devices` expects it."""
+    """`tree`, whose arrays lead with an axis of seeds, laid where `shard_map_seeds` expects it."""
     return tree if mesh is None else jax.device_put(tree, NamedSharding(mesh, SEEDS))

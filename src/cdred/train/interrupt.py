@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from cdred.errors import UserError
-from cdred.files import cannot_write
+from cdred.files import write_error
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 LOCK = ".lock"
@@ -46,7 +46,7 @@ class Stop:
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path) -> Iterator[None]:
     """Make a run's folder and hold it against other processes. The lock goes with the process, however it dies.
 
     Raises:
@@ -72,4 +72,4 @@ def _lock_in(folder: Path) -> TextIO:
         with tempfile.TemporaryFile(dir=folder):
             return (folder / LOCK).open("a+")
     except OSError as error:
-        raise cannot_write(folder, error) from error
+        raise write_error(folder, error) from error

@@ -13,17 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from cdred.checkpoint import checkpoint
-from cdred.config import decisions_per_learn, total_decisions
+from cdred.config import steps_per_call, total_steps
 from cdred.data.replay_buffer import replay_bytes
-from cdred.envs.failures import SimulatorFailed
-from cdred.envs.vector_env import EnvGrid
+from cdred.envs.failures import SimulatorError
+from cdred.envs.vector_env import VectorEnv
 from cdred.errors import Interrupted, UserError
-from cdred.files import mebibytes
+from cdred.files import format_mib
 from cdred.train.collect import Decide, OnEpisode, at_random, collect
-from cdred.train.compiled import Verdict
+from cdred.train.compiled import FiniteCheck
 from cdred.train.divergence import Metrics
 from cdred.train.evaluate import Evaluation, evaluate, evaluation_keys
-from cdred.train.setup import Run, capacity, seed_decisions
+from cdred.train.setup import Run, capacity, random_steps
 from cdred.train.state import TrainState
 from cdred.train.timing import Clock
 
@@ -35,37 +35,37 @@ class Outcome(NamedTuple):
     """What a finished run has to tell."""
 
     evaluation: Evaluation
-    decisions: int
+    steps: int
     updates: int
-    rollbacks: list[int]
+    divergence_restarts: list[int]
     wall_seconds: float
 
 
 def train_loop(run: Run) -> Outcome:
     """Train to the end from wherever the run's folder says it is, then evaluate.
 
-    The state is saved after the last decision and before the last evaluation, so nothing learned can be lost to it.
+    The state is saved after the last step and before the last evaluation, so nothing learned can be lost to it.
 
     Raises:
         Interrupted: it was told to stop, and has saved the state.
         Diverged: a seed left the numbers again and again; what was saved before is as it was.
-        UserError: there is no going on with a simulator. If it failed in a decision, the state before it is saved; if
+        UserError: there is no going on with a simulator. If it failed in a step, the state before it is saved; if
             in an evaluation, the run goes on from the last checkpoint.
     """
     config, clock = run.config, Clock()
     with run.grid, run.eval_grid:
         state, clock.before = start_or_resume(run)
         run.rollback.keep(state)
-        total = total_decisions(config)
+        total = total_steps(config)
         updates = int(np.max(jax.device_get(state.learner.updates)))
-        clock.mark(int(state.decisions))
-        while state.decisions < total:
-            before = int(state.decisions)
+        clock.mark(int(state.steps))
+        while state.steps < total:
+            before = int(state.steps)
             if run.scanned is None:
                 state = _with_grid(run, state)
             with _saved_if_a_simulator_fails(run, state, clock):
                 state, updates = advance(run, state, updates)
-            now = int(state.decisions)
+            now = int(state.steps)
             if crossed(before, now, config.log_every) or crossed(before, now, config.eval_every):
                 state = _tell(run, state)
             if run.pending and crossed(before, now, config.log_every):
@@ -80,15 +80,15 @@ def train_loop(run: Run) -> Outcome:
                 _save(run, _with_grid(run, state), clock)
                 # Asked again: a signal that came while this was saved finds it saved.
                 if run.stop.signal:
-                    where = f"stopped at decision {now:,} of {total:,}, saved in {run.checkpoints.parent}"
+                    where = f"stopped at step {now:,} of {total:,}, saved in {run.checkpoints.parent}"
                     raise Interrupted(f"{where}; the same command goes on.", 128 + run.stop.signal)
-        evaluation = _evaluate(run, state, config.final_episodes)[1]
+        evaluation = _evaluate(run, state, config.final_eval_episodes)[1]
     run.say(clock.savings())
-    return Outcome(evaluation, int(state.decisions), updates, state.rollbacks.tolist(), clock.seconds())
+    return Outcome(evaluation, int(state.steps), updates, state.divergence_restarts.tolist(), clock.seconds())
 
 
 def _rollbacks(state: TrainState) -> dict[str, list[int]]:
-    return {"rollbacks": state.rollbacks.tolist()} if state.rollbacks.any() else {}
+    return {"divergence_restarts": state.divergence_restarts.tolist()} if state.divergence_restarts.any() else {}
 
 
 def crossed(before: int, now: int, every: int) -> bool:
@@ -112,17 +112,17 @@ def start_or_resume(run: Run) -> tuple[TrainState, float]:
     run.saved = folder
     run.grid.restore(state.grid)
     run.eval_grid.restore(state.eval_grid)
-    run.say(f"resuming at decision {int(state.decisions):,} from {folder}")
+    run.say(f"resuming at step {int(state.steps):,} from {folder}")
     return state.spread(run.programs.mesh), float(meta["wall_seconds"])
 
 
 def advance(run: Run, state: TrainState, updates: int) -> tuple[TrainState, int]:
-    """One block of decisions and as many updates, `updates` having been made before; the state and their new count."""
-    if not run.programs.algorithm.interacts:
-        decisions = np.array(state.decisions + decisions_per_learn(run.config))
-        return _learn(run, state.replace(decisions=decisions), updates)
-    random = int(state.decisions) < seed_decisions(run)
-    if isinstance(run.grid, EnvGrid):
+    """One block of steps and as many updates, `updates` having been made before; the state and their new count."""
+    if not run.programs.algorithm.uses_env:
+        steps = np.array(state.steps + steps_per_call(run.config))
+        return _learn(run, state.replace(steps=steps), updates)
+    random = int(state.steps) < random_steps(run)
+    if isinstance(run.grid, VectorEnv):
         if run.config.overlap and not random:
             return _collect_and_learn(run, run.grid, state, updates)
         decide = at_random(run.grid) if random else run.rollback.decide
@@ -131,19 +131,19 @@ def advance(run: Run, state: TrainState, updates: int) -> tuple[TrainState, int]
     if random:
         return _learn(run, run.scanned.act_at_random(state), updates)
     keys = run.rollback.act_keys, run.rollback.learn_keys
-    return _checked(run, *run.scanned.act_and_learn(state, run.expert, *keys), updates + run.config.updates_per_learn)
+    return _checked(run, *run.scanned.act_and_learn(state, run.expert, *keys), updates + run.config.updates_per_call)
 
 
-def _collect(run: Run, grid: EnvGrid, state: TrainState, decide: Decide) -> TrainState:
-    """A block of decisions, stored."""
-    steps = decisions_per_learn(run.config) // run.config.envs
-    state, block = collect(state, grid, decide, steps, on_episode=_episode_log(run))
+def _collect(run: Run, grid: VectorEnv, state: TrainState, decide: Decide) -> TrainState:
+    """A block of steps, stored."""
+    block_length = steps_per_call(run.config) // run.config.envs
+    state, block = collect(state, grid, decide, block_length, on_episode=_episode_log(run))
     return state.replace(replay=run.programs.store(state.replay, block))
 
 
-def _collect_and_learn(run: Run, grid: EnvGrid, state: TrainState, updates: int) -> tuple[TrainState, int]:
-    """A block of decisions, each one's updates being made while its simulators step, from what was stored before."""
-    under_way: list[tuple[Metrics, Verdict]] = []
+def _collect_and_learn(run: Run, grid: VectorEnv, state: TrainState, updates: int) -> tuple[TrainState, int]:
+    """A block of steps, each one's updates being made while its simulators step, from what was stored before."""
+    under_way: list[tuple[Metrics, FiniteCheck]] = []
 
     def learned(state: TrainState) -> TrainState:
         nonlocal updates
@@ -171,29 +171,29 @@ def _tell(run: Run, state: TrainState) -> TrainState:
 
 
 def _episode_log(run: Run) -> OnEpisode:
-    return lambda step, means: run.tracker.log(step, _told(run, means), "episode")
+    return lambda step, means: run.tracker.log(step, _told(run, means), "rollout")
 
 
 def _told(run: Run, metrics: dict) -> dict:
     """Without the success of a task that never says whether its goal is reached, and lengths that are all the same."""
     spec = run.grid.spec
-    told = {"success_any": spec.has_success, "success_end": spec.has_success, "episode_length": spec.terminates}
+    told = {"success": spec.has_success, "success_at_end": spec.has_success, "episode_length": spec.can_terminate}
     return {name: value for name, value in metrics.items() if told.get(name, True)}
 
 
 def _learn(run: Run, state: TrainState, updates: int) -> tuple[TrainState, int]:
-    """The updates that the decisions so far are worth: those owed for the random episodes are made good at once."""
-    if int(state.decisions) < seed_decisions(run):
+    """The updates that the steps so far are worth: those owed for the random episodes are made good at once."""
+    if int(state.steps) < random_steps(run):
         return state, updates
     if updates == 0:
-        run.say("compiling, then learning from the random episodes" if seed_decisions(run) else "compiling")
+        run.say("compiling, then learning from the random episodes" if random_steps(run) else "compiling")
         # That all of them broke is then said before that there is nothing to learn from.
         state = _tell(run, state)
         _require_segments(run, state)
-        state = state.replace(learner=run.programs.standardise(state.learner, state.replay, run.expert))
+        state = state.replace(learner=run.programs.set_obs_stats(state.learner, state.replay, run.expert))
         run.rollback.keep(state)
     began = time.perf_counter()
-    while updates < int(state.decisions) // run.config.decisions_per_update:
+    while updates < int(state.steps) // run.config.steps_per_update:
         learner, metrics, verdict = run.programs.learn(*_studied(run, state, updates))
         if updates == 0:
             jax.block_until_ready(metrics)
@@ -205,11 +205,11 @@ def _learn(run: Run, state: TrainState, updates: int) -> tuple[TrainState, int]:
 
 
 def _studied(run: Run, state: TrainState, updates: int) -> tuple[Any, ...]:
-    """What `Programs.learn` takes after so many updates."""
-    return state.learner, state.replay, run.expert, run.rollback.learn_keys, np.int32(updates), run.held_out
+    """What `CompiledFns.learn` takes after so many updates."""
+    return state.learner, state.replay, run.expert, run.rollback.learn_keys, np.int32(updates), run.validation
 
 
-def _checked(run: Run, state: TrainState, metrics: dict, verdict: Verdict, updates: int) -> tuple[TrainState, int]:
+def _checked(run: Run, state: TrainState, metrics: dict, verdict: FiniteCheck, updates: int) -> tuple[TrainState, int]:
     """The state after updates that are finite: those of a seed that were not have been made anew."""
     if not jax.device_get(verdict.finite).all():
         # A simulator that left the numbers explains it all, and says so.
@@ -221,8 +221,8 @@ def _checked(run: Run, state: TrainState, metrics: dict, verdict: Verdict, updat
 
 def _require_segments(run: Run, state: TrainState) -> None:
     horizon = run.config.mppi.horizon
-    if run.programs.algorithm.interacts and not int(jax.vmap(lambda r: r.num_segments(horizon))(state.replay).min()):
-        raise UserError(f"no random episode lasted {horizon} decisions: nothing to learn from. Raise --seed-episodes.")
+    if run.programs.algorithm.uses_env and not int(jax.vmap(lambda r: r.num_segments(horizon))(state.replay).min()):
+        raise UserError(f"no random episode lasted {horizon} steps: nothing to learn from. Raise --random-episodes.")
 
 
 def _drain(run: Run) -> dict[str, list[float]]:
@@ -235,25 +235,25 @@ def _drain(run: Run) -> dict[str, list[float]]:
 
 def _log_health(run: Run, state: TrainState, metrics: Mapping[str, list]) -> None:
     """Signs of health, of a method that lives through anything: the reward's gap is that of the log interval."""
-    if not run.programs.algorithm.interacts:
+    if not run.programs.algorithm.uses_env:
         return
-    args = (state.learner, state.replay, run.expert, run.health_keys, np.int32(state.decisions), run.held_out)
+    args = (state.learner, state.replay, run.expert, run.diagnostics_keys, np.int32(state.steps), run.validation)
     signs = {name: value.tolist() for name, value in jax.device_get(run.programs.diagnose(*args)).items()}
     if "reward_expert" in metrics:
-        signs["reward_gap"] = reward_gap(
-            *(np.array(metrics[name]) for name in ("reward_expert", "reward_own"))
+        signs["reward_margin"] = reward_margin(
+            *(np.array(metrics[name]) for name in ("reward_expert", "reward_agent"))
         ).tolist()
     if signs:
-        run.tracker.log(int(state.decisions), signs, "health")
+        run.tracker.log(int(state.steps), signs, "diagnostics")
 
 
-def reward_gap(expert: np.ndarray, own: np.ndarray) -> np.ndarray:
+def reward_margin(expert: np.ndarray, own: np.ndarray) -> np.ndarray:
     """(R_E - R_own) / (|R_E| + |R_own|) of mean rewards: 1 if they are apart by all they amount to, 0 if not at all."""
     return (expert - own) / np.maximum(np.abs(expert) + np.abs(own), 1e-12)
 
 
 def _evaluate(run: Run, state: TrainState, episodes: int) -> tuple[TrainState, Evaluation]:
-    began, step = time.perf_counter(), int(state.decisions)
+    began, step = time.perf_counter(), int(state.steps)
     keys = evaluation_keys(run.eval_keys, step)
     result = evaluate(run.programs, state.learner, run.eval_grid, keys, episodes)
     metrics = _told(run, result.metrics()) | {"seconds": time.perf_counter() - began}
@@ -265,18 +265,18 @@ def _evaluate(run: Run, state: TrainState, episodes: int) -> tuple[TrainState, E
 
 def _keep_if_best(run: Run, state: TrainState, result: Evaluation) -> None:
     """By success first, where the task knows it; then by return."""
-    score = [float(np.mean(result.success_any))] if run.grid.spec.has_success else []
+    score = [float(np.mean(result.success_once))] if run.grid.spec.has_success else []
     agent = {"learner": state.learner, "eval_grid": state.eval_grid}
     meta = {"evaluation": _told(run, result.metrics())}
     checkpoint.save_best(
-        run.checkpoints, int(state.decisions), agent, meta, [*score, float(np.mean(result.episode_return))]
+        run.checkpoints, int(state.steps), agent, meta, [*score, float(np.mean(result.episode_return))]
     )
 
 
 def _broken(run: Run) -> dict[str, list[int]]:
     """Episodes given up so far, if any were."""
     broken = run.grid.broken
-    return {"broken_episodes": broken.tolist()} if broken.any() else {}
+    return {"failed_episodes": broken.tolist()} if broken.any() else {}
 
 
 def _with_grid(run: Run, state: TrainState) -> TrainState:
@@ -285,24 +285,24 @@ def _with_grid(run: Run, state: TrainState) -> TrainState:
 
 @contextmanager
 def _saved_if_a_simulator_fails(run: Run, state: TrainState, clock: Clock) -> Iterator[None]:
-    """`state` is that before the decisions in which it failed; before the first of all there is nothing to save."""
+    """`state` is that before the steps in which it failed; before the first of all there is nothing to save."""
     try:
         yield
-    except SimulatorFailed as failed:
-        if not state.decisions:
+    except SimulatorError as failed:
+        if not state.steps:
             raise
         _save(run, state, clock)
-        where = f"decision {int(state.decisions):,}, saved in {run.checkpoints.parent}"
+        where = f"step {int(state.steps):,}, saved in {run.checkpoints.parent}"
         raise UserError(f"{failed}\nThe run then goes on from {where}.") from failed
 
 
 def _save(run: Run, state: TrainState, clock: Clock) -> None:
-    began, step = time.perf_counter(), int(state.decisions)
+    began, step = time.perf_counter(), int(state.steps)
     meta = {"wall_seconds": clock.seconds(), "task": run.config.task, "seeds": list(run.config.seeds)}
     run.saved = checkpoint.save(run.checkpoints, step, state, meta, since=run.saved)
     run.rollback.keep(state)
     size, seconds = checkpoint.size(run.saved), time.perf_counter() - began
-    run.tracker.log(step, {"seconds": seconds, "bytes": size.total, "bytes_written": size.written}, "save")
+    run.tracker.log(step, {"seconds": seconds, "bytes": size.total, "bytes_written": size.written}, "checkpoint")
     if seconds > SLOW_SAVE:
-        run.say(f"saved {mebibytes(size.written)} of {mebibytes(size.total)} in {seconds:.0f} s")
+        run.say(f"saved {format_mib(size.written)} of {format_mib(size.total)} in {seconds:.0f} s")
     clock.saved(seconds, size.total)

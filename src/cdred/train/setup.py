@@ -5,20 +5,20 @@ from pathlib import Path
 from typing import Any
 
 from cdred.algos.factory import make_algorithm
-from cdred.config import RunConfig, decisions_per_learn, total_decisions
-from cdred.data.replay_buffer import Replay, from_trajectories
-from cdred.envs.jax_vector_env import Grid, JaxGrid, open_grid
+from cdred.config import RunConfig, steps_per_call, total_steps
+from cdred.data.replay_buffer import ReplayBuffer, from_trajectories
+from cdred.envs.jax_vector_env import Grid, JaxVectorEnv, make_vector_env
 from cdred.errors import UserError
-from cdred.loggers.metrics import Tracker
-from cdred.train.compiled import EVALUATE, HEALTH, Programs, seed_keys
-from cdred.train.device_loop import Scanned
+from cdred.loggers.metrics import Logger
+from cdred.train.compiled import DIAGNOSTICS, EVALUATE, CompiledFns, seed_keys
+from cdred.train.device_loop import DeviceLoop
 from cdred.train.devices import seed_mesh
-from cdred.train.divergence import Rollback
+from cdred.train.divergence import DivergenceRecovery
 from cdred.train.interrupt import Stop
-from cdred.types import DemoDataset, EnvSpec, Say, Trajectory
+from cdred.types import DemoDataset, EnvSpec, LogFn, Trajectory
 
 # Share of the demonstrations that a method with early stopping does not learn from.
-HELD_OUT = 0.1
+VALIDATION_FRACTION = 0.1
 
 
 @dataclass
@@ -26,85 +26,89 @@ class Run:
     """A run's fixed parts, opened once, its last checkpoint, and the learning metrics since the last log line."""
 
     config: RunConfig
-    programs: Programs
+    programs: CompiledFns
     grid: Grid
     eval_grid: Grid
-    expert: Replay | None
-    held_out: Replay | None
-    tracker: Tracker
-    say: Say
+    expert: ReplayBuffer | None
+    validation: ReplayBuffer | None
+    tracker: Logger
+    say: LogFn
     checkpoints: Path
-    rollback: Rollback
-    scanned: Scanned | None = None
+    rollback: DivergenceRecovery
+    scanned: DeviceLoop | None = None
     saved: Path | None = None
     stop: Stop = field(default_factory=Stop)
     pending: list = field(default_factory=list)
 
     def __post_init__(self):
-        self.eval_keys, self.health_keys = (seed_keys(self.config.seeds, purpose) for purpose in (EVALUATE, HEALTH))
+        self.eval_keys, self.diagnostics_keys = (
+            seed_keys(self.config.seeds, purpose) for purpose in (EVALUATE, DIAGNOSTICS)
+        )
 
 
-def open_run(config: RunConfig, demos: DemoDataset | None, folder: Path, tracker: Tracker, say: Say) -> Run:
+def build_run(config: RunConfig, demos: DemoDataset | None, folder: Path, tracker: Logger, say: LogFn) -> Run:
     """Make simulators, programs and the expert's store.
 
     Raises:
         UserError: whatever about the task, its simulators or the demonstrations cannot be used.
     """
-    grid = open_grid(config.task, config.seeds, config.envs, "train", **stepping(config, say))
-    eval_grid = open_grid(config.task, config.seeds, config.envs, "eval", **stepping(config, say))
-    programs = make_programs(config, grid.spec)
-    expert, held_out = _expert_stores(demos, grid.spec, programs, config.held_out)
-    steps = decisions_per_learn(config) // config.envs
-    scanned = Scanned(programs, grid, steps, config.decisions_per_update) if isinstance(grid, JaxGrid) else None
+    grid = make_vector_env(config.task, config.seeds, config.envs, "train", **stepping(config, say))
+    eval_grid = make_vector_env(config.task, config.seeds, config.envs, "eval", **stepping(config, say))
+    programs = make_compiled_fns(config, grid.spec)
+    expert, validation = _expert_stores(demos, grid.spec, programs, config.num_validation_demos)
+    steps_per_env = steps_per_call(config) // config.envs
+    scanned = (
+        DeviceLoop(programs, grid, steps_per_env, config.steps_per_update) if isinstance(grid, JaxVectorEnv) else None
+    )
     if scanned and config.overlap:
         raise UserError(f"--overlap is for simulators on the host; {config.task} is simulated on the device.")
-    rollback = Rollback(programs, config.seeds, expert, held_out, tracker, say)
+    rollback = DivergenceRecovery(programs, config.seeds, expert, validation, tracker, say)
     checkpoints = folder / "checkpoints"
-    return Run(config, programs, grid, eval_grid, expert, held_out, tracker, say, checkpoints, rollback, scanned)
+    return Run(config, programs, grid, eval_grid, expert, validation, tracker, say, checkpoints, rollback, scanned)
 
 
-def stepping(config: RunConfig, say: Say) -> dict[str, Any]:
-    """Who steps a run's simulators, and how: what `open_grid` and `random_level` take."""
-    return {"workers": config.workers, "step_timeout": config.step_timeout, "say": say}
+def stepping(config: RunConfig, say: LogFn) -> dict[str, Any]:
+    """Who steps_per_env a run's simulators, and how: what `make_vector_env` and `random_level` take."""
+    return {"vectorization": config.vectorization, "env_step_timeout": config.env_step_timeout, "say": say}
 
 
 def _expert_stores(
-    demos: DemoDataset | None, spec: EnvSpec, programs: Programs, num: int
-) -> tuple[Replay | None, Replay | None]:
+    demos: DemoDataset | None, spec: EnvSpec, programs: CompiledFns, num: int
+) -> tuple[ReplayBuffer | None, ReplayBuffer | None]:
     """What is learned from, and the last `num` demonstrations; a share of them for a method that needs some."""
     if demos is None:
         return None, None
     given = list(demos.trajectories)
-    if programs.algorithm.validates:
-        num = max(1, round(HELD_OUT * len(given)))
+    if programs.algorithm.uses_validation_demos:
+        num = max(1, round(VALIDATION_FRACTION * len(given)))
         if len(given) < 2:
             raise UserError("one demonstration is not enough: some are held out, to see when learning has to stop.")
     if num >= len(given):
-        raise UserError(f"--held-out {num} of {len(given)} demonstrations leaves none to learn from.")
+        raise UserError(f"--num-validation-demos {num} of {len(given)} demonstrations leaves none to learn from.")
     if not num:
         return _expert_store(given, spec, programs.horizon), None
     kept = len(given) - num
-    learned, held_out = (_expert_store(part, spec, programs.horizon) for part in (given[:kept], given[kept:]))
-    return learned, held_out
+    learned, validation = (_expert_store(part, spec, programs.horizon) for part in (given[:kept], given[kept:]))
+    return learned, validation
 
 
-def _expert_store(trajectories: list[Trajectory], spec: EnvSpec, horizon: int) -> Replay:
+def _expert_store(trajectories: list[Trajectory], spec: EnvSpec, horizon: int) -> ReplayBuffer:
     expert = from_trajectories(trajectories, spec, horizon)
     if not int(expert.num_segments(horizon)):
-        raise UserError(f"no demonstration is as long as the horizon of {horizon} decisions.")
+        raise UserError(f"no demonstration is as long as the horizon of {horizon} steps.")
     return expert
 
 
-def make_programs(config: RunConfig, spec: EnvSpec) -> Programs:
+def make_compiled_fns(config: RunConfig, spec: EnvSpec) -> CompiledFns:
     """The compiled programs of a run with these settings on this task."""
     algorithm = make_algorithm(config, spec)
-    # A method that steps no simulators has nothing to learn beside.
-    stepwise = config.overlap and algorithm.interacts
-    return Programs(
+    # A method that steps_per_env no simulators has nothing to learn beside.
+    stepwise = config.overlap and algorithm.uses_env
+    return CompiledFns(
         algorithm,
         horizon=config.mppi.horizon,
         batch_size=config.optim.batch_size,
-        updates=config.envs // config.decisions_per_update if stepwise else config.updates_per_learn,
+        updates=config.envs // config.steps_per_update if stepwise else config.updates_per_call,
         mesh=seed_mesh(len(config.seeds)),
     )
 
@@ -112,19 +116,19 @@ def make_programs(config: RunConfig, spec: EnvSpec) -> Programs:
 def capacity(run: Run) -> int:
     """Rows per lane: as many as asked for, but no more than the run can fill."""
     config, spec = run.config, run.grid.spec
-    if not run.programs.algorithm.interacts:
+    if not run.programs.algorithm.uses_env:
         return config.mppi.horizon + 2
-    steps = -(-total_decisions(config) // config.envs)
-    if spec.terminates:
-        # Every episode takes one row more than decisions, and as many absorbing ones as a segment is long. A run of
+    steps_per_env = -(-total_steps(config) // config.envs)
+    if spec.can_terminate:
+        # Every episode takes one row more than steps, and as many absorbing ones as a segment is long. A run of
         # episodes shorter than that on average forgets the oldest of them.
-        return min(config.replay_capacity, 2 * steps + config.mppi.horizon + 2)
-    episodes = -(-steps // spec.episode_length) + 1
-    return min(config.replay_capacity, steps + episodes + 1)
+        return min(config.buffer_size, 2 * steps_per_env + config.mppi.horizon + 2)
+    episodes = -(-steps_per_env // spec.episode_length) + 1
+    return min(config.buffer_size, steps_per_env + episodes + 1)
 
 
-def seed_decisions(run: Run) -> int:
-    """Random decisions per seed before learning begins."""
-    if not run.programs.algorithm.interacts:
+def random_steps(run: Run) -> int:
+    """Random steps per seed before learning begins."""
+    if not run.programs.algorithm.uses_env:
         return 0
-    return run.config.seed_episodes * run.grid.spec.episode_length * run.config.envs
+    return run.config.random_episodes * run.grid.spec.episode_length * run.config.envs

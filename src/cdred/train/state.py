@@ -9,21 +9,21 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float64, Int64, PyTree
 
-from cdred.data.replay_buffer import Replay
+from cdred.data.replay_buffer import ReplayBuffer
 from cdred.envs.jax_vector_env import Grid
-from cdred.planning.mppi import PlanState
-from cdred.train.compiled import INIT, Programs, seed_keys
+from cdred.planning.mppi import MPPIState
+from cdred.train.compiled import INIT, CompiledFns, seed_keys
 from cdred.train.devices import spread
 
 Snapshot = dict[str, Any]
 
 
-class EpisodeSums(eqx.Module):
+class EpisodeStats(eqx.Module):
     """What has happened so far in each environment's running episode."""
 
     episode_return: Float64[np.ndarray, "S E"]
-    success_any: Bool[np.ndarray, "S E"]
-    success_end: Bool[np.ndarray, "S E"]
+    success_once: Bool[np.ndarray, "S E"]
+    success_at_end: Bool[np.ndarray, "S E"]
     episode_length: Float64[np.ndarray, "S E"]
 
     @classmethod
@@ -32,8 +32,8 @@ class EpisodeSums(eqx.Module):
         return cls(np.zeros(shape), np.zeros(shape, bool), np.zeros(shape, bool), np.zeros(shape))
 
     def plus(self, reward: np.ndarray, success: np.ndarray) -> Self:
-        """One decision later."""
-        return type(self)(self.episode_return + reward, self.success_any | success, success, self.episode_length + 1.0)
+        """One step later."""
+        return type(self)(self.episode_return + reward, self.success_once | success, success, self.episode_length + 1.0)
 
     def where_not(self, ended: Bool[np.ndarray, "S E"]) -> Self:
         """The sums with those of ended episodes begun anew."""
@@ -54,30 +54,30 @@ class TrainState(eqx.Module):
         learner: the method's state, leading axis S.
         replay: what the agent lived through, [S, E lanes].
         plan: planners' memory, [S, E].
-        fresh: environments at their episode's first decision.
+        fresh: environments at their episode's first step.
         sums: running episodes so far.
-        decisions: per seed, over all its environments.
-        rollbacks: per seed, how often it diverged and was taken back; its keys depend on it (`rollback.fresh_keys`).
-        grid, eval_grid: how to bring the simulators back (`EnvGrid.restore`, `JaxGrid.restore`).
+        steps: per seed, over all its environments.
+        divergence_restarts: per seed, how often it diverged and was taken back; its keys depend on it (`rollback.fresh_keys`).
+        grid, eval_grid: how to bring the simulators back (`VectorEnv.restore`, `JaxVectorEnv.restore`).
     """
 
     learner: PyTree
-    replay: Replay
-    plan: PlanState
+    replay: ReplayBuffer
+    plan: MPPIState
     fresh: Bool[np.ndarray | Array, "S E"]
-    sums: EpisodeSums
-    decisions: Int64[np.ndarray, ""]
-    rollbacks: Int64[np.ndarray, " S"]
+    sums: EpisodeStats
+    steps: Int64[np.ndarray, ""]
+    divergence_restarts: Int64[np.ndarray, " S"]
     grid: Snapshot
     eval_grid: Snapshot
 
     @classmethod
-    def create(cls, programs: Programs, grid: Grid, eval_grid: Grid, capacity: int) -> Self:
-        """The state before the first decision. `grid` must stand at its first observations."""
+    def create(cls, programs: CompiledFns, grid: Grid, eval_grid: Grid, capacity: int) -> Self:
+        """The state before the first step. `grid` must stand at its first observations."""
         return cls(**_on_device(programs, grid, capacity), **_on_host(grid, eval_grid))
 
     @classmethod
-    def like(cls, programs: Programs, grid: Grid, eval_grid: Grid, capacity: int) -> Self:
+    def like(cls, programs: CompiledFns, grid: Grid, eval_grid: Grid, capacity: int) -> Self:
         """What `create` would make, with shapes in place of device arrays: nothing is allocated to be replaced."""
         shapes = eqx.filter_eval_shape(lambda: _on_device(programs, grid, capacity))
         return cls(**shapes, **_on_host(grid, eval_grid))
@@ -91,9 +91,9 @@ class TrainState(eqx.Module):
         return type(self)(**(vars(self) | changes))
 
 
-def _on_device(programs: Programs, grid: Grid, capacity: int) -> dict[str, Any]:
+def _on_device(programs: CompiledFns, grid: Grid, capacity: int) -> dict[str, Any]:
     num_seeds, num_envs = grid.shape
-    empty = Replay.init(grid.spec, num_envs, capacity, programs.horizon)
+    empty = ReplayBuffer.init(grid.spec, num_envs, capacity, programs.horizon)
     return {
         "learner": programs.init(seed_keys(grid.seeds, INIT)),
         "replay": jax.tree.map(lambda x: jnp.repeat(x[None], num_seeds, axis=0), empty),
@@ -104,9 +104,9 @@ def _on_device(programs: Programs, grid: Grid, capacity: int) -> dict[str, Any]:
 def _on_host(grid: Grid, eval_grid: Grid) -> dict[str, Any]:
     return {
         "fresh": np.ones(grid.shape, bool),
-        "sums": EpisodeSums.zeros(grid.shape),
-        "decisions": np.zeros((), np.int64),
-        "rollbacks": np.zeros(grid.shape[0], np.int64),
+        "sums": EpisodeStats.zeros(grid.shape),
+        "steps": np.zeros((), np.int64),
+        "divergence_restarts": np.zeros(grid.shape[0], np.int64),
         "grid": grid.snapshot(),
         "eval_grid": eval_grid.snapshot(),
     }

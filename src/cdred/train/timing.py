@@ -2,7 +2,7 @@
 
 import time
 
-from cdred.files import mebibytes
+from cdred.files import format_mib
 
 
 class Clock:
@@ -16,16 +16,16 @@ class Clock:
         """Wall seconds of the whole run."""
         return self.before + time.perf_counter() - self._began
 
-    def mark(self, decisions: int) -> None:
+    def mark(self, steps: int) -> None:
         """Begin a stretch."""
-        self._marked = (decisions, time.perf_counter())
+        self._marked = (steps, time.perf_counter())
 
-    def rates(self, decisions: int, total: int) -> dict[str, float]:
-        """Decisions per second and seed since the last mark, and the seconds left at that pace."""
+    def rates(self, steps: int, total: int) -> dict[str, float]:
+        """Steps per second and seed since the last mark, and the seconds left at that pace."""
         then, at = self._marked
-        pace = (decisions - then) / max(time.perf_counter() - at, 1e-9)
-        self.mark(decisions)
-        return {"decisions_per_second": pace, "eta_seconds": (total - decisions) / max(pace, 1e-9)}
+        pace = (steps - then) / max(time.perf_counter() - at, 1e-9)
+        self.mark(steps)
+        return {"steps_per_second": pace, "eta_seconds": (total - steps) / max(pace, 1e-9)}
 
     def saved(self, seconds: float, size: int) -> None:
         """A save has taken `seconds`, and its checkpoint `size` bytes."""
@@ -33,4 +33,4 @@ class Clock:
 
     def savings(self) -> str:
         """What the saves have taken, in words."""
-        return f"saved {self._saves} times in {self._saving:.1f} s; the last checkpoint has {mebibytes(self._size)}"
+        return f"saved {self._saves} times in {self._saving:.1f} s; the last checkpoint has {format_mib(self._size)}"

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cdred.data.formats.common import optional_module, tracked, without_last_action
+from cdred.data.formats.common import drop_last_action, import_optional, tracked
 from cdred.errors import UserError
 
 
@@ -18,7 +18,7 @@ from cdred.errors import UserError
 def test_a_success_that_the_last_action_brought_is_not_lost(make_trajectory, success, left):
     steps = 3 if success is None else len(success)
     flags = None if success is None else np.array(success)
-    shorter = without_last_action(make_trajectory(steps, success=flags, terminated=True, truncated=False))
+    shorter = drop_last_action(make_trajectory(steps, success=flags, terminated=True, truncated=False))
     assert (None if shorter.success is None else shorter.success.tolist()) == left
     assert (len(shorter.action), len(shorter.reward), len(shorter.obs)) == (steps - 1, steps - 1, steps + 1)
     assert (shorter.terminated, shorter.truncated) == (False, True)
@@ -33,8 +33,8 @@ def test_progress_is_told_after_each():
 
 def test_a_missing_package_names_its_extra_and_a_broken_one_speaks_for_itself(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"^reading x needs nowhere, .* pip install 'cdred\[formats\]'"):
-        optional_module("nowhere.inside", "reading x")
+        import_optional("nowhere.inside", "reading x")
     (tmp_path / "halfway.py").write_text("import something_it_needs\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="something_it_needs"):
-        optional_module("halfway", "reading x")
+        import_optional("halfway", "reading x")

@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
-from cdred.data.demonstrations import open_demos
+from cdred.data.demonstrations import load_demos
 from cdred.data.formats.maniskill import is_maniskill, read_maniskill
 from cdred.errors import UserError
 
@@ -42,7 +42,7 @@ def write(path, obs="state", about=True):
 
 
 def test_states_flags_and_what_the_json_knows(tmp_path):
-    dataset = open_demos(write(tmp_path / "trajectory.state.h5"))
+    dataset = load_demos(write(tmp_path / "trajectory.state.h5"))
     np.testing.assert_array_equal(dataset[1].obs[:, 1], np.arange(STEPS + 1) + 1)
     assert [(one.terminated, one.truncated) for one in dataset] == [(False, True), (True, False)]
     assert dataset[0].success.tolist() == [False, True, True, True]

@@ -9,7 +9,7 @@ import pytest
 from gymnasium.spaces import Box, Dict, Tuple
 from minari.data_collector import EpisodeBuffer
 
-from cdred.data.demonstrations import open_demos
+from cdred.data.demonstrations import load_demos
 from cdred.data.formats.minari import read_minari
 from cdred.errors import UserError
 
@@ -22,7 +22,7 @@ NESTED = Dict(
 
 @pytest.fixture(params=KINDS)
 def create(request, tmp_path, monkeypatch):
-    """Lets Minari write two episodes of 5 and 6 decisions; the folder of them."""
+    """Lets Minari write two episodes of 5 and 6 steps; the folder of them."""
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
 
     def write(space, action_space=None, **infos):
@@ -63,7 +63,7 @@ def _buffer(space, action_space, episode, steps, infos):
 
 def test_a_box_and_all_that_belongs_to_it(create):
     path = create(VECTOR, success=np.array([0, 0, 0, 0, 1, 1, 0]) > 0)
-    dataset = open_demos(path, mixed_horizons=True)
+    dataset = load_demos(path, allow_variable_horizon=True)
     for episode, one in enumerate(dataset):
         steps = 5 + episode
         np.testing.assert_array_equal(one.obs, _sample(VECTOR, steps + 1, episode))
@@ -100,13 +100,13 @@ def test_a_tuple_is_joined_in_its_order(create):
 def test_declared_bounds_other_than_ours_are_refused_unless_rescaled(create):
     path = create(VECTOR, Box(np.float32([0, -0.5]), np.float32([0.5, 0.5])))
     with pytest.raises(UserError, match=r"declares actions between other bounds .*0\.5.*--rescale-actions"):
-        open_demos(path, mixed_horizons=True)
-    dataset = open_demos(path, mixed_horizons=True, rescale_actions=True)
+        load_demos(path, allow_variable_horizon=True)
+    dataset = load_demos(path, allow_variable_horizon=True, rescale_actions=True)
     np.testing.assert_array_equal(dataset[0].action[0], [0.0, 0.5])
 
 
 def test_bounds_that_are_none_are_not_minded(create):
-    assert len(open_demos(create(VECTOR, Box(-np.inf, np.inf, (2,))), mixed_horizons=True)) == 2
+    assert len(load_demos(create(VECTOR, Box(-np.inf, np.inf, (2,))), allow_variable_horizon=True)) == 2
 
 
 @pytest.mark.parametrize("create", ["arrow", "parquet"], indirect=True)

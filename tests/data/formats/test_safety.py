@@ -4,20 +4,20 @@ import h5py
 import numpy as np
 import pytest
 
-from cdred.data.demonstrations import open_demos
+from cdred.data.demonstrations import load_demos
 from cdred.data.formats.d4rl import read_d4rl
 from cdred.data.formats.minari import save_minari
-from cdred.data.formats.safety import ALWAYS, RATIO, refuse_bomb, refuse_links_out, refuse_path_out
+from cdred.data.formats.safety import ALWAYS, RATIO, check_expanded_size, check_relative_path, check_symlinks
 from cdred.errors import UserError
 
 
 def test_content_is_bounded_by_the_file_and_by_the_memory():
-    refuse_bomb(ALWAYS, 1, "d")
-    refuse_bomb(RATIO * 2**20, 2**20, "d")
+    check_expanded_size(ALWAYS, 1, "d")
+    check_expanded_size(RATIO * 2**20, 2**20, "d")
     with pytest.raises(UserError, match=r"d: it says to hold 268,435,457 bytes .* has 1,048,576 .* a bomb"):
-        refuse_bomb(RATIO * 2**20 + 1, 2**20, "d")
+        check_expanded_size(RATIO * 2**20 + 1, 2**20, "d")
     with pytest.raises(UserError, match="this machine has"):
-        refuse_bomb(2**60, 2**59, "d")
+        check_expanded_size(2**60, 2**59, "d")
 
 
 def test_pictures_that_hardly_change_are_no_bomb(tmp_path):
@@ -62,20 +62,20 @@ def test_the_hubs_cache_of_links_is_read_and_other_links_out_are_not(demos, tmp_
     file = folder / "data" / "main_data.hdf5"
     file.rename(blobs / "1234")
     file.symlink_to("../../../blobs/1234")
-    assert len(open_demos(folder, mixed_horizons=True)) == 3
+    assert len(load_demos(folder, allow_variable_horizon=True)) == 3
     (folder / "note").symlink_to(tmp_path)
     with pytest.raises(UserError, match="note is a link to"):
-        refuse_links_out(folder)
+        check_symlinks(folder)
 
 
 @pytest.mark.parametrize("name", ["../x", "a/../../x", "/etc/passwd"])
 def test_a_name_that_climbs_out_is_refused(name):
-    refuse_path_out("data/chunk-000/file.parquet", "info.json")
+    check_relative_path("data/chunk-000/file.parquet", "info.json")
     with pytest.raises(UserError, match=r"info.json names .*expected a path below it"):
-        refuse_path_out(name, "info.json")
+        check_relative_path(name, "info.json")
 
 
 def test_minari_writes_to_a_relative_path(demos, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save_minari(demos, "d")
-    assert len(open_demos("d", mixed_horizons=True)) == 3
+    assert len(load_demos("d", allow_variable_horizon=True)) == 3

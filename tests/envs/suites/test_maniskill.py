@@ -10,7 +10,7 @@ import pytest
 from cdred.envs import registry
 from cdred.envs.remote.maniskill import TASKS
 from cdred.envs.suites import maniskill
-from cdred.envs.vector_env import EnvGrid
+from cdred.envs.vector_env import VectorEnv
 from cdred.errors import UserError
 
 # Observation sizes as the suite documents them.
@@ -141,7 +141,7 @@ def test_reaching_the_goal_ends_nothing_and_the_clock_truncates(closing):
 @simulated
 def test_a_grid_is_the_same_in_one_process_and_in_several():
     options = {"task": "maniskill/PushCube", "seeds": [0, 1]}
-    with EnvGrid(**options) as one, EnvGrid(**options, workers="process") as several:
+    with VectorEnv(**options) as one, VectorEnv(**options, vectorization="process") as several:
         np.testing.assert_array_equal(one.reset(), several.reset())
         for action in actions(30, 14).reshape(30, 2, 1, 7):
             np.testing.assert_array_equal(one.step(action).obs, several.step(action).obs)

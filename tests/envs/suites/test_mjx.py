@@ -8,9 +8,9 @@ import pytest
 
 import cdred
 from cdred.checkpoint import checkpoint
-from cdred.envs.jax_vector_env import JaxGrid, open_grid
+from cdred.envs.jax_vector_env import JaxVectorEnv, make_vector_env
 from cdred.envs.registry import functional, make, names
-from cdred.envs.vector_env import EnvGrid
+from cdred.envs.vector_env import VectorEnv
 from cdred.errors import UserError
 
 pytest.importorskip("mujoco_playground", reason="needs cdred[mjx], which clashes with the other extras: make mjx")
@@ -37,8 +37,8 @@ def _leniently():
         jax.config.update(name, value)
 
 
-def actions(steps, shape):
-    return np.random.default_rng(0).uniform(-1, 1, (steps, *shape)).astype(np.float32)
+def actions(block_length, shape):
+    return np.random.default_rng(0).uniform(-1, 1, (block_length, *shape)).astype(np.float32)
 
 
 def test_all_of_playgrounds_control_suite_is_listed():
@@ -54,16 +54,16 @@ def test_a_task_is_as_long_as_dm_controls_and_takes_actions_in_the_unit_box(name
     env = functional(f"mjx/{name}")
     assert env is functional(f"mjx/{name}")
     assert (env.spec.obs_shape, env.spec.action_dim) == ((SIZES[name][0],), SIZES[name][1])
-    assert (env.spec.episode_length, env.spec.action_repeat, env.spec.terminates) == (500, 2, False)
+    assert (env.spec.episode_length, env.spec.action_repeat, env.spec.can_terminate) == (500, 2, False)
     model = env._env.mj_model
     np.testing.assert_array_equal(model.actuator_ctrlrange, [[-1.0, 1.0]] * env.spec.action_dim)
     assert env._env.mjx_model.impl.value == "jax"
 
 
 def test_the_grid_on_the_device_lives_what_the_hosts_lives_and_comes_back():
-    device, host = open_grid(TASK, (0,), 2), open_grid(TASK, (0,), 2, workers="thread")
-    assert isinstance(device, JaxGrid)
-    assert isinstance(host, EnvGrid)
+    device, host = make_vector_env(TASK, (0,), 2), make_vector_env(TASK, (0,), 2, vectorization="thread")
+    assert isinstance(device, JaxVectorEnv)
+    assert isinstance(host, VectorEnv)
     chosen = actions(6, (*device.shape, 1))
     with host:
         first = device.reset()
@@ -83,13 +83,13 @@ def test_the_grid_on_the_device_lives_what_the_hosts_lives_and_comes_back():
 def test_a_run_learns_in_one_program_and_resumes(tmp_path, monkeypatch):
     settings = replace(
         cdred.preset("debug"), task=TASK, algo="tdmpc2", out=str(tmp_path / "run"), video=False, planner="policy",
-        decisions=1040, envs=2, eval_every=10**6, checkpoint_every=1020, final_episodes=2,
+        steps=1040, envs=2, eval_every=10**6, checkpoint_every=1020, final_eval_episodes=2,
     )  # fmt: skip
     monkeypatch.setattr("cdred.api.RANDOM_EPISODES", 2)
     whole = cdred.train(settings, quiet=True)
     saved = tmp_path / "run" / "checkpoints"
     after = checkpoint.latest(saved)
-    assert (whole["decisions"], whole["updates"], after.name) == (1040, 1040, "000001040")
+    assert (whole["steps"], whole["updates"], after.name) == (1040, 1040, "000001040")
     final = (after / checkpoint.ARRAYS).read_bytes()
     for path in (after, tmp_path / "run" / "result.json"):
         path.rename(tmp_path / path.name)
@@ -99,7 +99,7 @@ def test_a_run_learns_in_one_program_and_resumes(tmp_path, monkeypatch):
 
 
 def test_a_state_has_a_picture():
-    grid = open_grid(TASK, (0,), 2, render_size=32)
+    grid = make_vector_env(TASK, (0,), 2, render_size=32)
     grid.reset()
     try:
         frame = grid.render(0, 1)

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from cdred.data.formats.common import damage_told, names, optional_module
-from cdred.data.formats.safety import refuse_bomb
+from cdred.data.formats.common import corrupt_as_user_error, import_optional, names
+from cdred.data.formats.safety import check_expanded_size
 from cdred.errors import UserError
 
 BATCH_ROWS = 2048
@@ -22,10 +22,10 @@ def parquet(path: Path) -> Iterator[Any]:
     Raises:
         UserError: PyArrow is not installed, or the file is damaged where the body reads it.
     """
-    module = optional_module("pyarrow.parquet", f"reading {path}")
-    with damage_told(path, "Parquet"), module.ParquetFile(path) as file:
+    module = import_optional("pyarrow.parquet", f"reading {path}")
+    with corrupt_as_user_error(path, "Parquet"), module.ParquetFile(path) as file:
         stored, rows = path.stat().st_size, file.metadata.num_rows
-        refuse_bomb(row_bytes(file.schema_arrow) * rows, stored, str(path))
+        check_expanded_size(row_bytes(file.schema_arrow) * rows, stored, str(path))
         yield file
 
 

@@ -21,13 +21,13 @@ LONGEST = 500
 NO_FINAL_OBSERVATION = "the last action of each episode, because the file has no observation after it"
 
 
-class Damage(UserError):
+class CorruptFileError(UserError):
     """A file that is not what its beginning or its name says."""
 
 
 @contextmanager
-def damage_told(path: Path, kind: str) -> Iterator[None]:
-    """Whatever goes wrong while the body reads `path` as `kind`, as `Damage`.
+def corrupt_as_user_error(path: Path, kind: str) -> Iterator[None]:
+    """Whatever goes wrong while the body reads `path` as `kind`, as `CorruptFileError`.
 
     What libraries raise on damaged files has no end: there is hardly a type of exception that they do not.
     """
@@ -36,7 +36,7 @@ def damage_told(path: Path, kind: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        raise Damage(f"{path} cannot be read as {kind}: {brief(error)}; fetch or record it again.") from error
+        raise CorruptFileError(f"{path} cannot be read as {kind}: {brief(error)}; fetch or record it again.") from error
 
 
 def brief(error: Exception) -> str:
@@ -92,24 +92,24 @@ def as_bool(values: object, key: str, where: str) -> np.ndarray:
     return as_float32(values, key, where) != 0
 
 
-def last_flag(flags: np.ndarray, key: str, steps: int, where: str) -> bool:
-    """Whether the episode's last decision is flagged.
+def final_flag(flags: np.ndarray, key: str, steps: int, where: str) -> bool:
+    """Whether the episode's last step is flagged.
 
     Raises:
-        UserError: `flags` are not one a decision, or an earlier decision is flagged.
+        UserError: `flags` are not one a step, or an earlier step is flagged.
     """
     if flags.shape != (steps,) or flags[:-1].any():
         raise UserError(f"{where}: '{key}' must be one flag an action ({steps}), set at the last one at most.")
     return bool(flags[-1:].any())
 
 
-def no_actions(steps: int) -> np.ndarray:
-    """What stands for the actions of an episode of `steps` decisions that only observations were kept of."""
+def empty_actions(steps: int) -> np.ndarray:
+    """What stands for the actions of an episode of `steps` steps that only observations were kept of."""
     return np.zeros((steps, 0), np.float32)
 
 
-def without_last_action(one: Trajectory) -> Trajectory:
-    """A trajectory of T - 1 decisions from T observations and T actions.
+def drop_last_action(one: Trajectory) -> Trajectory:
+    """A trajectory of T - 1 steps from T observations and T actions.
 
     The end that came of the last action is not seen, so the rest is neither ended by the world nor without a value
     beyond; a success that the last action brought counts for the one before it.
@@ -131,7 +131,7 @@ def tracked(items: Iterable[Any], on_progress: OnProgress | None) -> Iterator[An
             on_progress(index + 1, len(items))
 
 
-def optional_module(name: str, why: str, extra: str = "formats") -> ModuleType:
+def import_optional(name: str, why: str, extra: str = "formats") -> ModuleType:
     """The module `name`, imported now.
 
     Raises:

@@ -20,7 +20,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from cdred.data.formats.common import NO_FINAL_OBSERVATION, OnProgress, no_actions, tracked, without_last_action
+from cdred.data.formats.common import NO_FINAL_OBSERVATION, OnProgress, drop_last_action, empty_actions, tracked
 from cdred.data.formats.hdf5 import holds, opened, read, read_array
 from cdred.data.formats.obs_keys import selected
 from cdred.errors import UserError
@@ -37,7 +37,7 @@ def is_d4rl(path: Path) -> bool:
 
 
 def read_d4rl(path: Path, obs_keys: Sequence[str] | None = None, on_progress: OnProgress | None = None) -> DemoDataset:
-    """The trajectories in `path`, not yet validated; episodes of which no decision is left are skipped.
+    """The trajectories in `path`, not yet validated; episodes of which no step is left are skipped.
 
     Args:
         path: the HDF5 file.
@@ -88,16 +88,16 @@ def _ends(file: Any, where: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _trajectory(file: Any, rows: slice, terminated: bool, where: str) -> Trajectory:
-    """The episode in these rows; of no decision where dropping the last action leaves none."""
+    """The episode in these rows; of no step where dropping the last action leaves none."""
     has_next, steps = "next_observations" in file, rows.stop - rows.start
     one = Trajectory(
         obs=_observations(file, rows, where) if has_next else read(file["observations"], "observations", where, rows),
-        action=read(file["actions"], "actions", where, rows) if "actions" in file else no_actions(steps),
+        action=read(file["actions"], "actions", where, rows) if "actions" in file else empty_actions(steps),
         reward=_rewards(file, rows, where),
         terminated=terminated,
         truncated=not terminated,
     )
-    return one if has_next else without_last_action(one)
+    return one if has_next else drop_last_action(one)
 
 
 def _observations(file: Any, rows: slice, where: str) -> np.ndarray:

@@ -14,8 +14,8 @@ import h5py
 import numpy as np
 from h5py import h5d, h5g, h5l, h5o  # pyright: ignore[reportAttributeAccessIssue]  (compiled, without stubs)
 
-from cdred.data.formats.common import Damage, as_float32, damage_told, names, one_line
-from cdred.data.formats.safety import refuse_bomb
+from cdred.data.formats.common import CorruptFileError, as_float32, corrupt_as_user_error, names, one_line
+from cdred.data.formats.safety import check_expanded_size
 from cdred.errors import UserError
 
 # An entry takes more than that in any file: a name, an address, and what it leads to.
@@ -30,7 +30,7 @@ def opened(path: Path) -> Iterator[Any]:
         UserError: it is no HDF5 file, it leads to other files, it claims more than it can hold, or it is damaged where
             the body reads it.
     """
-    with damage_told(path, "HDF5"), h5py.File(path, "r") as file:
+    with corrupt_as_user_error(path, "HDF5"), h5py.File(path, "r") as file:
         _refuse_links(file, path)
         _refuse_arrays(file, path)
         yield file
@@ -45,11 +45,11 @@ def holds(path: Path, what: Callable[[Any], bool]) -> bool:
     if not path.is_file() or not h5py.is_hdf5(path):
         return False
     try:
-        with damage_told(path, "HDF5"), h5py.File(path, "r") as file:
+        with corrupt_as_user_error(path, "HDF5"), h5py.File(path, "r") as file:
             # Before anything is looked up: a link is followed by looking.
             _refuse_links(file, path)
             return what(file)
-    except Damage:
+    except CorruptFileError:
         return False
 
 
@@ -79,7 +79,7 @@ def _refuse_arrays(file: Any, path: Path) -> None:
         if array is not None:
             _refuse_elsewhere(array, f"{path}: '{_shown(name)}'")
             declared += array.get_type().get_size() * int(np.prod(array.shape or (0,), dtype=object))
-        refuse_bomb(declared, stored, str(path))
+        check_expanded_size(declared, stored, str(path))
         if before * LEAST_BYTES_AN_ENTRY > stored:
             raise UserError(f"{path}: it has more names than {stored:,} bytes can hold; expected each thing once.")
 

@@ -27,13 +27,13 @@ from cdred.data.formats.arrow import fill, numbers, parquet, rows_of
 from cdred.data.formats.common import (
     NO_FINAL_OBSERVATION,
     OnProgress,
-    no_actions,
+    drop_last_action,
+    empty_actions,
     one_line,
     tracked,
-    without_last_action,
 )
 from cdred.data.formats.obs_keys import account, listed, selected
-from cdred.data.formats.safety import refuse_bomb, refuse_path_out
+from cdred.data.formats.safety import check_expanded_size, check_relative_path
 from cdred.errors import UserError
 from cdred.types import DemoDataset, Trajectory
 
@@ -101,7 +101,7 @@ def read_lerobot(
         )
     for key in ("data_path", "video_path"):
         if info.get(key):
-            refuse_path_out(info[key], f"{path / INFO}: '{key}'")
+            check_relative_path(info[key], f"{path / INFO}: '{key}'")
     features = _features(info, path)
     layout = Layout(features, _obs_keys(features, obs_keys, str(path / INFO)), _closing(path))
     files = _places(path, info)
@@ -193,11 +193,11 @@ def _episodes(file: Path, places: list[Place], layout: Layout) -> list[Trajector
     rows = sum(place.rows.stop - place.rows.start for place in places)
     width = sum(math.prod(layout.features[key].shape[1:]) for key in {*layout.keys, ACTION} & {*layout.features})
     # The shapes are those of info.json, which may say anything.
-    refuse_bomb(4 * rows * width, file.stat().st_size, str(file))
+    check_expanded_size(4 * rows * width, file.stat().st_size, str(file))
     drafts = [_draft(place, layout) for place in places]
     fill(file, [place.rows for place in places], [_targets(one, layout) for one in drafts])
     return [
-        one if place.episode in layout.closing else without_last_action(one)
+        one if place.episode in layout.closing else drop_last_action(one)
         for one, place in zip(drafts, places, strict=True)
     ]
 
@@ -213,7 +213,7 @@ def _draft(place: Place, layout: Layout) -> Trajectory:
     action = layout.features.get(ACTION)
     return Trajectory(
         obs=obs,
-        action=no_actions(steps) if action is None else np.empty((steps, *action.shape[1:]), np.float32),
+        action=empty_actions(steps) if action is None else np.empty((steps, *action.shape[1:]), np.float32),
         reward=np.zeros(steps, np.float32),
         terminated=last is not None and last[TERMINATED],
         truncated=last is None or last[TRUNCATED],

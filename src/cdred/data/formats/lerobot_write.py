@@ -1,15 +1,15 @@
 """A LeRobotDataset v3.0 folder that LeRobot itself opens, and `cdred.data.formats.lerobot_read` without loss.
 
 What LeRobot's reader needs, in `meta/info.json`, `meta/stats.json`, `meta/tasks.parquet`, `meta/episodes` and `data`:
-a frame for each decision with `observation.state`, `action`, `next.reward`, `next.done`, `next.truncated`,
+a frame for each step with `observation.state`, `action`, `next.reward`, `next.done`, `next.truncated`,
 `next.success` where it is known, and the counters `timestamp`, `frame_index`, `episode_index`, `index`, `task_index`.
 Its videos are for pictures, which are not written here.
 
-A frame has no place for the final observation: T decisions make T frames, never T + 1. It is kept in `meta/episodes`,
+A frame has no place for the final observation: T steps make T frames, never T + 1. It is kept in `meta/episodes`,
 one row an episode, in columns that LeRobot does not look at (`cdred/final_observation`, `cdred/terminated`,
 `cdred/truncated`, `cdred/seed`); task and provenance are in `meta/cdred.json`.
 
-Seconds are needed and not known: `provenance["fps"]` where it is a positive number, else 10 decisions a second.
+Seconds are needed and not known: `provenance["fps"]` where it is a positive number, else 10 steps a second.
 """
 
 import json
@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from cdred.data.formats.common import OnProgress, optional_module, tracked
+from cdred.data.formats.common import OnProgress, import_optional, tracked
 from cdred.data.formats.lerobot_read import ACTION, FINAL, INFO, OURS, REWARD, SEED, SUCCESS, TERMINATED, TRUNCATED
 from cdred.errors import UserError
-from cdred.files import new_folder, refuse_taken
+from cdred.files import check_new_path, new_folder
 from cdred.types import DemoDataset, Trajectory
 
 FPS_WHERE_UNKNOWN = 10
@@ -49,9 +49,9 @@ def save_lerobot(dataset: DemoDataset, path: str | Path, on_progress: OnProgress
             is not installed.
     """
     path = Path(path)
-    refuse_taken(path)
+    check_new_path(path)
     _check(dataset, path)
-    optional_module("pyarrow.parquet", f"writing {path}")
+    import_optional("pyarrow.parquet", f"writing {path}")
     fps = _fps(dataset.provenance)
     with new_folder(path) as folder:
         _write_tasks(dataset.task, folder / "meta/tasks.parquet")
@@ -170,7 +170,7 @@ def _episode(one: Trajectory, episode: int, task: str, first: int, place: dict[s
 
 def _arrow(columns: Columns) -> Any:
     """A table whose vectors are fixed-size lists; one number a frame is a plain column, as LeRobot has it."""
-    pyarrow = optional_module("pyarrow", "writing a LeRobot dataset")
+    pyarrow = import_optional("pyarrow", "writing a LeRobot dataset")
     arrays = {}
     for name, values in columns.items():
         flat = pyarrow.array(np.ascontiguousarray(values).reshape(-1))
@@ -181,11 +181,11 @@ def _arrow(columns: Columns) -> Any:
 
 def _writer(path: Path, schema: Any) -> Any:
     path.parent.mkdir(parents=True, exist_ok=True)
-    return optional_module("pyarrow.parquet", f"writing {path}").ParquetWriter(path, schema, compression="snappy")
+    return import_optional("pyarrow.parquet", f"writing {path}").ParquetWriter(path, schema, compression="snappy")
 
 
 def _write_parquet(path: Path, rows: list[dict[str, object]], metadata: dict[bytes, bytes] | None = None) -> None:
-    pyarrow = optional_module("pyarrow", f"writing {path}")
+    pyarrow = import_optional("pyarrow", f"writing {path}")
     table = pyarrow.Table.from_pylist(rows).replace_schema_metadata(metadata)
     with _writer(path, table.schema) as writer:
         writer.write_table(table)

@@ -11,8 +11,8 @@
 
 (https://maniskill.readthedocs.io, "Demonstrations", and `RecordEpisode` of mani_skill 3.)
 
-A recording goes on past a decision that met the task's goal, and `terminated` is set there each time it is met, so only
-the last decision's flags count. The demonstrations that ManiSkill publishes hold no observations; it replays them into
+A recording goes on past a step that met the task's goal, and `terminated` is set there each time it is met, so only
+the last step's flags count. The demonstrations that ManiSkill publishes hold no observations; it replays them into
 any observation mode, and `obs_keys` may name `env_states/...` instead.
 """
 
@@ -24,7 +24,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from cdred.data.formats.common import OnProgress, no_actions, one_line, tracked
+from cdred.data.formats.common import OnProgress, empty_actions, one_line, tracked
 from cdred.data.formats.hdf5 import holds, leaves, numbered, opened, read, read_array
 from cdred.data.formats.obs_keys import account, joined, selected
 from cdred.errors import UserError
@@ -109,7 +109,7 @@ def _trajectory(group: Any, obs_keys: Sequence[str] | None, seed: object, where:
     steps = len(obs) - 1
     return Trajectory(
         obs=obs,
-        action=read_array(group, "actions", where) if "actions" in group else no_actions(steps),
+        action=read_array(group, "actions", where) if "actions" in group else empty_actions(steps),
         reward=read_array(group, "rewards", where) if "rewards" in group else np.zeros(steps, np.float32),
         terminated=_at_the_end(group, "terminated", where),
         truncated=_at_the_end(group, "truncated", where),

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from cdred.data.formats.common import OnProgress, last_flag, no_actions, one_line, tracked
+from cdred.data.formats.common import OnProgress, empty_actions, final_flag, one_line, tracked
 from cdred.data.formats.hdf5 import opened
 from cdred.data.formats.minari_arrow import arrow_episodes
 from cdred.data.formats.minari_hdf5 import Stored, hdf5_episodes
@@ -118,8 +118,8 @@ def _trajectory(one: Stored, keys: Sequence[str]) -> Trajectory:
     obs = joined(one.parts, keys, one.read, one.where)
     rewards = _needed(one, "rewards")
     action = one.column("actions")
-    action = no_actions(len(rewards)) if action is None else action
-    flags = (last_flag(_needed(one, key) != 0, key, len(action), one.where) for key in ("terminations", "truncations"))
+    action = empty_actions(len(rewards)) if action is None else action
+    flags = (final_flag(_needed(one, key) != 0, key, len(action), one.where) for key in ("terminations", "truncations"))
     terminated, truncated = flags
     success = one.column("infos/success")
     return Trajectory(obs, action, rewards, terminated, truncated, _per_decision(success, len(action)), one.seed)

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from cdred.data.formats.arrow import row_bytes
-from cdred.data.formats.common import as_float32, damage_told, optional_module
+from cdred.data.formats.common import as_float32, corrupt_as_user_error, import_optional
 from cdred.data.formats.minari_hdf5 import Stored
-from cdred.data.formats.safety import refuse_bomb
+from cdred.data.formats.safety import check_expanded_size
 from cdred.errors import UserError
 
 Shapes = dict[str, tuple[int, ...]]
@@ -32,7 +32,7 @@ def arrow_episodes(folder: Path, kind: str, space: str) -> list[Callable[[], Sto
     Raises:
         UserError: PyArrow is not installed, or the space is not JSON.
     """
-    optional_module("pyarrow.dataset", f"{folder} is a Minari dataset in {kind}, and reading it")
+    import_optional("pyarrow.dataset", f"{folder} is a Minari dataset in {kind}, and reading it")
     shapes = _shapes(space, f"{folder}, observation_space")
     found = sorted((entry for entry in folder.iterdir() if entry.name.isdecimal()), key=lambda entry: int(entry.name))
     return [lambda entry=entry: _stored(entry, kind, shapes) for entry in found]
@@ -74,12 +74,12 @@ def _stored(folder: Path, kind: str, shapes: Shapes) -> Stored:
 
 
 def _table(folder: Path, kind: str) -> Any:
-    pyarrow_dataset = optional_module("pyarrow.dataset", f"reading {folder}")
-    with damage_told(folder, kind):
+    pyarrow_dataset = import_optional("pyarrow.dataset", f"reading {folder}")
+    with corrupt_as_user_error(folder, kind):
         ignored = ["_", ".", "metadata.json"]
         dataset = pyarrow_dataset.dataset(str(folder), format=kind, ignore_prefixes=ignored)
         stored = sum(file.stat().st_size for file in folder.iterdir())
-        refuse_bomb(row_bytes(dataset.schema) * dataset.count_rows(), stored, str(folder))
+        check_expanded_size(row_bytes(dataset.schema) * dataset.count_rows(), stored, str(folder))
         table = dataset.to_table()
         # Arrow takes offsets and lengths at their word, and reads wherever they say.
         table.validate(full=True)

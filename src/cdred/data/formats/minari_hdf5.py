@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cdred.data.formats.hdf5 import leaves, numbered, read, read_array
-from cdred.data.formats.obs_keys import Part
+from cdred.data.formats.obs_keys import ArrayInfo
 
 
 class Stored(NamedTuple):
@@ -26,7 +26,7 @@ class Stored(NamedTuple):
     """
 
     where: str
-    parts: Mapping[str, Part]
+    parts: Mapping[str, ArrayInfo]
     read: Callable[[str], np.ndarray]
     column: Callable[[str], np.ndarray | None]
     seed: int | None

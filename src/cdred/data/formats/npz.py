@@ -1,18 +1,18 @@
 """Demonstrations in one `.npz` file: NumPy arrays, no pickle.
 
-Keys, for N episodes (`T` decisions each; `*obs` is the shape of one observation):
+Keys, for N episodes (`T` steps each; `*obs` is the shape of one observation):
 
     obs         [N, T+1, *obs]   observations, the final one included
     action      [N, T, A]        in [-1, 1]; missing where only observations were recorded
     reward      [N, T]           optional; zeros where missing
-    success     [N, T]           optional; goal reached, per decision
+    success     [N, T]           optional; goal reached, per step
     terminated  [N]              optional, default false: the world ended the episode
     truncated   [N]              optional, default "not terminated": the clock ended it
     seed        [N]              optional; episode seed, -1 where unknown
     task        scalar string    optional, e.g. metaworld/drawer-close
     provenance  scalar string    optional; a JSON object
 
-With one more key, `lengths [N]` (decisions of each episode), episodes may differ in length and the first four are
+With one more key, `lengths [N]` (steps of each episode), episodes may differ in length and the first four are
 concatenated instead of stacked: `obs [sum(T_i + 1), *obs]`, the others `[sum(T_i), ...]`. This is what `save_npz`
 writes.
 """
@@ -24,10 +24,10 @@ from pathlib import Path
 
 import numpy as np
 
-from cdred.data.formats.common import OnProgress, as_bool, as_float32, brief, no_actions, required, tracked
+from cdred.data.formats.common import OnProgress, as_bool, as_float32, brief, empty_actions, required, tracked
 from cdred.data.formats.npy import read_member
 from cdred.data.formats.obs_keys import selected
-from cdred.data.formats.safety import refuse_bomb
+from cdred.data.formats.safety import check_expanded_size
 from cdred.errors import UserError
 from cdred.files import new_file
 from cdred.types import DemoDataset, Trajectory
@@ -82,7 +82,7 @@ def _load(path: Path) -> dict[str, np.ndarray]:
 
 def _refuse_bomb(archive: zipfile.ZipFile, path: Path) -> None:
     """By the sizes in the archive's directory, beyond which nothing is unpacked."""
-    refuse_bomb(sum(member.file_size for member in archive.infolist()), path.stat().st_size, str(path))
+    check_expanded_size(sum(member.file_size for member in archive.infolist()), path.stat().st_size, str(path))
 
 
 def _stacked(arrays: dict[str, np.ndarray], where: str) -> list[dict[str, np.ndarray]]:
@@ -112,7 +112,7 @@ def _split(arrays: dict[str, np.ndarray], where: str) -> list[dict[str, np.ndarr
 def _trajectory(arrays: dict[str, np.ndarray], index: int, episode: dict[str, np.ndarray], where: str) -> Trajectory:
     where = f"{where}, episode {index}"
     steps = len(episode["obs"]) - 1
-    action = as_float32(episode["action"], "action", where) if "action" in episode else no_actions(steps)
+    action = as_float32(episode["action"], "action", where) if "action" in episode else empty_actions(steps)
     reward = episode.get("reward", np.zeros(len(action)))
     terminated = bool(_of_episode(arrays, "terminated", index, False, where))
     seed = int(_of_episode(arrays, "seed", index, -1, where))

@@ -13,7 +13,7 @@ from cdred.data.formats.common import one_line
 from cdred.errors import UserError
 
 
-class Part(Protocol):
+class ArrayInfo(Protocol):
     """Shape and type of what a file holds: an `h5py.Dataset`, an array."""
 
     @property
@@ -22,7 +22,7 @@ class Part(Protocol):
     def dtype(self) -> Any: ...
 
 
-def selected(parts: Mapping[str, Part], obs_keys: Sequence[str] | None, where: str) -> tuple[str, ...]:
+def selected(parts: Mapping[str, ArrayInfo], obs_keys: Sequence[str] | None, where: str) -> tuple[str, ...]:
     """The names of the parts that make an observation.
 
     Args:
@@ -48,7 +48,7 @@ def selected(parts: Mapping[str, Part], obs_keys: Sequence[str] | None, where: s
     return tuple(obs_keys)
 
 
-def _default(parts: Mapping[str, Part], where: str) -> tuple[str, ...]:
+def _default(parts: Mapping[str, ArrayInfo], where: str) -> tuple[str, ...]:
     vectors = tuple(key for key, part in parts.items() if is_vector(part))
     if vectors or len(parts) == 1:
         return vectors or tuple(parts)
@@ -59,17 +59,19 @@ def _default(parts: Mapping[str, Part], where: str) -> tuple[str, ...]:
     )
 
 
-def is_vector(part: Part) -> bool:
+def is_vector(part: ArrayInfo) -> bool:
     """Whether `part` is one number or one vector of numbers a time step."""
     return len(part.shape) in (1, 2) and np.dtype(part.dtype).kind in "fiub"
 
 
-def listed(parts: Mapping[str, Part]) -> str:
+def listed(parts: Mapping[str, ArrayInfo]) -> str:
     """Names and shapes of the parts, for a message."""
     return one_line(", ".join(f"{key} {tuple(part.shape[1:])}" for key, part in parts.items()) or "none")
 
 
-def joined(parts: Mapping[str, Part], keys: Sequence[str], read: Callable[[str], np.ndarray], where: str) -> np.ndarray:
+def joined(
+    parts: Mapping[str, ArrayInfo], keys: Sequence[str], read: Callable[[str], np.ndarray], where: str
+) -> np.ndarray:
     """`[time, sum of sizes]` from several parts, or one part in its own shape.
 
     Args:
@@ -98,7 +100,7 @@ def joined(parts: Mapping[str, Part], keys: Sequence[str], read: Callable[[str],
     return out
 
 
-def account(parts: Mapping[str, Part], keys: Sequence[str]) -> dict[str, object]:
+def account(parts: Mapping[str, ArrayInfo], keys: Sequence[str]) -> dict[str, object]:
     """What a dataset's provenance says of the choice: nothing where there was none to make."""
     if len(parts) < 2:
         return {}

@@ -12,7 +12,7 @@ from cdred.data.formats.minari import is_minari, read_minari, save_minari
 from cdred.data.formats.npz import is_npz, read_npz, save_npz
 from cdred.data.formats.robomimic import is_robomimic, read_robomimic
 from cdred.errors import UserError
-from cdred.files import refuse_no_file, refuse_taken
+from cdred.files import check_new_path, check_output_file
 from cdred.types import DemoDataset
 
 FormatName = Literal["minari", "lerobot", "npz"]
@@ -45,7 +45,7 @@ FORMATS = (
 SAVERS: dict[FormatName, Callable[..., None]] = {"minari": save_minari, "lerobot": save_lerobot, "npz": save_npz}
 
 
-def format_of(path: Path) -> Format:
+def detect_format(path: Path) -> Format:
     """The format of what is at `path`.
 
     Raises:
@@ -71,6 +71,6 @@ def require_place(path: Path, name: FormatName | None = None) -> None:
     Raises:
         UserError: it is taken, or cannot be written to.
     """
-    refuse_taken(path)
+    check_new_path(path)
     if saver(path, name) is SAVERS["npz"]:
-        refuse_no_file(path)
+        check_output_file(path)

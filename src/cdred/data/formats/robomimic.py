@@ -22,7 +22,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from cdred.data.formats.common import NO_FINAL_OBSERVATION, OnProgress, names, no_actions, tracked, without_last_action
+from cdred.data.formats.common import NO_FINAL_OBSERVATION, OnProgress, drop_last_action, empty_actions, names, tracked
 from cdred.data.formats.hdf5 import holds, leaves, numbered, opened, read, read_array
 from cdred.data.formats.obs_keys import account, joined, selected
 from cdred.errors import UserError
@@ -84,12 +84,12 @@ def _trajectory(group: Any, obs_keys: Sequence[str] | None, where: str) -> tuple
     steps = len(obs) - has_final
     one = Trajectory(
         obs=obs,
-        action=read_array(group, "actions", where) if "actions" in group else no_actions(steps),
+        action=read_array(group, "actions", where) if "actions" in group else empty_actions(steps),
         reward=read_array(group, "rewards", where) if "rewards" in group else np.zeros(steps, np.float32),
         terminated=False,
         truncated=True,
     )
-    return (one, False) if has_final else (without_last_action(one), True)
+    return (one, False) if has_final else (drop_last_action(one), True)
 
 
 def _observations(group: Any, obs_keys: Sequence[str] | None, where: str) -> tuple[np.ndarray, bool]:

@@ -11,7 +11,7 @@ RATIO = 256
 ALWAYS = 64 * 2**20
 
 
-def refuse_bomb(declared: int, stored: int, where: str) -> None:
+def check_expanded_size(declared: int, stored: int, where: str) -> None:
     """Check that `declared` bytes of content can be meant by `stored` bytes on the disk, and fit into the memory.
 
     To be called before anything is allocated.
@@ -30,7 +30,7 @@ def refuse_bomb(declared: int, stored: int, where: str) -> None:
         raise UserError(f"{where}: it holds {declared:,} bytes, but this machine has {memory:,} of memory: split it.")
 
 
-def refuse_links_out(folder: Path) -> None:
+def check_symlinks(folder: Path) -> None:
     """Check that no symbolic link in `folder` leads out of it.
 
     The cache of the Hugging Face hub is made of links, from `snapshots/<commit>` to `blobs` beside `snapshots`; those
@@ -51,7 +51,7 @@ def refuse_links_out(folder: Path) -> None:
                 )
 
 
-def refuse_path_out(named: object, where: str) -> None:
+def check_relative_path(named: object, where: str) -> None:
     """Check that a file name in a dataset's metadata stays in the dataset's folder.
 
     Raises:

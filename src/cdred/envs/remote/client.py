@@ -14,13 +14,13 @@ from jaxtyping import Float32, UInt8
 
 from cdred.envs.base import Step, checked
 from cdred.envs.remote import server
-from cdred.envs.remote.interpreter import Host, environment
+from cdred.envs.remote.interpreter import Interpreter, environment
 from cdred.errors import UserError
 from cdred.types import EnvSpec
 
 # Time for a worker to finish its step and free what it holds before it is killed.
 GRACE_SECONDS = 10.0
-# Time for one decision, and how much longer everything else may take: compiling a model, building a scene.
+# Time for one step, and how much longer everything else may take: compiling a model, building a scene.
 STEP_SECONDS, PATIENCE = 60.0, 10
 LOG_LINES = 12
 
@@ -32,11 +32,11 @@ class Worker:
 
     Args:
         host: the interpreter and its suite.
-        step_timeout: seconds that a decision may take; everything else may take `PATIENCE` times as long.
+        env_step_timeout: seconds that a step may take; everything else may take `PATIENCE` times as long.
     """
 
-    def __init__(self, host: Host, step_timeout: float = STEP_SECONDS):
-        self.host, self._step_timeout = host, step_timeout
+    def __init__(self, host: Interpreter, env_step_timeout: float = STEP_SECONDS):
+        self.host, self._step_timeout = host, env_step_timeout
         self._connection, theirs = Pipe()
         # What a suite prints is kept for the day it dies, and off the terminal, which is somebody else's.
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
@@ -58,7 +58,7 @@ class Worker:
             self._connection.send_bytes(server.pack(head, arrays))
 
     def receive(self, *, step: bool = False) -> tuple[dict[str, Any], list[np.ndarray]]:
-        """The next answer, which is that to a decision or to something else.
+        """The next answer, which is that to a step or to something else.
 
         Raises:
             RuntimeError: the process has died.
@@ -72,8 +72,8 @@ class Worker:
             raise self._death() from error
         if message is None:
             self.kill()
-            what = "a decision" if step else "an answer"
-            raise TimeoutError(f"{what} took more than {seconds:g} s (--step-timeout), its process was ended")
+            what = "a step" if step else "an answer"
+            raise TimeoutError(f"{what} took more than {seconds:g} s (--env-step-timeout), its process was ended")
         head, arrays = server.unpack(message)
         if "error" in head:
             raise _rebuilt(**head)
@@ -150,10 +150,10 @@ class RemoteEnv:
 
     @classmethod
     def alone(
-        cls, host: Host, task: str, name: str, render_size: int | None, step_timeout: float = STEP_SECONDS
+        cls, host: Interpreter, task: str, name: str, render_size: int | None, env_step_timeout: float = STEP_SECONDS
     ) -> Self:
         """The environment `name` of a suite, in a process of its own that ends with `close`."""
-        worker = Worker(host, step_timeout)
+        worker = Worker(host, env_step_timeout)
         try:
             return cls(worker, 0, task, name, render_size, owner=True).settled()
         except BaseException:

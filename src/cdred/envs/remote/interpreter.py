@@ -10,7 +10,7 @@ from cdred.errors import UserError
 PROJECT = Path(__file__).parents[4]
 
 
-class Host(NamedTuple):
+class Interpreter(NamedTuple):
     """Where environments live.
 
     Attributes:
@@ -26,12 +26,12 @@ class Host(NamedTuple):
     mend: str = ""
 
 
-def our_host() -> Host:
+def current_interpreter() -> Interpreter:
     """This very interpreter, serving every suite that it has."""
-    return Host(sys.executable, "cdred.envs.registry", tuple(entry for entry in sys.path if entry))
+    return Interpreter(sys.executable, "cdred.envs.registry", tuple(entry for entry in sys.path if entry))
 
 
-def environment(host: Host) -> dict[str, str]:
+def environment(host: Interpreter) -> dict[str, str]:
     """Environment variables of a process there: ours, but for what would lead another interpreter astray."""
     own = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
     return own | ({"PYTHONPATH": os.pathsep.join(host.path)} if host.path else {})

@@ -35,7 +35,7 @@ class Task(typing.NamedTuple):
     assets: tuple = ()
 
 
-# The suite's own limits (50 decisions for most) end before its planners do: see results/maniskill/README.md.
+# The suite's own limits (50 steps for most) end before its planners do: see results/maniskill/README.md.
 TASKS = {
     "LiftPegUpright": Task(200, planner=True),
     "PegInsertionSide": Task(200, planner=True),

@@ -73,7 +73,7 @@ def reset(_suite, envs, head, _arrays):
 
 
 def step(_suite, envs, head, arrays):
-    """What one decision led to; NumPy's scalars become Python's, exactly."""
+    """What one step led to; NumPy's scalars become Python's, exactly."""
     obs, reward, *flags = envs[head["env"]].step(*arrays)
     return {"step": [float(reward), *map(bool, flags)]}, [obs]
 

@@ -1,4 +1,4 @@
-"""DeepMind Control suite: action repeat 2, 500 decisions, observations flattened in dm_control's own order."""
+"""DeepMind Control suite: action repeat 2, 500 steps, observations flattened in dm_control's own order."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,7 @@ import numpy as np
 from dm_control import suite
 from jaxtyping import Float32, UInt8
 
-from cdred.envs.base import Step, checked, no_picture
+from cdred.envs.base import Step, checked, raise_render_error
 from cdred.types import EnvSpec
 
 ACTION_REPEAT = 2
@@ -66,7 +66,7 @@ class DMControl:
         try:
             return self._env.physics.render(self._render_size, self._render_size, camera_id=0)
         except Exception as error:
-            no_picture(self.spec.task, error)
+            raise_render_error(self.spec.task, error)
 
     def close(self) -> None:
         self._env.close()

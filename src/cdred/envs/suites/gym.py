@@ -9,7 +9,7 @@ from gymnasium.error import DependencyNotInstalled, UnregisteredEnv
 from gymnasium.spaces import Box, Space
 from jaxtyping import Float32, UInt8
 
-from cdred.envs.base import Step, checked, no_picture, resized
+from cdred.envs.base import Step, checked, raise_render_error, resize_nearest
 from cdred.errors import UserError
 from cdred.types import EnvSpec
 
@@ -17,9 +17,9 @@ LIMIT_WHERE_NONE = 1000
 
 
 class Gym:
-    """One Gymnasium id; one frame is one decision, observations are flattened.
+    """One Gymnasium id; one frame is one step, observations are flattened.
 
-    Success is read from `info["success"]` or `info["is_success"]` where a first decision shows one of them.
+    Success is read from `info["success"]` or `info["is_success"]` where a first step shows one of them.
     """
 
     def __init__(self, name: str, render_size: int | None = None):
@@ -34,7 +34,7 @@ class Gym:
         self._render_size = render_size
         self._decisions = 0
         length, has_success = episode_length(task, self._env), self._reports_success()
-        self.spec = EnvSpec(task, (obs_size,), self._low.size, length, has_success=has_success, terminates=True)
+        self.spec = EnvSpec(task, (obs_size,), self._low.size, length, has_success=has_success, can_terminate=True)
 
     def _reports_success(self) -> bool:
         self._env.reset(seed=0)
@@ -48,7 +48,7 @@ class Gym:
     def step(self, action: Float32[np.ndarray, " A"]) -> Step:
         obs, reward, terminated, truncated, info = self._env.step(self._native(action))
         self._decisions += 1
-        # Our own clock for environments without one; elsewhere Gymnasium's strikes at the same decision.
+        # Our own clock for environments without one; elsewhere Gymnasium's strikes at the same step.
         late = not terminated and self._decisions >= self.spec.episode_length
         success = info.get("success", info.get("is_success", False))
         step = Step(flatten(obs), float(reward), bool(terminated), bool(truncated) or late, success)
@@ -63,9 +63,9 @@ class Gym:
         if self._env.render_mode != "rgb_array":
             raise UserError(f"{self.spec.task} cannot be rendered: it offers no `rgb_array` frames.")
         try:
-            return resized(np.asarray(self._env.render(), np.uint8), self._render_size)
+            return resize_nearest(np.asarray(self._env.render(), np.uint8), self._render_size)
         except Exception as error:
-            no_picture(self.spec.task, error)
+            raise_render_error(self.spec.task, error)
 
     def close(self) -> None:
         self._env.close()
@@ -105,10 +105,10 @@ def box(task: str, role: str, space: Space) -> Box:
 
 
 def episode_length(task: str, env: gymnasium.Env) -> int:
-    """The registered time limit in decisions; where there is none, 1000, with a warning that says so."""
+    """The registered time limit in steps; where there is none, 1000, with a warning that says so."""
     limit = env.spec.max_episode_steps if env.spec else None
     if limit is None:
-        warnings.warn(f"{task} has no time limit; its episodes are cut at {LIMIT_WHERE_NONE} decisions.", stacklevel=3)
+        warnings.warn(f"{task} has no time limit; its episodes are cut at {LIMIT_WHERE_NONE} steps.", stacklevel=3)
         return LIMIT_WHERE_NONE
     return limit
 

@@ -8,20 +8,20 @@ import numpy as np
 from jaxtyping import Float32
 
 from cdred.envs.remote.client import RemoteEnv
-from cdred.envs.remote.interpreter import Host, interpreter
+from cdred.envs.remote.interpreter import Interpreter, interpreter
 from cdred.envs.remote.maniskill import CONTROL_MODE, TASKS
 
 VARIABLE, FOLDER = "CDRED_MANISKILL_PYTHON", ".venv-maniskill"
 MEND = f"run `make maniskill` in the project's folder, or name an interpreter that has mani_skill in ${VARIABLE}."
 
 
-def host() -> Host:
+def host() -> Interpreter:
     """Where the suite lives.
 
     Raises:
         UserError: it is not set up.
     """
-    return Host(interpreter(VARIABLE, FOLDER, MEND), "cdred.envs.remote.maniskill", mend=MEND)
+    return Interpreter(interpreter(VARIABLE, FOLDER, MEND), "cdred.envs.remote.maniskill", mend=MEND)
 
 
 def make(name: str, render_size: int | None = None) -> RemoteEnv:
@@ -51,7 +51,7 @@ class PlannedExpert:
         self._hold, self._next, self._held = hold, 0, False
 
     def __call__(self, obs: Float32[np.ndarray, "*obs"], success: bool = False) -> Float32[np.ndarray, " A"]:
-        """Its next action; `success` tells whether the decision before reached the goal."""
+        """Its next action; `success` tells whether the step before reached the goal."""
         del obs
         self._held |= self._hold and success
         last = self._actions[min(self._next, len(self._actions)) - 1]

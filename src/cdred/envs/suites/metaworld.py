@@ -15,7 +15,7 @@ from jaxtyping import Float32, UInt8
 from metaworld.env_dict import ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE
 from metaworld.policies import ENV_POLICY_MAP
 
-from cdred.envs.base import Step, checked, no_picture
+from cdred.envs.base import Step, checked, raise_render_error
 from cdred.types import EnvSpec
 
 ACTION_REPEAT = 2
@@ -27,7 +27,7 @@ WRITTEN_BY_TASKS = ("body_pos", "body_quat", "site_pos", "site_quat", "eq_data")
 
 
 class MetaWorld:
-    """One Meta-World task: 39 observations, 4 actions (hand x, y, z, grip), 100 decisions of 2 frames."""
+    """One Meta-World task: 39 observations, 4 actions (hand x, y, z, grip), 100 steps of 2 frames."""
 
     def __init__(self, name: str, render_size: int | None = None):
         self.spec = EnvSpec(f"metaworld/{name}", (39,), 4, EPISODE_LENGTH, ACTION_REPEAT, has_success=True)
@@ -72,7 +72,7 @@ class MetaWorld:
             # This camera hangs upside down: half a turn, not a mirror image, puts the picture upright.
             return np.ascontiguousarray(self._renderer.render()[::-1, ::-1])
         except Exception as error:
-            no_picture(self.spec.task, error)
+            raise_render_error(self.spec.task, error)
 
     def close(self) -> None:
         if self._renderer is not None:
@@ -103,7 +103,7 @@ class ScriptedExpert:
         self._last = np.zeros(4, np.float32)
 
     def __call__(self, obs: Float32[np.ndarray, " 39"], success: bool = False) -> Float32[np.ndarray, " 4"]:
-        """The expert's action in [-1, 1]; `success` tells whether the decision before reached the goal."""
+        """The expert's action in [-1, 1]; `success` tells whether the step before reached the goal."""
         if self._held is None and self._hold and success:
             self._held = np.concatenate([np.zeros(3, np.float32), self._last[3:]])
         if self._held is None:

@@ -1,7 +1,7 @@
 """MuJoCo Playground's DeepMind Control suite: the physics in JAX (MJX), so that a whole run fits one device program.
 
 Playground's episodes are 1000 control steps without action repeat, its control steps as long as dm_control's. Here a
-decision is two of them and an episode 500 decisions, as with `dmc/`. Its physics is not quite dm_control's:
+step is two of them and an episode 500 steps, as with `dmc/`. Its physics is not quite dm_control's:
 results/mjx/README.md says where they differ.
 """
 
@@ -16,8 +16,8 @@ import numpy as np
 from jaxtyping import Array, Float32, UInt8, UInt32
 from mujoco_playground import dm_control_suite
 
-from cdred.envs.base import no_picture
-from cdred.envs.jax_env import Decision, EnvState, Hosted
+from cdred.envs.base import raise_render_error
+from cdred.envs.jax_env import EnvState, JaxEnvAdapter, JaxStep
 from cdred.types import EnvSpec
 
 # Playground 0.2.0 compares MuJoCo's version as text, takes 3.17 for older than 3.3, and asks its reacher's model for a
@@ -30,7 +30,7 @@ DEFAULT_RENDER_SIZE = 240
 
 
 class Playground:
-    """One task of the suite as a `FunctionalEnv`, e.g. `CheetahRun`. No task of it can end before the clock does.
+    """One task of the suite as a `JaxEnv`, e.g. `CheetahRun`. No task of it can end before the clock does.
 
     What Playground calls done is a state that is not finite, which whoever steps this refuses by its observation.
     """
@@ -46,20 +46,20 @@ class Playground:
         state = self._env.reset(jax.random.PRNGKey(seed))
         return state, jnp.ravel(state.obs)
 
-    def step(self, state: EnvState, action: Float32[Array, " A"]) -> tuple[EnvState, Decision]:
+    def step(self, state: EnvState, action: Float32[Array, " A"]) -> tuple[EnvState, JaxStep]:
         def frame(state, _):
             state = self._env.step(state, action)
             return state, state.reward
 
         state, rewards = jax.lax.scan(frame, state, length=ACTION_REPEAT)
-        return state, Decision(jnp.ravel(state.obs), jnp.sum(rewards), jnp.zeros((), bool), jnp.zeros((), bool))
+        return state, JaxStep(jnp.ravel(state.obs), jnp.sum(rewards), jnp.zeros((), bool), jnp.zeros((), bool))
 
     def picture(self, state: EnvState, size: int | None) -> UInt8[np.ndarray, "H W 3"]:
         size = size or DEFAULT_RENDER_SIZE
         try:
             return self._env.render(jax.device_get(state), size, size, camera=0)
         except Exception as error:
-            no_picture(self.spec.task, error)
+            raise_render_error(self.spec.task, error)
 
 
 def names() -> list[str]:
@@ -73,6 +73,6 @@ def functional(name: str) -> Playground:
     return Playground(name)
 
 
-def make(name: str, render_size: int | None = None) -> Hosted:
+def make(name: str, render_size: int | None = None) -> JaxEnvAdapter:
     """The task behind the host's interface."""
-    return Hosted(functional(name), render_size)
+    return JaxEnvAdapter(functional(name), render_size)

@@ -19,7 +19,7 @@ class Point:
     """A point in the box [-1, 1]^2 that must go to a goal and stay there.
 
     Observation: position (2), goal (2). Action: velocity (2). Reward: minus the distance to the goal. Success: within
-    `RADIUS` of it. Going straight at full speed reaches every goal within 14 of the 20 decisions.
+    `RADIUS` of it. Going straight at full speed reaches every goal within 14 of the 20 steps.
     """
 
     SPEED = 0.15
@@ -61,7 +61,7 @@ class Point:
 
 
 class Dying:
-    """A point on a line that dies beyond -1 and 1, where every decision costs 1: the best it can do is die soon.
+    """A point on a line that dies beyond -1 and 1, where every step costs 1: the best it can do is die soon.
 
     Observation: position (1), starting in [-0.5, 0.5]. Action: velocity (1). An episode's return is minus its length,
     and the value beyond a death is 0: whoever forgets that a death ends all costs sees no reason to die.
@@ -71,7 +71,7 @@ class Dying:
 
     def __init__(self, render_size: int | None = None):
         del render_size
-        self.spec = EnvSpec("probe/dying", (1,), 1, EPISODE_LENGTH, terminates=True)
+        self.spec = EnvSpec("probe/dying", (1,), 1, EPISODE_LENGTH, can_terminate=True)
         self._position = 0.0
         self._decisions = 0
 

@@ -50,14 +50,14 @@ class CoupledRND(RewardModel):
         targets: K fixed random networks.
         predictors: two networks: index `EXPERT` is f_phi, index `OWN` is f_psi.
         averages: their moving averages, which the reward is read from; None if it is read from the predictors.
-        average_rate: step of the averages towards the predictors.
+        ema_rate: step of the averages towards the predictors.
         zeta: weight of the expert's bonus against the agent's own.
         alpha: weight of the squared distance against the count correction within a bonus.
         sigma: scale of the reward.
         coupling: g of the paper, `identity` or `exp`.
         distance_reduction: how |f - mu|^2 is reduced over the embedding (`sum` is the norm as written).
         count_reduction: how y is reduced over the embedding, before the root.
-        variance_floor: added to B2 - mu^2.
+        variance_eps: added to B2 - mu^2.
     """
 
     EXPERT = 0
@@ -66,14 +66,14 @@ class CoupledRND(RewardModel):
     targets: Ensemble
     predictors: Ensemble
     averages: Ensemble | None
-    average_rate: float = eqx.field(static=True)
+    ema_rate: float = eqx.field(static=True)
     zeta: float = eqx.field(static=True)
     alpha: float = eqx.field(static=True)
     sigma: float = eqx.field(static=True)
     coupling: Coupling = eqx.field(static=True)
     distance_reduction: Reduction = eqx.field(static=True)
     count_reduction: Reduction = eqx.field(static=True)
-    variance_floor: float = eqx.field(static=True)
+    variance_eps: float = eqx.field(static=True)
 
     @classmethod
     def create(
@@ -81,8 +81,8 @@ class CoupledRND(RewardModel):
         input_dim: int,
         *,
         num_targets: int,
-        target_widths: tuple[int, ...],
-        predictor_widths: tuple[int, ...],
+        target_hidden_dims: tuple[int, ...],
+        predictor_hidden_dims: tuple[int, ...],
         embedding_dim: int,
         zeta: float,
         alpha: float,
@@ -90,31 +90,33 @@ class CoupledRND(RewardModel):
         coupling: Coupling,
         distance_reduction: Reduction,
         count_reduction: Reduction,
-        variance_floor: float,
-        average_rate: float = 1.0,
+        variance_eps: float,
+        ema_rate: float = 1.0,
         precision: Precision = "float32",
         key: Key[Array, ""],
     ) -> Self:
-        """Random targets and freshly initialised predictors, read as they are if `average_rate` is 1."""
+        """Random targets and freshly initialised predictors, read as they are if `ema_rate` is 1."""
         kt, kp = jax.random.split(key)
 
-        def ensemble(num: int, widths: tuple[int, ...], key: Key[Array, ""]) -> Ensemble:
-            return Ensemble(lambda k: MLP(input_dim, widths, embedding_dim, precision=precision, key=k), num, key=key)
+        def ensemble(num: int, hidden_dims: tuple[int, ...], key: Key[Array, ""]) -> Ensemble:
+            return Ensemble(
+                lambda k: MLP(input_dim, hidden_dims, embedding_dim, precision=precision, key=k), num, key=key
+            )
 
-        predictors = ensemble(2, predictor_widths, kp)
+        predictors = ensemble(2, predictor_hidden_dims, kp)
         return cls(
-            targets=ensemble(num_targets, target_widths, kt),
+            targets=ensemble(num_targets, target_hidden_dims, kt),
             predictors=predictors,
             # A copy, so that donated buffers are never given away twice.
-            averages=None if average_rate == 1.0 else jax.tree.map(jnp.copy, predictors),
-            average_rate=average_rate,
+            averages=None if ema_rate == 1.0 else jax.tree.map(jnp.copy, predictors),
+            ema_rate=ema_rate,
             zeta=zeta,
             alpha=alpha,
             sigma=sigma,
             coupling=coupling,
             distance_reduction=distance_reduction,
             count_reduction=count_reduction,
-            variance_floor=variance_floor,
+            variance_eps=variance_eps,
         )
 
     @property
@@ -125,7 +127,7 @@ class CoupledRND(RewardModel):
     def settled(self) -> Self:
         if self.averages is None:
             return self
-        return eqx.tree_at(lambda r: r.averages, self, ema(self.averages, self.predictors, self.average_rate))
+        return eqx.tree_at(lambda r: r.averages, self, ema(self.averages, self.predictors, self.ema_rate))
 
     def __call__(self, x: Float[Array, " in"] | Apart) -> Float[Array, ""]:
         judges = self.predictors if self.averages is None else self.averages
@@ -148,7 +150,7 @@ class CoupledRND(RewardModel):
     def bonus(self, prediction: Float[Array, " e"], moments: TargetMoments) -> Float[Array, ""]:
         """b_f(x) = alpha |f - mu|^2 + (1 - alpha) sqrt(|y|)."""
         distance = _reduce((prediction - moments.mean) ** 2, self.distance_reduction)
-        rate = _reduce(visit_rate(prediction, moments, self.variance_floor), self.count_reduction)
+        rate = _reduce(visit_rate(prediction, moments, self.variance_eps), self.count_reduction)
         return self.alpha * distance + (1.0 - self.alpha) * jnp.sqrt(jnp.abs(rate))
 
     def couple(self, expert: Float[Array, ""], own: Float[Array, ""]) -> Float[Array, ""]:

@@ -21,10 +21,10 @@ class Discriminator(RewardModel):
 
     @classmethod
     def create(
-        cls, input_dim: int, *, widths: tuple[int, ...], precision: Precision = "float32", key: Key[Array, ""]
+        cls, input_dim: int, *, hidden_dims: tuple[int, ...], precision: Precision = "float32", key: Key[Array, ""]
     ) -> Self:
         """A fresh network, undecided everywhere."""
-        return cls(MLP(input_dim, widths, 1, zero_head=True, precision=precision, key=key))
+        return cls(MLP(input_dim, hidden_dims, 1, zero_head=True, precision=precision, key=key))
 
     @property
     def trainable(self) -> MLP:

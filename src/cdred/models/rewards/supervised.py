@@ -10,7 +10,7 @@ from cdred.nn.two_hot import TwoHot
 from cdred.types import Precision
 
 
-class SupervisedReward(RewardModel):
+class RewardHead(RewardModel):
     """A network from x = (z, a) to a distribution over rewards; it starts at reward 0 everywhere."""
 
     head: MLP
@@ -21,13 +21,13 @@ class SupervisedReward(RewardModel):
         cls,
         input_dim: int,
         *,
-        widths: tuple[int, ...],
+        hidden_dims: tuple[int, ...],
         two_hot: TwoHot,
         precision: Precision = "float32",
         key: Key[Array, ""],
     ) -> Self:
         """A fresh network."""
-        return cls(MLP(input_dim, widths, two_hot.num_bins, zero_head=True, precision=precision, key=key), two_hot)
+        return cls(MLP(input_dim, hidden_dims, two_hot.num_bins, zero_head=True, precision=precision, key=key), two_hot)
 
     @property
     def trainable(self) -> MLP:

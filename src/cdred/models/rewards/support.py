@@ -12,7 +12,7 @@ from cdred.nn.layers import MLP, Apart
 from cdred.types import Precision
 
 
-class ExpertSupport(RewardModel):
+class REDReward(RewardModel):
     """R(x) = exp(-sigma |f(x) - f_1(x)|^2): near 1 where the predictor f met the random target f_1, 0 far from there.
 
     Attributes:
@@ -30,8 +30,8 @@ class ExpertSupport(RewardModel):
         cls,
         input_dim: int,
         *,
-        target_widths: tuple[int, ...],
-        predictor_widths: tuple[int, ...],
+        target_hidden_dims: tuple[int, ...],
+        predictor_hidden_dims: tuple[int, ...],
         embedding_dim: int,
         sigma: float,
         precision: Precision = "float32",
@@ -40,8 +40,8 @@ class ExpertSupport(RewardModel):
         """A random target and a fresh predictor."""
         target_key, predictor_key = jax.random.split(key)
         return cls(
-            MLP(input_dim, target_widths, embedding_dim, precision=precision, key=target_key),
-            MLP(input_dim, predictor_widths, embedding_dim, precision=precision, key=predictor_key),
+            MLP(input_dim, target_hidden_dims, embedding_dim, precision=precision, key=target_key),
+            MLP(input_dim, predictor_hidden_dims, embedding_dim, precision=precision, key=predictor_key),
             sigma,
         )
 
