@@ -4,10 +4,10 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup maniskill mjx train test test-slow lint type bench clean
+.PHONY: help setup maniskill mjx train test test-slow test-mjx test-maniskill lint type bench figures clean
 
-help:  ## what there is
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 setup: $(READY)  ## make .venv with everything that training and tests need
 
@@ -17,19 +17,19 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[metaworld,dmc,mujoco,formats,dev]'
 	@touch $@
 
-# Torch first, by itself: whatever else asks for it may bring gigabytes of CUDA. The planners crash with NumPy 2.
+# Torch first, on its own: as a dependency of another package it may bring gigabytes of CUDA. The planners crash with
+# NumPy 2.
 maniskill:  ## make .venv-maniskill, the interpreter of the maniskill tasks (2 GB)
 	$(PYTHON) -m venv .venv-maniskill
 	.venv-maniskill/bin/python -m pip install --quiet --upgrade pip
 	.venv-maniskill/bin/python -m pip install --quiet torch==2.13.0
 	.venv-maniskill/bin/python -m pip install --quiet mani_skill==3.0.1 numpy==1.26.4
 
-# Its MuJoCo clashes with the other suites'.
-mjx:  ## make .venv-mjx, where the mjx tasks live in the same interpreter as the agent, and test them
+# Its MuJoCo conflicts with that of the other suites.
+mjx:  ## make .venv-mjx, the interpreter of agent and simulators for the mjx tasks
 	$(PYTHON) -m venv .venv-mjx
 	.venv-mjx/bin/python -m pip install --quiet --upgrade pip
 	.venv-mjx/bin/python -m pip install --quiet --editable '.[mjx,dev]'
-	.venv-mjx/bin/python -m pytest tests/envs/test_mjx.py
 
 train: $(READY)  ## the main job: learn a Meta-World task from 10 demonstrations
 	$(BIN)/cdred train metaworld/button-press --demos 10 --seeds 0
@@ -41,6 +41,13 @@ test: $(READY)  ## all tests but the slow ones
 test-slow: $(READY)  ## the slow ones: real trainings, all simulators
 	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest -m slow
 
+# CI runs neither of the following two: their suites need interpreters of their own.
+test-mjx: mjx  ## all tests of the mjx suite, in .venv-mjx
+	.venv-mjx/bin/python -m pytest tests/envs/suites/test_mjx.py
+
+test-maniskill: $(READY) maniskill  ## all tests of the maniskill suite, slow ones included, with .venv-maniskill
+	CDRED_MANISKILL_PYTHON=$(CURDIR)/.venv-maniskill/bin/python $(BIN)/python -m pytest tests/envs/suites/test_maniskill.py
+
 lint: $(READY)  ## style, formatting and the import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -51,12 +58,15 @@ type: $(READY)  ## types
 
 bench: $(READY)  ## simulators' speed beside EnvPool's, and that of updates, plans and a whole loop
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
-	$(BIN)/python benchmarks/grid.py
-	$(BIN)/python benchmarks/workers.py
+	$(BIN)/python benchmarks/vector_env.py
+	$(BIN)/python benchmarks/executors.py
 	$(BIN)/cdred bench update
 	$(BIN)/cdred bench plan
 	$(BIN)/cdred bench seeds
 	$(BIN)/cdred bench loop
+
+figures: $(READY)  ## redraw results/plots from the files in results
+	$(BIN)/python benchmarks/figures.py
 
 clean:  ## remove .venv and caches
 	rm -rf .venv .cache .pytest_cache .ruff_cache .import_linter_cache

@@ -1,14 +1,13 @@
-"""Whether a long run takes more and more: its memory, the device's, open files, and the metrics file.
+"""Measure whether a long run needs more and more memory, device arrays, open files or space for its metrics.
 
-    python benchmarks/endurance.py --json results/reliability/endurance.json --picture results/reliability/endurance.png
+    python benchmarks/endurance.py --json results/benchmarks/endurance.json --plot endurance.png
 
-Tiny networks live through many steps of `probe/point` in many environments at once, with few updates, and log,
-evaluate and save on the way as every run does. The replay is small, so that it is full and written over many times.
+Tiny networks take many steps of `probe/point` in many environments at once, with few updates, and log, evaluate and
+save on the way as every run does. The replay buffer is small, so that it is overwritten many times.
 """
 
 import argparse
 import gc
-import json
 import os
 import tempfile
 import time
@@ -17,21 +16,22 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from json_output import write_json
 
 from cdred import api
 from cdred.config import RunConfig, preset
 from cdred.loggers.metrics import JsonlLogger, MultiLogger
-from cdred.provenance import origin
+from cdred.provenance import provenance
 from cdred.train.loop import train_loop
 from cdred.train.setup import build_run
 
-# Share of the run at whose end everything has been compiled, evaluated and saved once, and the replay is full.
+# Fraction of the run after which everything has been compiled, evaluated and saved once, and the buffer is full.
 WARM_UP = 0.2
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What the process held after `steps`, `seconds` after its first sample."""
+    """Resources of the process after `steps`, `seconds` after the run's start."""
 
     steps: int
     seconds: float
@@ -43,26 +43,26 @@ class Sample:
 
 
 class Sampler:
-    """A tracker that looks at its own process whenever a log line is due."""
+    """Logger that measures its own process at every training log line."""
 
     def __init__(self, metrics: Path):
         self.samples: list[Sample] = []
-        self._metrics, self._began = metrics, time.perf_counter()
+        self._metrics, self._start = metrics, time.perf_counter()
 
     def log(self, step, metrics, kind) -> None:
         del metrics
         if kind != "train":
             return
         gc.collect()
-        live = jax.live_arrays()
+        arrays = jax.live_arrays()
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         self.samples.append(
             Sample(
                 steps=int(step),
-                seconds=round(time.perf_counter() - self._began, 1),
+                seconds=round(time.perf_counter() - self._start, 1),
                 rss_mib=round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 2),
-                device_arrays=len(live),
-                device_mib=round(sum(one.nbytes for one in live) / 2**20, 3),
+                device_arrays=len(arrays),
+                device_mib=round(sum(array.nbytes for array in arrays) / 2**20, 3),
                 open_files=len(os.listdir("/proc/self/fd")),
                 metrics_kib=round(self._metrics.stat().st_size / 2**10, 1),
             )
@@ -72,8 +72,8 @@ class Sampler:
         pass
 
 
-def settings(steps: int, out: Path) -> RunConfig:
-    """Few updates for many steps, a hundred log lines, twenty saves, ten evaluations."""
+def run_config(steps: int, out: Path) -> RunConfig:
+    """Return settings with few updates for many steps, 100 log lines, 20 checkpoints and 10 evaluations."""
     return replace(
         preset("debug"),
         task="probe/point",
@@ -95,26 +95,27 @@ def settings(steps: int, out: Path) -> RunConfig:
     )
 
 
-def lived(steps: int, folder: Path) -> list[Sample]:
-    """The samples of one run."""
-    config = settings(steps, folder)
+def sample_run(steps: int, folder: Path) -> list[Sample]:
+    """Train once and return the samples."""
+    config = run_config(steps, folder)
     lines, sampler = JsonlLogger(folder / "metrics.jsonl"), Sampler(folder / "metrics.jsonl")
-    demos = api.demonstrations(config, api.get_env_spec(config.task), print)
+    demos = api.resolve_demos(config, api.get_env_spec(config.task), print)
     train_loop(build_run(config, demos, folder, MultiLogger([lines, sampler]), print))
     lines.close()
     return sampler.samples
 
 
 def growth(samples: list[Sample]) -> dict[str, float]:
-    """What each figure gains per 10^6 steps after the warm-up, by the least-squares line."""
-    late = [one for one in samples if one.steps >= WARM_UP * samples[-1].steps]
-    millions = [one.steps / 1e6 for one in late]
+    """Return each resource's growth per 10^6 steps after the warm-up, by least squares."""
+    late = [sample for sample in samples if sample.steps >= WARM_UP * samples[-1].steps]
+    millions = [sample.steps / 1e6 for sample in late]
     names = [name for name in asdict(late[0]) if name not in ("steps", "seconds")]
-    return {name: round(float(np.polyfit(millions, [getattr(one, name) for one in late], 1)[0]), 3) for name in names}
+    values = {name: [getattr(sample, name) for sample in late] for name in names}
+    return {name: round(float(np.polyfit(millions, values[name], 1)[0]), 3) for name in names}
 
 
-def picture(samples: list[Sample], path: Path) -> None:
-    """One panel for each figure over the steps."""
+def plot(samples: list[Sample], path: Path) -> None:
+    """Draw one panel per resource over the steps."""
     from matplotlib.figure import Figure
 
     titles = {
@@ -125,31 +126,29 @@ def picture(samples: list[Sample], path: Path) -> None:
     }
     figure = Figure(figsize=(14, 3.4), layout="constrained")
     for axes, (name, title) in zip(figure.subplots(1, len(titles)), titles.items(), strict=True):
-        values = [getattr(one, name) for one in samples]
-        axes.plot([one.steps for one in samples], values)
+        values = [getattr(sample, name) for sample in samples]
+        axes.plot([sample.steps for sample in samples], values)
         axes.set(title=title, xlabel="steps", ylim=(0, 1.1 * max(values)))
     figure.savefig(path, dpi=100)
 
 
 def main() -> None:
+    """Run, print every tenth sample and the growth, and write them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=1_000_000)
-    parser.add_argument("--json", type=Path, help="write the figures here")
-    parser.add_argument("--picture", type=Path, help="draw them here")
+    parser.add_argument("--json", type=Path, help="write the samples here")
+    parser.add_argument("--plot", type=Path, help="draw them here")
     options = parser.parse_args()
     api.use_compilation_cache()
     with tempfile.TemporaryDirectory() as folder:
-        samples = lived(options.steps, Path(folder))
-    gained = growth(samples)
-    for one in samples[:: max(1, len(samples) // 10)]:
-        print(asdict(one))
-    print(f"gained per 10^6 steps: {gained}")
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        result = origin() | {"gained_per_million": gained, "samples": [asdict(one) for one in samples]}
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
-    if options.picture:
-        picture(samples, options.picture)
+        samples = sample_run(options.steps, Path(folder))
+    slopes = growth(samples)
+    for sample in samples[:: max(1, len(samples) // 10)]:
+        print(asdict(sample))
+    print(f"growth per 10^6 steps: {slopes}")
+    write_json(options.json, provenance() | {"growth_per_million": slopes, "samples": [asdict(one) for one in samples]})
+    if options.plot:
+        plot(samples, options.plot)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# What to measure where there is a GPU, one part at a time, from a machine that has Python, JAX and nothing of ours.
+# Measurements on a GPU, one part at a time; needs Python and JAX only.
 #
 #     benchmarks/gpu.sh agreement|speed|tasks OUT [PRESET]
 #
-# agreement: the numerical tests on the GPU; one update there and on the CPU; what TF32 and bfloat16 change.
+# agreement: numerical tests on the GPU; one update on GPU and CPU; effect of TF32 and bfloat16.
 # speed:     updates of 1 to 16 seeds, plans of 1 to 64 environments, whole loops, precisions.
 # tasks:     whole tasks with the simulator on the GPU: an expert by TD-MPC2, then five seeds of CDRED from it.
 #
-# Wheels in .whl/, if any, are installed for it. PRESET is `paper` unless given; `debug` tries everything in minutes.
+# Wheels in .whl/, if any, are installed. PRESET defaults to `paper`; `debug` tries everything in minutes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 part=$1 out=$2 preset=${3:-paper}
@@ -22,7 +22,7 @@ platform=$("$python" -c 'import jax; print(jax.default_backend())')
 echo "$platform, preset $preset"
 
 agreement() {
-    # A part that fails must not cost the others their turn.
+    # A failure of the tests must not stop the rest.
     "$python" -m pytest -q -p no:cacheprovider tests/nn tests/models tests/planning tests/algos \
         >"$out/tests.txt" 2>&1 || echo "tests failed: $out/tests.txt"
     tail -n 3 "$out/tests.txt"
@@ -51,13 +51,13 @@ speed() {
 tasks() {
     for task in ${TASKS:-mjx/CheetahRun mjx/WalkerRun}; do
         name=${task#mjx/}
-        cdred expert "$task" --preset "$preset" --decisions "${DECISIONS:-100000}" --num 100 --out "$out/$name.npz"
-        cdred train "$task" --preset "$preset" --decisions "${DECISIONS:-100000}" --demos "$out/$name.npz" \
-            --seeds 0 1 2 3 4 --out "$out/$name" --video False
+        cdred train-expert "$task" --preset "$preset" --steps "${STEPS:-100000}" --num 100 --out "$out/$name.npz"
+        cdred train "$task" --preset "$preset" --steps "${STEPS:-100000}" --demos "$out/$name.npz" \
+            --seeds 0 1 2 3 4 --out "$out/$name" --no-video
     done
 }
 
 case $part in
 agreement | speed | tasks) "$part" ;;
-*) echo "gpu.sh: no part '$part': there are agreement, speed, tasks" >&2 && exit 2 ;;
+*) echo "gpu.sh: unknown part '$part'; choose agreement, speed or tasks" >&2 && exit 2 ;;
 esac

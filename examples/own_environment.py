@@ -1,9 +1,9 @@
-"""An environment of your own, an expert of your own, and an agent that imitates it.
+"""Imitation learning in an environment of your own from demonstrations of your own expert.
 
     python examples/own_environment.py --out runs/hover
 
-A drone hovers in a corridor between two walls; touching one ends the episode. No reward is ever learned from: the agent
-has five of the expert's episodes, and may practise.
+A drone hovers in a corridor between two walls; touching a wall terminates the episode. The agent learns from five
+episodes of the expert and from its own interaction with the environment; the environment's reward is only evaluated.
 """
 
 from dataclasses import replace
@@ -16,11 +16,14 @@ from gymnasium.spaces import Box
 
 import cdred
 
-TASK, LENGTH = "Hover-v0", 100
+TASK, EPISODE_LENGTH, NUM_DEMOS = "Hover-v0", 100, 5
 
 
 class Hover(gymnasium.Env):
-    """Stay near height 0 under gravity and gusts, by a thrust of one component; |height| > 1 is a crash."""
+    """Drone that has to stay near height 0 under gravity and gusts.
+
+    The action is the thrust; |height| > 1 is a crash, |height| < 0.2 is success.
+    """
 
     observation_space = Box(-np.inf, np.inf, (2,), np.float32)
     action_space = Box(-1.0, 1.0, (1,), np.float32)
@@ -35,65 +38,76 @@ class Hover(gymnasium.Env):
         self.speed += 0.1 * float(action[0]) - 0.02 + gust
         self.height += 0.2 * self.speed
         crashed = abs(self.height) > 1.0
-        near = abs(self.height) < 0.2
-        return self._obs(), float(near), crashed, False, {"success": near}
+        success = abs(self.height) < 0.2
+        return self._obs(), float(success), crashed, False, {"success": success}
 
     def _obs(self):
         return np.array([self.height, self.speed], np.float32)
 
 
+def register() -> None:
+    """Register the environment with Gymnasium, which makes it the task `gym/Hover-v0`."""
+    if TASK not in gymnasium.registry:
+        gymnasium.register(TASK, Hover, max_episode_steps=EPISODE_LENGTH)
+
+
 def expert(obs: np.ndarray) -> np.ndarray:
-    """A spring and a damper that know the gravity."""
+    """Return the action of a PD controller with gravity compensation."""
     return np.clip([0.2 - 2.0 * obs[0] - 4.0 * obs[1]], -1.0, 1.0).astype(np.float32)
 
 
-def demonstrate(seed: int) -> cdred.Trajectory:
-    """One episode of the expert."""
+def record_expert(seed: int) -> cdred.Trajectory:
+    """Record one episode of the expert."""
     env = gymnasium.make(TASK)
-    obs, seen, actions, rewards, near, over = env.reset(seed=seed)[0], [], [], [], [], False
-    seen.append(obs)
-    while not over:
-        actions.append(expert(obs))
+    observations, actions, rewards, successes, done = [env.reset(seed=seed)[0]], [], [], [], False
+    while not done:
+        actions.append(expert(observations[-1]))
         obs, reward, terminated, truncated, info = env.step(actions[-1])
-        seen.append(obs)
+        observations.append(obs)
         rewards.append(reward)
-        near.append(info["success"])
-        over = terminated or truncated
+        successes.append(info["success"])
+        done = terminated or truncated
     return cdred.Trajectory(
-        obs=np.array(seen, np.float32),
+        obs=np.array(observations, np.float32),
         action=np.array(actions, np.float32),
         reward=np.array(rewards, np.float32),
         terminated=terminated,
         truncated=truncated,
-        success=np.array(near),
+        success=np.array(successes),
         seed=seed,
     )
 
 
+def episode_length(agent: cdred.Agent, seed: int) -> int:
+    """Run one episode of the agent and return its number of steps."""
+    env, steps, done = gymnasium.make(TASK), 0, False
+    obs, _ = env.reset(seed=seed)
+    while not done:
+        obs, _, terminated, truncated, _ = env.step(agent.act(obs))
+        steps, done = steps + 1, terminated or truncated
+    return steps
+
+
 def main(out: Path, steps: int = 3000, preset: str = "cpu") -> dict:
-    """Demonstrate, train, and look at what came of it.
+    """Record demonstrations, train on them, and run the agent for an episode.
 
     Args:
-        out: a new folder for demonstrations and run.
-        steps: of the agent.
-        preset: settings to start from.
+        out: new folder for demonstrations and run.
+        steps: training steps.
+        preset: preset of the other settings.
     """
-    if TASK not in gymnasium.registry:
-        gymnasium.register(TASK, Hover, max_episode_steps=LENGTH)
-    demos = cdred.DemoDataset(f"gym/{TASK}", tuple(demonstrate(seed) for seed in range(5)), {"expert": "a spring"})
-    path = out / "demos"
-    if not path.exists():
+    register()
+    demos_path, run = out / "demos", out / "run"
+    if not demos_path.exists():
         out.mkdir(parents=True, exist_ok=True)
-        cdred.save_demos(demos, path)
-    config = replace(cdred.preset(preset), task=f"gym/{TASK}", demos=str(path), steps=steps)
-    result = cdred.train(replace(config, out=str(out / "run"), video=False))
-    agent, env = cdred.load(out / "run"), gymnasium.make(TASK)
-    obs, steps, over = env.reset(seed=1000)[0], 0, False
-    while not over:
-        obs, _, terminated, truncated, _ = env.step(agent.act(obs))
-        steps, over = steps + 1, terminated or truncated
+        trajectories = tuple(record_expert(seed) for seed in range(NUM_DEMOS))
+        cdred.save_demos(cdred.DemoDataset(f"gym/{TASK}", trajectories, {"expert": "PD controller"}), demos_path)
+    config = replace(cdred.preset(preset), task=f"gym/{TASK}", demos=str(demos_path), steps=steps)
+    result = cdred.train(replace(config, out=str(run), video=False))
+    scores = result["eval"]
     print(
-        f"expert {result['eval']['expert_return']:.0f}, agent {result['eval']['return'][0]:.0f}; it flew {steps} steps"
+        f"return of the expert {scores['expert_return']:.0f}, of the agent {scores['return'][0]:.0f}; "
+        f"the agent hovered for {episode_length(cdred.load(run), seed=1000)} steps"
     )
     return result
 

@@ -1,4 +1,4 @@
-"""Every test runs with the device's shapes checked, and with silent broadcasting or dtype promotion as errors."""
+"""Fixtures, and settings of all tests: shape checks at run time, and errors on rank and dtype promotion."""
 
 import os
 from dataclasses import replace
@@ -15,17 +15,17 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".cache" / "xla"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
-# Most of a test's time is the compiler's, which needs half of it when it does not look for the fastest code. In the
-# environment, for the commands that tests start; `make test-slow`, whose trainings are long, sets it to 0.
+# Most of the time of the tests is compilation, which takes half as long without optimizations. Set in the environment
+# for the commands that tests start; `make test-slow`, with its long training runs, sets it to 0.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 jax.config.update("jax_disable_most_optimizations", os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1")
 
-# The same examples every time, and as long as a loaded machine takes: a time limit would be a test of the machine.
+# The same examples every time, and no deadline, because the time of an example depends on the load of the machine.
 hypothesis.settings.register_profile("cdred", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("cdred")
 
 
-def _leniently(function):
+def _with_standard_promotion(function):
     def wrapped(*args, **kwargs):
         with jax.numpy_dtype_promotion("standard"):
             return function(*args, **kwargs)
@@ -33,17 +33,18 @@ def _leniently(function):
     return wrapped
 
 
-# Adam raises a Python float to an integer array.
-optax.tree.bias_correction = _leniently(optax.tree.bias_correction)
+# optax.adam computes a power of a Python float with an integer array.
+optax.tree.bias_correction = _with_standard_promotion(optax.tree.bias_correction)
 
-# Code that runs on the device. The other packages are given wrong shapes on purpose and must raise their own errors.
-DEVICE_PACKAGES = ["nn", "models", "planning", "algos", "data.replay_buffer", "train.compiled", "train.state"]
-install_import_hook([f"cdred.{package}" for package in DEVICE_PACKAGES], "typecheck.check")
+# Modules with device code. Tests pass wrong shapes to the other ones, which must raise errors of their own.
+TRAIN_MODULES = ["train.compiled", "train.keys", "train.state"]
+DEVICE_MODULES = ["nn", "models", "planning", "algos", "data.replay_buffer", *TRAIN_MODULES]
+install_import_hook([f"cdred.{module}" for module in DEVICE_MODULES], "typecheck.check")
 
 
 @pytest.fixture
 def spec():
-    """A small task: 3 numbers seen, 2 done, 100 steps."""
+    """Spec of a small task: observations of 3 numbers, actions of 2, episodes of 100 steps."""
     from cdred.types import EnvSpec
 
     return EnvSpec("probe/fake", (3,), 2, 100)
@@ -51,19 +52,19 @@ def spec():
 
 @pytest.fixture(scope="session")
 def secrets():
-    """Names and values of environment variables that nobody else is to read."""
+    """Names and values of environment variables that must not appear in any output."""
     return {"WANDB_API_KEY": "s3cret-of-wandb", "HF_TOKEN": "s3cret-of-hf", "AWS_SECRET_ACCESS_KEY": "s3cret-of-aws"}
 
 
 @pytest.fixture(scope="session")
-def cloned(tmp_path_factory, secrets):
-    """A folder with `demos.npz` and `run`, a finished run of behavioural cloning; not to be changed."""
+def bc_run(tmp_path_factory, secrets):
+    """Folder with `demos.npz` and `run`, a finished run of behavioural cloning; read-only."""
     from cdred.api import train
     from cdred.config import preset
     from cdred.data.formats.npz import save_npz
     from cdred.demos.scripted import collect_scripted
 
-    folder = tmp_path_factory.mktemp("cloned")
+    folder = tmp_path_factory.mktemp("bc")
     save_npz(collect_scripted("probe/point", 3), folder / "demos.npz")
     settings = replace(preset("debug"), task="probe/point", algo="bc", steps=40, video=False)
     with pytest.MonkeyPatch.context() as patch:
@@ -76,11 +77,11 @@ def cloned(tmp_path_factory, secrets):
 
 @pytest.fixture
 def toy(monkeypatch):
-    """Runs are of a method that compiles at once; called with its settings, of one that breaks as they say."""
-    from toy import Toy, learn_by
+    """Make all runs use the toy algorithm; call the fixture to change its attributes."""
+    from toy import Toy, use_toy
 
-    def patch(**settings):
-        learn_by(monkeypatch, Toy(**settings))
+    def patch(**attributes):
+        use_toy(monkeypatch, Toy(**attributes))
 
     patch()
     return patch
@@ -88,26 +89,26 @@ def toy(monkeypatch):
 
 @pytest.fixture
 def config():
-    """The smallest networks there are."""
+    """Settings with the smallest networks."""
     from cdred.config import preset
 
     return preset("debug")
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory):
-    """Folder of a finished run of `runs.config`; read only."""
+def finished_run(tmp_path_factory):
+    """Folder of a finished run of `runs.run_config`; read-only."""
     import cdred
-    from runs import config
+    from runs import run_config
 
     out = tmp_path_factory.mktemp("run") / "run"
-    cdred.train(config(out), quiet=True)
+    cdred.train(run_config(out), quiet=True)
     return out
 
 
 @pytest.fixture(scope="session")
 def reference_run(tmp_path_factory):
-    """Folder of the same run by the `toy` method, which compiles at once; for comparisons with other runs of `toy`."""
-    from runs import by_toy, config
+    """Folder of the same run of the toy algorithm, to compare other runs of it with; read-only."""
+    from runs import run_config, train_toy
 
-    return by_toy(config(tmp_path_factory.mktemp("reference") / "run"))
+    return train_toy(run_config(tmp_path_factory.mktemp("reference") / "run"))

@@ -1,33 +1,47 @@
-"""Settings: what they say, that they survive a file, and what is said of a wrong one."""
+"""Settings: presets, YAML, and one validation for the command line, YAML files and Python."""
 
-from dataclasses import asdict, replace
+from copy import copy
+from dataclasses import asdict, fields, is_dataclass, replace
 
+import numpy as np
 import pytest
 import yaml
 
-from cdred.config import RunConfig, check, discount, preset, total_steps, total_updates
-from cdred.config_file import first_difference, from_yaml, to_yaml
+from cdred.config import RunConfig, parse_settings, preset, total_steps, total_updates, validate
+from cdred.config_file import first_difference, from_yaml, read_config, to_yaml
 from cdred.errors import UserError
 
 PRESETS = ["cpu", "paper", "debug"]
 
 
-@pytest.mark.parametrize(
-    ("episode_length", "gamma"), [(10, 0.95), (100, 0.95), (200, 0.975), (500, 0.99), (1000, 0.995), (5000, 0.995)]
-)
-def test_the_discount_follows_the_episodes_length(episode_length, gamma):
-    assert discount(episode_length, 0.95) == pytest.approx(gamma)
-    assert discount(episode_length, 0.98) == pytest.approx(max(gamma, 0.98))
+def with_values(settings, changes):
+    """Return a copy with any values: the type checker that tests run with refuses wrong types in a constructor."""
+    changed = copy(settings)
+    for name, value in changes.items():
+        object.__setattr__(changed, name, value)
+    return changed
+
+
+def debug_with(group, **changes):
+    """Return the debug preset with changes in a group of settings, or at the top level if `group` is None."""
+    config = preset("debug")
+    changes = changes if group is None else {group: with_values(getattr(config, group), changes)}
+    return with_values(config, changes)
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_a_preset_survives_its_file(name):
+def test_preset_is_valid(name):
+    validate(preset(name))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_preset_round_trips_through_yaml(name):
     config = preset(name)
     assert config.preset == name
     assert from_yaml(to_yaml(config)) == config
 
 
-def test_every_kind_of_setting_survives_its_file():
+def test_every_type_round_trips_through_yaml():
     config = replace(
         preset("debug"),
         task="dmc/walker-run",
@@ -40,38 +54,40 @@ def test_every_kind_of_setting_survives_its_file():
     assert isinstance(from_yaml(to_yaml(config)).model.hidden_dims, tuple)
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_a_presets_sizes_fit_each_other(name):
-    config = preset(name)
-    assert config.model.latent_dim % config.model.simnorm_dim == 0
-    assert config.mppi.num_pi_trajs < config.mppi.num_samples
-    assert config.mppi.num_elites < config.mppi.num_samples
+def test_paper_preset_equals_dataclass_defaults():
+    assert preset("paper") == RunConfig()
+    assert first_difference(preset("paper"), RunConfig()) is None
+    for setting in fields(RunConfig):
+        if is_dataclass(setting.default_factory):
+            assert getattr(preset("paper"), setting.name) == setting.default_factory()
 
 
-def test_the_paper_preset_is_the_papers():
+def test_paper_preset_has_the_papers_values():
     paper = preset("paper")
     assert (paper.model.latent_dim, paper.model.hidden_dims, paper.model.num_critics) == (512, (512, 512), 5)
-    assert (paper.reward.zeta, paper.reward.alpha, paper.reward.num_targets) == (0.8, 0.9, 5)
-    assert paper.reward.predictor_hidden_dims == (1024, 1024, 1024)
+    assert (paper.cdred.zeta, paper.cdred.alpha, paper.cdred.num_targets) == (0.8, 0.9, 5)
+    assert paper.cdred.predictor_hidden_dims == (1024, 1024, 1024)
+    assert paper.gail.hidden_dims == paper.red.predictor_hidden_dims == paper.cdred.predictor_hidden_dims
+    assert paper.red.target_hidden_dims == paper.cdred.target_hidden_dims == (512, 512)
     assert (paper.mppi.num_samples, paper.mppi.num_pi_trajs, paper.mppi.num_elites) == (512, 24, 64)
     assert (paper.mppi.iterations, paper.mppi.horizon, paper.optim.batch_size) == (6, 3, 256)
     assert (paper.optim.consistency_coef, paper.optim.value_coef, paper.optim.reward_coef) == (20.0, 0.1, 0.1)
-    assert (paper.optim.tau, paper.optim.bc_coef, paper.reward.ema_rate) == (0.01, 0.0, 1.0)
+    assert (paper.optim.tau, paper.optim.bc_coef, paper.cdred.ema_rate) == (0.01, 0.0, 1.0)
     assert paper.mppi.policy_penalty_coef == 0.0
     assert (paper.model.normalize_obs, paper.optim.lr_decay_fraction) == (False, 0.0)
 
 
-def test_decisions_are_rounded_up_to_whole_learn_calls():
+def test_steps_are_rounded_up_to_whole_calls():
     assert total_steps(replace(preset("debug"), steps=201)) == 220
     assert total_steps(replace(preset("debug"), steps=200)) == 200
-    fewer = replace(preset("debug"), steps=201, steps_per_update=4)
-    assert (total_steps(fewer), total_updates(fewer)) == (240, 60)
+    fewer_updates = replace(preset("debug"), steps=201, steps_per_update=4)
+    assert (total_steps(fewer_updates), total_updates(fewer_updates)) == (240, 60)
 
 
 def test_absent_settings_take_their_defaults():
-    config = from_yaml("task: gym/Pendulum-v1\nreward: {zeta: 1}\n")
-    assert config == replace(RunConfig(), task="gym/Pendulum-v1", reward=replace(RunConfig().reward, zeta=1.0))
-    assert isinstance(config.reward.zeta, float)
+    config = from_yaml("task: gym/Pendulum-v1\ncdred: {zeta: 1}\n")
+    assert config == replace(RunConfig(), task="gym/Pendulum-v1", cdred=replace(RunConfig().cdred, zeta=1.0))
+    assert isinstance(config.cdred.zeta, float)
 
 
 @pytest.mark.parametrize(
@@ -80,67 +96,187 @@ def test_absent_settings_take_their_defaults():
         ("stepps: 10", "run.yaml: unknown setting stepps. Did you mean steps?"),
         ("optim: {batchsize: 10}", "run.yaml: unknown setting optim.batchsize. Did you mean optim.batch_size?"),
         ("qqqqqq: 1", "run.yaml: unknown setting qqqqqq."),
-        ("steps: many", "run.yaml: steps must be int, got 'many'."),
-        ("steps: 1.5", "run.yaml: steps must be int, got 1.5."),
-        ("video: 1", "run.yaml: video must be bool, got 1."),
-        ("steps: true", "run.yaml: steps must be int, got True."),
-        ("reward: {coupling: log}", "run.yaml: reward.coupling must be one of identity, exp, got 'log'."),
-        ("seeds: 3", "run.yaml: seeds must be"),
-        ("seeds: [a]", "run.yaml: seeds must be int, got 'a'."),
-        ("mppi: 3", "run.yaml: expected a mapping of settings under mppi., got 3."),
+        ("3: 4", "run.yaml: unknown setting 3."),
+        ("steps: many", "run.yaml: steps should be a valid integer, got 'many'."),
+        ("steps: 1.5", "run.yaml: steps should be a valid integer, got 1.5."),
+        ("steps: true", "run.yaml: steps should be a valid integer, got True."),
+        ("steps: null", "run.yaml: steps should be a valid integer, got None."),
+        ("steps: {2020-01-01: 1}", "run.yaml: steps should be a valid integer, got "),
+        ("video: 1", "run.yaml: video should be a valid boolean, got 1."),
+        ("demos: 10", "run.yaml: demos should be a valid string, got 10."),
+        ("task: 2020-01-01", "run.yaml: task should be a valid string, got {'date': '2020-01-01'}."),
+        ("optim: {tau: true}", "run.yaml: optim.tau should be a valid number, got True."),
+        ("optim: {tau: '0.1'}", "run.yaml: optim.tau should be a valid number, got '0.1'."),
+        ("cdred: {transform: log}", "run.yaml: cdred.transform should be 'identity' or 'exp', got 'log'."),
+        ("seeds: 3", "run.yaml: seeds should be a valid list, got 3."),
+        ("seeds: [a]", "run.yaml: seeds should be a valid integer, got 'a'."),
+        ("seeds: [1, -1]", "run.yaml: seeds should be greater than or equal to 0, got -1."),
+        ("model: {hidden_dims: [0]}", "run.yaml: model.hidden_dims should be greater than or equal to 1, got 0."),
+        ("steps: 0", "run.yaml: steps should be greater than or equal to 1, got 0."),
+        ("steps: 2147483648", "run.yaml: steps should be less than or equal to 2147483647, got 2147483648."),
+        ("optim: {tau: .nan}", "run.yaml: optim.tau should be "),
+        ("optim: {learning_rate: .nan}", "run.yaml: optim.learning_rate should be finite, got nan."),
+        ("optim: {learning_rate: .inf}", "run.yaml: optim.learning_rate should be finite, got inf."),
+        ("optim: {learning_rate: 1e999}", "run.yaml: optim.learning_rate should be finite, got inf."),
+        ("mppi: 3", "run.yaml: mppi: expected a mapping of settings, got 3."),
         ("", "run.yaml: expected a mapping of settings, got None."),
-        ("a: [", "run.yaml is not YAML"),
+        ("[1]", "run.yaml: expected a mapping of settings, got [1]."),
+        ("a: [", "run.yaml is not valid YAML: "),
+        ("steps: " + "9" * 5000, "run.yaml is not valid YAML: "),
+        ("task: !!python/name:os.system", "run.yaml is not valid YAML: "),
+        ("seeds: &a [1]\nmodel: *a", "run.yaml is not valid YAML: anchors and aliases are not allowed"),
     ],
 )
-def test_what_is_wrong_is_named(text, message):
+def test_invalid_yaml_setting_is_named(text, message):
     with pytest.raises(UserError) as error:
         from_yaml(text, "run.yaml")
     assert str(error.value).startswith(message)
 
 
-def test_a_file_is_plain_yaml():
+def test_yaml_is_readable_without_cdred():
     assert yaml.safe_load(to_yaml(preset("debug")))["model"]["hidden_dims"] == [16, 16]
     assert yaml.safe_load(to_yaml(preset("debug"))).keys() == asdict(RunConfig()).keys() - {"out"}
 
 
-def test_a_number_may_be_written_in_scientific_notation():
-    assert from_yaml("optim: {learning_rate: 3e-4}").optim.learning_rate == 3e-4
+@pytest.mark.parametrize("text", ["3e-4", "3E-4", "0.3e-3", "+3e-4", "0.0003"])
+def test_yaml_number_in_scientific_notation(text):
+    assert from_yaml(f"optim: {{learning_rate: {text}}}").optim.learning_rate == pytest.approx(3e-4, rel=1e-12)
 
 
-def test_the_first_difference_names_the_setting():
-    one = preset("cpu")
-    assert first_difference(one, preset("cpu")) is None
-    assert first_difference(replace(one, steps=7), one) == "steps: 7, not 5000"
-    other = replace(one, reward=replace(one.reward, zeta=0.5))
-    assert first_difference(one, other) == "reward.zeta: 0.8, not 0.5"
+def test_first_difference_names_the_setting():
+    config = preset("cpu")
+    assert first_difference(config, preset("cpu")) is None
+    assert first_difference(replace(config, steps=7), config) == "steps: 7, not 5000"
+    other = replace(config, cdred=replace(config.cdred, zeta=0.5))
+    assert first_difference(config, other) == "cdred.zeta: 0.8, not 0.5"
 
 
 @pytest.mark.parametrize(
-    ("part", "changes", "says"),
+    ("group", "changes", "message"),
     [
-        (None, {"envs": 3}, "--envs must divide --updates-per-call"),
-        (None, {"seeds": (1, 1)}, "--seeds"),
-        (None, {"seeds": ()}, "--seeds"),
-        (None, {"steps": 0}, "--steps"),
-        ("model", {"simnorm_dim": 5}, "--model.simnorm-dim must divide"),
-        ("model", {"num_critics": 1}, "--model.num-critics"),
-        ("optim", {"bc_coef": -1.0}, "--optim.bc-coef"),
-        ("optim", {"imitation_updates": -1}, "--optim.imitation-updates"),
-        ("sac", {"temperature": -1.0}, "--sac.temperature"),
-        ("optim", {"tau": 0.0}, "--optim.tau"),
-        ("reward", {"ema_rate": 0.0}, "--reward.ema-rate"),
-        ("reward", {"ema_rate": 1.5}, "--reward.ema-rate"),
-        ("mppi", {"num_elites": 17}, "--mppi.num-elites"),
-        ("mppi", {"num_pi_trajs": 16}, "--mppi.num-pi-trajs"),
-        ("mppi", {"min_std": 3.0}, "--mppi.min-std"),
-        ("mppi", {"explore_min_std": 0.0}, "--mppi.explore-min-std"),
-        ("optim", {"lr_decay_fraction": 1.5}, "--optim.lr_decay_fraction"),
-        ("red", {"sigma": 0.0}, "--red.sigma"),
+        (None, {"envs": 3}, "--envs must divide --updates-per-call times --steps-per-update."),
+        (None, {"seeds": (1, 1)}, "--seeds must be one or more different integers."),
+        (None, {"seeds": ()}, "--seeds must be one or more different integers."),
+        ("model", {"simnorm_dim": 5}, "--model.simnorm-dim must divide --model.latent-dim."),
+        ("model", {"num_critics": 1}, "--model.num-critics must be at least 2."),
+        ("model", {"dropout": 1.0}, "--model.dropout must be below 1."),
+        ("cdred", {"num_targets": 1}, "--cdred.num-targets must be at least 2."),
+        ("mppi", {"num_elites": 17}, "--mppi.num-elites must be at most --mppi.num-samples."),
+        ("mppi", {"num_pi_trajs": 16}, "--mppi.num-pi-trajs must be below --mppi.num-samples."),
+        ("mppi", {"min_std": 3.0}, "--mppi.min-std must be at most --mppi.max-std."),
+        ("mppi", {"explore_min_std": 3.0}, "--mppi.explore-min-std must be at most --mppi.max-std."),
     ],
 )
-def test_settings_that_cannot_work_together_are_refused_by_name(part, changes, says):
+def test_contradicting_settings_are_refused(group, changes, message):
+    with pytest.raises(UserError) as error:
+        validate(debug_with(group, **changes))
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    ("group", "changes", "message"),
+    [
+        (None, {"steps": 0}, "--steps should be greater than or equal to 1, got 0."),
+        (None, {"steps": 2**31}, "--steps should be less than or equal to 2147483647, got 2147483648."),
+        (None, {"steps": 10**30}, "--steps should be less than or equal to 2147483647, got 1000"),
+        (None, {"seeds": (0, -1)}, "--seeds should be greater than or equal to 0, got -1."),
+        (None, {"seeds": (2**32,)}, "--seeds should be less than or equal to 2147483647, got 4294967296."),
+        (None, {"env_step_timeout": 0.0}, "--env-step-timeout should be greater than 0, got 0.0."),
+        ("optim", {"bc_coef": -1.0}, "--optim.bc-coef should be greater than or equal to 0, got -1.0."),
+        ("optim", {"tau": 0.0}, "--optim.tau should be greater than 0, got 0.0."),
+        ("optim", {"lr_decay_fraction": 1.5}, "--optim.lr-decay-fraction should be less than or equal to 1, got 1.5."),
+        ("sac", {"entropy_coef": -1.0}, "--sac.entropy-coef should be greater than or equal to 0, got -1.0."),
+        ("cdred", {"ema_rate": 0.0}, "--cdred.ema-rate should be greater than 0, got 0.0."),
+        ("cdred", {"ema_rate": 1.5}, "--cdred.ema-rate should be less than or equal to 1, got 1.5."),
+        ("mppi", {"explore_min_std": 0.0}, "--mppi.explore-min-std should be greater than 0, got 0.0."),
+        ("red", {"sigma": 0.0}, "--red.sigma should be greater than 0, got 0.0."),
+        ("iq", {"chi2_coef": 0.0}, "--iq.chi2-coef should be greater than 0, got 0.0."),
+    ],
+)
+def test_value_out_of_range_is_refused(group, changes, message):
+    with pytest.raises(UserError) as error:
+        validate(debug_with(group, **changes))
+    assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), np.float32("nan"), np.float64("inf")])
+def test_non_finite_number_is_refused_everywhere(value):
+    """In every number of every group, whichever range it has."""
     config = preset("debug")
-    check(config)
-    config = replace(config, **(changes if part is None else {part: replace(getattr(config, part), **changes)}))
-    with pytest.raises(UserError, match=says):
-        check(config)
+    groups = {None: config} | {s.name: getattr(config, s.name) for s in fields(config)}
+    refused = 0
+    for group, settings in groups.items():
+        for setting in fields(settings) if is_dataclass(settings) else ():
+            if isinstance(getattr(settings, setting.name), (int, float)):
+                option = "--" + ".".join(filter(None, (group, setting.name))).replace("_", "-")
+                with pytest.raises(UserError) as error:
+                    validate(debug_with(group, **{setting.name: value}))
+                assert str(error.value).startswith(f"{option} should be ")
+                refused += 1
+    assert refused > 50
+
+
+@pytest.mark.parametrize(
+    ("group", "changes", "message"),
+    [
+        (None, {"steps": "ten"}, "--steps should be a valid integer, got 'ten'."),
+        (None, {"steps": 1.5}, "--steps should be a valid integer, got 1.5."),
+        (None, {"steps": None}, "--steps should be a valid integer, got None."),
+        (None, {"steps": True}, "--steps should be a valid integer, got True."),
+        (None, {"steps": np.float64(7.0)}, "--steps should be a valid integer, got 7.0."),
+        (None, {"steps": object()}, "--steps should be a valid integer, got {'object': "),
+        (None, {"task": b"x"}, "--task should be a valid string, got {'bytes': "),
+        (None, {"video": 1}, "--video should be a valid boolean, got 1."),
+        (None, {"seeds": (1, "a")}, "--seeds should be a valid integer, got 'a'."),
+        (None, {"seeds": np.arange(3)}, "--seeds should be a valid list, got {'ndarray': '[0 1 2]'}."),
+        (None, {"optim": 3}, "--optim: expected a mapping of settings, got 3."),
+        (None, {"algo": "bcc"}, "--algo should be 'cdred', "),
+        ("optim", {"tau": True}, "--optim.tau should be a valid number, got True."),
+        ("optim", {"tau": "0.1"}, "--optim.tau should be a valid number, got '0.1'."),
+    ],
+)
+def test_value_of_wrong_type_is_refused(group, changes, message):
+    with pytest.raises(UserError) as error:
+        validate(debug_with(group, **changes))
+    assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("group", "changes", "plain"),
+    [
+        (None, {"steps": np.int64(7)}, {"steps": 7}),
+        (None, {"seeds": (np.int32(3), np.int64(4))}, {"seeds": (3, 4)}),
+        (None, {"video": np.bool_(False)}, {"video": False}),
+        ("optim", {"tau": np.float32(0.5)}, {"tau": 0.5}),
+        ("optim", {"tau": np.array(0.5)}, {"tau": 0.5}),
+    ],
+)
+def test_numpy_scalars_are_accepted_and_saved(group, changes, plain):
+    config = debug_with(group, **changes)
+    validate(config)
+    assert from_yaml(to_yaml(config)) == debug_with(group, **plain)
+
+
+def test_parsed_settings_have_the_declared_types():
+    config = parse_settings({"optim": {"tau": 1}, "seeds": [2, 1], "model": {"hidden_dims": []}}, ".".join)
+    assert isinstance(config.optim.tau, float)
+    assert (config.seeds, config.model.hidden_dims) == ((2, 1), ())
+
+
+def test_unknown_option_is_named_with_suggestion():
+    with pytest.raises(UserError) as error:
+        parse_settings({"cdred": {"zta": 1.0}}, lambda path: "--" + ".".join(path))
+    assert str(error.value) == "unknown setting --cdred.zta. Did you mean --cdred.zeta?"
+
+
+def test_contradiction_in_a_file_names_the_file(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(to_yaml(debug_with("mppi", num_elites=17)))
+    with pytest.raises(UserError) as error:
+        read_config(path)
+    assert str(error.value) == f"{path}: --mppi.num-elites must be at most --mppi.num-samples."
+
+
+def test_unknown_preset_is_refused_with_a_suggestion():
+    with pytest.raises(UserError, match=r"no preset 'cup': expected one of paper, cpu, debug\. Did you mean cpu\?"):
+        preset("cup")

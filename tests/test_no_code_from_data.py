@@ -1,4 +1,4 @@
-"""Nothing that is read can run code: no pickle, no evaluation of text, no tags, and no secret in what is written."""
+"""No data can run code: no pickle, no evaluated text, no YAML tags; and no secrets in the files that are written."""
 
 import ast
 import pickle
@@ -20,7 +20,7 @@ from cdred.errors import UserError
 from cdred.types import DemoDataset, Trajectory
 
 SOURCE = Path(cdred.__file__).parent
-# Modules that unpickle, calls that run text, and listening where others may come from.
+# Modules that unpickle, calls that execute text, and modules that listen on the network.
 MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "pandas"}
 NAMES = {"eval", "exec", "compile", "__import__"}
 METHODS = {
@@ -39,27 +39,27 @@ METHODS = {
 SERVERS = {"socket", "socketserver", "http", "xmlrpc", "flask", "fastapi", "aiohttp", "uvicorn", "tornado"}
 
 
-def faults(tree):
-    """What has no place in the package, with its line."""
+def forbidden_uses(tree):
+    """Yield line and name of every forbidden import and call in a syntax tree."""
     for node in ast.walk(tree):
         imported = []
         if isinstance(node, ast.Import):
-            imported = [one.name for one in node.names]
+            imported = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             imported = [node.module or ""]
         yield from ((node.lineno, name) for name in imported if name.partition(".")[0] in MODULES | SERVERS)
         if isinstance(node, ast.Call):
-            yield from ((node.lineno, name) for name in _called(node) if name)
-            if any(word.arg == "shell" for word in node.keywords):
+            yield from ((node.lineno, name) for name in _forbidden_calls(node) if name)
+            if any(keyword.arg == "shell" for keyword in node.keywords):
                 yield node.lineno, "shell="
-            for word in node.keywords:
-                if word.arg == "allow_pickle" and not (
-                    isinstance(word.value, ast.Constant) and word.value.value is False
+            for keyword in node.keywords:
+                if keyword.arg == "allow_pickle" and not (
+                    isinstance(keyword.value, ast.Constant) and keyword.value.value is False
                 ):
                     yield node.lineno, "allow_pickle"
 
 
-def _called(call):
+def _forbidden_calls(call):
     if isinstance(call.func, ast.Name) and call.func.id in NAMES:
         yield call.func.id
     if isinstance(call.func, ast.Attribute):
@@ -83,27 +83,27 @@ def _called(call):
         "run('ls', shell=True)",
     ],
 )
-def test_the_search_finds_what_it_is_for(text):
-    assert list(faults(ast.parse(text)))
+def test_forbidden_use_is_detected(text):
+    assert list(forbidden_uses(ast.parse(text)))
 
 
-def test_no_source_unpickles_evaluates_or_listens():
+def test_source_has_no_forbidden_uses():
     sources = sorted(SOURCE.rglob("*.py"))
     assert len(sources) > 80
-    found = {str(path.relative_to(SOURCE)): [*faults(ast.parse(path.read_text()))] for path in sources}
-    assert {path: what for path, what in found.items() if what} == {}
+    uses_by_file = {str(path.relative_to(SOURCE)): [*forbidden_uses(ast.parse(path.read_text()))] for path in sources}
+    assert {path: uses for path, uses in uses_by_file.items() if uses} == {}
 
 
 @pytest.fixture
 def no_pickle(monkeypatch):
-    """Unpickling anything fails the test."""
+    """Make any unpickling fail the test."""
 
     def refuse(*_, **__):
         raise AssertionError("something was unpickled")
 
     for name in ("load", "loads", "Unpickler", "_Unpickler"):
         monkeypatch.setattr(pickle, name, refuse)
-    # Which what comes through a pipe is unpickled with.
+    # Used by multiprocessing connections.
     monkeypatch.setattr("multiprocessing.reduction.ForkingPickler.loads", refuse)
 
 
@@ -128,20 +128,20 @@ def _write(kind, dataset, folder):
 
 @pytest.mark.parametrize("kind", ["minari", "lerobot", "npz", "robomimic", "maniskill", "d4rl"])
 @pytest.mark.usefixtures("no_pickle")
-def test_no_format_is_unpickled(kind, tmp_path):
+def test_formats_are_read_without_pickle(kind, tmp_path):
     obs, action = np.zeros((6, 2), np.float32), np.zeros((5, 2), np.float32)
     dataset = DemoDataset("", (Trajectory(obs, action, np.zeros(5, np.float32), False, True),))
     assert len(load_demos(_write(kind, dataset, tmp_path))) == 1
 
 
 @pytest.mark.usefixtures("no_pickle")
-def test_a_checkpoint_is_not_unpickled(tmp_path):
+def test_checkpoint_is_read_without_pickle(tmp_path):
     state = {"x": np.arange(3.0)}
     folder = checkpoint.save(tmp_path, 1, state, {"note": "n"})
     assert checkpoint.load(folder, state)[1] == {"note": "n"}
 
 
-class _Trap:
+class _Payload:
     def __init__(self, path):
         self._path = path
 
@@ -150,11 +150,11 @@ class _Trap:
 
 
 @pytest.mark.parametrize("name", ["d.npz", "d.h5", "d.hdf5", "d.pkl", "d"])
-def test_a_pickle_in_disguise_does_not_run(name, tmp_path):
-    (tmp_path / name).write_bytes(pickle.dumps(_Trap(tmp_path / "ran")))
+def test_disguised_pickle_is_not_executed(name, tmp_path):
+    (tmp_path / name).write_bytes(pickle.dumps(_Payload(tmp_path / "ran")))
     with pytest.raises(UserError):
         load_demos(tmp_path / name)
-    np.savez(tmp_path / "object.npz", obs=np.array([[_Trap(tmp_path / "ran")]], object))
+    np.savez(tmp_path / "object.npz", obs=np.array([[_Payload(tmp_path / "ran")]], object))
     with pytest.raises(UserError, match="without pickle"):
         load_demos(tmp_path / "object.npz")
     assert not (tmp_path / "ran").exists()
@@ -172,19 +172,19 @@ def test_a_pickle_in_disguise_does_not_run(name, tmp_path):
         "task: &a probe/point\ndemos: *a",
     ],
 )
-def test_settings_take_no_tags_and_no_aliases(text):
-    with pytest.raises(UserError, match=r"(has|have) no place in it"):
+def test_config_rejects_tags_and_aliases(text):
+    with pytest.raises(UserError, match=r"(is|are) not allowed"):
         from_yaml(text)
 
 
 @pytest.mark.usefixtures("no_pickle")
-def test_settings_are_not_unpickled(tmp_path):
+def test_config_is_read_without_pickle(tmp_path):
     (tmp_path / "config.yaml").write_text("task: probe/point\nseeds: [0, 1]\n")
     assert read_config(tmp_path / "config.yaml").seeds == (0, 1)
 
 
-def test_nothing_in_a_run_tells_a_secret_of_the_environment(cloned, secrets):
-    files = [path for path in (cloned / "run").rglob("*") if path.is_file()]
+def test_run_contains_no_environment_secrets(bc_run, secrets):
+    files = [path for path in (bc_run / "run").rglob("*") if path.is_file()]
     assert len(files) >= 6
     for path in files:
         content = path.read_bytes()
@@ -192,11 +192,11 @@ def test_nothing_in_a_run_tells_a_secret_of_the_environment(cloned, secrets):
 
 
 @pytest.mark.usefixtures("no_pickle")
-def test_simulators_in_other_processes_answer_in_json():
-    crowd = make_executor("probe/point", ["one"], "process")
+def test_process_executor_does_not_unpickle():
+    executor = make_executor("probe/point", ["one"], "process")
     try:
-        answers, failures = crowd.call("reset", {0: 3})
-        assert answers[0].shape == crowd.spec.obs_shape
+        results, failures = executor.call("reset", {0: 3})
+        assert results[0].shape == executor.spec.obs_shape
         assert not failures
     finally:
-        crowd.close()
+        executor.close()

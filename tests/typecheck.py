@@ -1,8 +1,8 @@
-"""The run-time type checker that `conftest.py` puts on every function of cdred."""
+"""Run-time type checker that `conftest.py` applies to the functions of cdred."""
 
 from typing import Any, Self
 
 from beartype import BeartypeConf, FrozenDict, beartype
 
-# jaxtyping decorates functions one by one, outside of the class that `Self` would mean.
+# jaxtyping decorates functions one by one, without the class that `Self` refers to.
 check = beartype(conf=BeartypeConf(hint_overrides=FrozenDict({Self: Any})))

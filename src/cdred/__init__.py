@@ -1,7 +1,6 @@
-"""Imitation learning with a latent world model: expert trajectories in, an expert-level agent out."""
+"""Imitation learning with a latent world model in JAX: CDRED and baselines."""
 
-from cdred.api import compare, load, train, train_expert
-from cdred.api import evaluate_run as evaluate
+from cdred.api import compare, evaluate, load, train, train_expert
 from cdred.config import RunConfig, preset
 from cdred.data.demonstrations import load_demos, save_demos
 from cdred.errors import UserError

@@ -1,4 +1,4 @@
-"""The library's face: train, evaluate, load. The command line says nothing that these do not."""
+"""Public API: train, evaluate, compare and load agents."""
 
 import json
 import os
@@ -7,78 +7,83 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import equinox as eqx
 import jax
 import numpy as np
 
 from cdred.checkpoint import checkpoint
-from cdred.config import AlgoName, PlannerName, RunConfig, check, preset, total_steps
-from cdred.config_file import first_difference, read_config, to_yaml
+from cdred.compilation_cache import use_compilation_cache
+from cdred.config import AlgoName, PlannerName, RunConfig, preset, total_steps, validate
 from cdred.data.demonstrations import load_demos, save_demos
-from cdred.data.formats.registry import require_place
+from cdred.data.formats.registry import check_output_path
 from cdred.demos.record_agent import record_agent
-from cdred.demos.scripted import check_num_demos, expert_level, get_demos, random_level
-from cdred.envs.failures import one_line
-from cdred.envs.jax_vector_env import make_vector_env
+from cdred.demos.reference_scores import expert_score, random_score
+from cdred.demos.scripted import check_num_demos, get_demos
+from cdred.envs.failures import format_exception
+from cdred.envs.make import make_vector_env
 from cdred.envs.registry import make
 from cdred.errors import UserError
-from cdred.files import disk_errors
-from cdred.files import replace as replace_file
-from cdred.loggers.metrics import JsonlLogger, Logger, MultiLogger
-from cdred.loggers.terminal import Terminal
-from cdred.provenance import origin
+from cdred.files import atomic_write_text, disk_errors
+from cdred.loggers.metrics import JsonlLogger, MultiLogger
+from cdred.loggers.terminal import NullLogger, TerminalLogger
+from cdred.provenance import provenance
 from cdred.report.comparison import write_comparison
-from cdred.report.outcome import told_levels, told_result, told_scores
-from cdred.report.results import read_result
+from cdred.report.results import evaluation_dict, reference_dict, result_dict
 from cdred.report.run_report import write_report
-from cdred.report.video import film
+from cdred.report.video import comparison_video
+from cdred.run_folder import finished_result, load_run, run_folder, write_config
 from cdred.train.agent import Agent, select_seed
-from cdred.train.compiled import EVALUATE, INIT, seed_keys
-from cdred.train.evaluate import evaluate, evaluation_keys
-from cdred.train.interrupt import Stop, lock_folder
+from cdred.train.evaluate import evaluate as evaluate_agents
+from cdred.train.evaluate import evaluation_keys
+from cdred.train.interrupt import SignalHandler, lock_folder
+from cdred.train.keys import EVALUATE, seed_keys
 from cdred.train.loop import train_loop
-from cdred.train.setup import build_run, make_compiled_fns, stepping
+from cdred.train.setup import build_run, env_options, make_compiled_fns
 from cdred.types import DemoDataset, EnvSpec, LogFn
 
-# Enough to tell a task that chance solves from one that it does not; a second of simulation.
+# Enough episodes to recognize a task that a random policy solves, about a second of simulation.
 RANDOM_EPISODES = 50
-RECORDED_AT_ONCE = 10
-# Between two words on how far the collecting of demonstrations is.
-COLLECTING_SECONDS = 10.0
+# Environments stepped together while an expert's episodes are recorded.
+RECORDING_ENVS = 10
+# Seconds between progress messages while demonstrations are collected.
+PROGRESS_SECONDS = 10.0
 
 
 def train(config: RunConfig | None = None, *, quiet: bool = False, **changes: Any) -> dict[str, Any]:
-    """Train an agent, or go on with a run that was interrupted; returns what `result.json` says.
+    """Train an agent, or resume an interrupted run.
 
-    Everything the run makes is in its folder (`config.out`): settings, metrics, checkpoints, result, report, video.
-    The same call again resumes, or returns at once if the run is finished.
+    All outputs are written to the run folder (`config.out`): settings, metrics, checkpoints, result, report and video.
+    The same call again resumes the run, or returns its result if it has finished.
 
     Args:
-        config: all settings; the preset named in `changes` (by default `cpu`) if None.
-        quiet: show nothing on the terminal.
+        config: all settings; by default the preset named in `changes`, or `cpu`.
+        quiet: disable terminal output.
         changes: settings to override, e.g. `task="metaworld/button-press", steps=5000, seeds=(0, 1, 2)`.
 
+    Returns:
+        The content of `result.json`.
+
     Raises:
-        UserError: whatever about task, demonstrations, settings or folder cannot be used.
-        Interrupted: Ctrl-C or SIGTERM came; the state is saved. A second one ends the process as always.
+        UserError: task, demonstrations, settings or folder cannot be used.
+        Interrupted: Ctrl-C or SIGTERM was received and the state is saved. A second signal ends the process at once.
+        DivergenceError: training diverged in every restart.
     """
     config = config or preset(changes.get("preset", "cpu"))
-    config = replace(config, **changes)
-    check(config)
+    config = replace(config, **{k: os.fspath(v) if isinstance(v, os.PathLike) else v for k, v in changes.items()})
+    validate(config)
     folder, spec = run_folder(config), get_env_spec(config.task)
-    finished = _finished(folder, config)
-    if finished is not None:
-        return finished
+    result = finished_result(folder, config)
+    if result is not None:
+        return result
     use_compilation_cache()
-    parts = (_title(config), total_steps(config), config.seeds, spec.has_success)
-    with closing(_Silent() if quiet else Terminal(*parts)) as terminal:
-        # Before anything is written: they may be unusable.
-        demos = demonstrations(config, spec, terminal.message)
-        with lock_folder(folder), disk_errors(folder), Stop().listening() as stop:
-            _claim(folder, config)
-            return _train(config, folder, spec, demos, terminal, stop)
+    settings = (_title(config), total_steps(config), config.seeds, spec.has_success)
+    with closing(NullLogger() if quiet else TerminalLogger(*settings)) as terminal:
+        # Before anything is written, because they may be unusable.
+        demos = resolve_demos(config, spec, terminal.message)
+        with lock_folder(folder), disk_errors(folder), SignalHandler().installed() as signal_handler:
+            write_config(folder, config)
+            return _train(config, folder, spec, demos, terminal, signal_handler)
 
 
 def _train(
@@ -86,54 +91,54 @@ def _train(
     folder: Path,
     spec: EnvSpec,
     demos: DemoDataset | None,
-    terminal: "Terminal | _Silent",
-    stop: Stop,
+    terminal: TerminalLogger | NullLogger,
+    signal_handler: SignalHandler,
 ) -> dict[str, Any]:
-    made_with = origin()  # now, not at the end: the source tree may move on meanwhile
-    by_chance = random_level(config.task, RANDOM_EPISODES, **stepping(config, terminal.message))
-    levels = told_levels(spec, expert_level(demos) if demos else None, by_chance)
+    made_with = provenance()  # before training, because the source tree may change meanwhile
+    random_reference = random_score(config.task, RANDOM_EPISODES, **env_options(config, terminal.message))
+    reference = reference_dict(spec, expert_score(demos) if demos else None, random_reference)
     resumed = checkpoint.latest(folder / "checkpoints")
     step = int(resumed.name) if resumed else -1
-    # The last evaluation comes after the last save: it is made again.
-    again = "eval" if step >= total_steps(config) else None
-    lines = JsonlLogger(folder / "metrics.jsonl", step, again)
-    tracker = MultiLogger([lines, terminal])
+    # The final evaluation follows the last checkpoint: a run resumed from there repeats it.
+    repeated_kind = "eval" if step >= total_steps(config) else None
+    file_logger = JsonlLogger(folder / "metrics.jsonl", step, repeated_kind)
+    logger = MultiLogger([file_logger, terminal])
     try:
-        # The file of a resumed run has them already.
-        (terminal if resumed else tracker).log(0, levels, "reference")
-        run = build_run(config, demos, folder, tracker, terminal.message)
-        outcome = train_loop(replace(run, stop=stop))
+        # The file of a resumed run has the reference scores already.
+        (terminal if resumed else logger).log(0, reference, "reference")
+        run = build_run(config, demos, folder, logger, terminal.message)
+        outcome = train_loop(replace(run, signal_handler=signal_handler))
     finally:
-        lines.close()
-    result = told_result(config, spec, made_with, demos, outcome, levels)
-    replace_file(folder / "result.json", json.dumps(result, indent=1) + "\n")
+        file_logger.close()
+    result = result_dict(config, spec, made_with, demos, outcome, reference)
+    atomic_write_text(folder / "result.json", json.dumps(result, indent=1) + "\n")
     terminal.message(f"report: {write_report(folder)}")
     if config.video:
-        _film(folder, demos, terminal.message)
+        _write_video(folder, demos, terminal.message)
     return result
 
 
 def compare(config: RunConfig, algos: Sequence[AlgoName], *, quiet: bool = False) -> str:
-    """Train each method with the same settings, demonstrations and seeds, and write what came out.
+    """Train each method with the same settings, demonstrations and seeds, and compare their results.
 
-    Each method's run is a folder of `config.out`; those that are finished are not run again. `table.md`, `table.json`
-    and `curves.png` beside them are written anew after each method.
+    Each method has a run folder in `config.out`; finished runs are not repeated. `table.md`, `table.json` and
+    `curves.png` in `config.out` are rewritten after each method.
 
     Args:
-        config: of every run, but for `algo`.
-        algos: the methods; the others are held against the first.
-        quiet: show nothing on the terminal.
+        config: settings of every run, except `algo`.
+        algos: the methods; the others are compared with the first.
+        quiet: disable terminal output.
 
     Returns:
         The table, in Markdown.
 
     Raises:
-        UserError: no folder is named, a method is named twice; and whatever `train` raises.
+        UserError: no output folder is given, a method is given twice, or as `train`.
     """
     if not config.out:
-        raise UserError("give --out, the folder for the methods' runs.")
+        raise UserError("no output folder is given: set --out to a folder for the runs of all methods.")
     if not algos or len(set(algos)) < len(algos):
-        raise UserError(f"--algos must name one or more different methods, got {' '.join(algos)!r}.")
+        raise UserError(f"--algos must be one or more different methods, got {' '.join(algos)!r}.")
     folder, runs, table = Path(config.out), {}, ""
     for algo in algos:
         runs[algo] = folder / algo
@@ -142,43 +147,45 @@ def compare(config: RunConfig, algos: Sequence[AlgoName], *, quiet: bool = False
     return table
 
 
-def evaluate_run(
+def evaluate(
     run: str | Path,
     *,
     episodes: int = 20,
     planner: PlannerName | None = None,
     best: bool = False,
-    say: LogFn = print,
+    log: LogFn = print,
 ) -> dict[str, Any]:
-    """Evaluate a run's agents on fresh episodes without exploration, from its folder alone.
+    """Evaluate the agents of a run on unseen episodes without exploration. Only the run folder is needed.
 
     Args:
-        run: the run's folder.
-        episodes: per seed.
-        planner: how to act; as the run was trained if None.
-        best: take the agents that did best in one of the run's evaluations, by the environment's own success and
-            return, which an imitator does not have; else those of the last checkpoint.
-        say: told what happens.
+        run: the run folder.
+        episodes: episodes per seed.
+        planner: how to act; None for the planner of the training run.
+        best: evaluate the checkpoint of the best evaluation instead of the last one. It is selected by the
+            environment's success and return, which an imitation learner does not have.
+        log: called with messages.
 
     Returns:
-        `{"task", "planner", "steps", "episodes", "seeds", "return", "success", "success_at_end", "length"}`, lists per
-        seed; no list but None for the success at a task that does not say whether its goal is reached, and for the
-        length where the world cannot end an episode. `"failed_episodes"` besides, where a simulator broke: other
-        episodes were then run for these.
+        `{"task", "planner", "steps", "episodes", "seeds", "return", "success", "success_at_end", "length"}`, with lists
+        per seed. Success is None if the task does not report it, length if episodes of the task cannot terminate.
+        `"failed_episodes"` is added if a simulator failed; these episodes were replaced by others.
+
+    Raises:
+        UserError: the folder is not that of a run, or its files are damaged.
     """
     if episodes < 1:
         raise UserError(f"--episodes must be at least 1, got {episodes}.")
     use_compilation_cache()
-    saved = _load(Path(run), planner, best)
-    config = saved.config
-    with make_vector_env(config.task, config.seeds, config.envs, "eval", **stepping(config, say)) as grid:
-        grid.restore(saved.eval_grid)
-        programs = make_compiled_fns(config, grid.spec)
-        say(f"{config.task}: {episodes} fresh episodes for each of {len(config.seeds)} seeds, {config.planner}")
-        keys = evaluation_keys(seed_keys(config.seeds, EVALUATE), saved.steps + 1)
-        outcome, spec = evaluate(programs, saved.learner, grid, keys, episodes), grid.spec
-    about = {"task": config.task, "planner": config.planner, "steps": saved.steps, "seeds": list(config.seeds)}
-    return about | told_scores(spec, outcome)
+    loaded = load_run(Path(run), planner, best)
+    config = loaded.config
+    with make_vector_env(config.task, config.seeds, config.envs, "eval", **env_options(config, log)) as envs:
+        envs.restore(loaded.eval_envs)
+        fns = make_compiled_fns(config, envs.spec)
+        log(f"{config.task}: {episodes} episodes for each of {len(config.seeds)} seeds, planner {config.planner}")
+        keys = evaluation_keys(seed_keys(config.seeds, EVALUATE), loaded.steps + 1)
+        evaluation, spec = evaluate_agents(fns, loaded.learner, envs, keys, episodes), envs.spec
+    metadata = {"task": config.task, "planner": config.planner, "steps": loaded.steps, "seeds": list(config.seeds)}
+    return metadata | evaluation_dict(spec, evaluation)
 
 
 def train_expert(
@@ -190,191 +197,102 @@ def train_expert(
     quiet: bool = False,
     on_episode: Callable[[int, int], None] | None = None,
 ) -> DemoDataset:
-    """Train TD-MPC2 on the environment's own reward, and keep its best seed's episodes as demonstrations.
+    """Train TD-MPC2 on the environment's reward, and record episodes of its best seed as demonstrations.
 
     Args:
-        config: of the training run, `algo` being `tdmpc2`; if its folder holds the run already, nothing is trained.
-        out: where the demonstrations go: a new folder, or a new `.npz` file.
-        num: episodes to keep.
-        threshold: least return of an episode that is kept; None keeps every one.
-        quiet: show no training on the terminal.
-        on_episode: called after each recorded episode with the numbers of kept and of attempted ones.
+        config: settings of the training run, with `algo="tdmpc2"`; a finished run is not repeated.
+        out: output of the demonstrations: a new folder (Minari) or a new `.npz` file.
+        num: number of episodes to keep.
+        threshold: minimum return of an episode to be kept; None keeps every episode.
+        quiet: disable terminal output of the training.
+        on_episode: called after each recorded episode with the numbers of kept and of attempted episodes.
 
     Raises:
-        UserError: whatever cannot be used; or too few episodes reach the threshold.
+        UserError: an argument cannot be used, or too few episodes reach the threshold.
     """
     out = Path(out)
-    require_place(out)
+    check_output_path(out)
     check_num_demos(num)
     result = train(config, quiet=quiet)
     best = int(np.argmax(result["eval"]["return"]))
     seed = config.seeds[best]
-    saved = _load(run_folder(config), None)
-    learner = jax.tree.map(lambda x: x[best : best + 1], saved.learner)
-    provenance = {
+    loaded = load_run(run_folder(config), None)
+    learner = jax.tree.map(lambda x: x[best : best + 1], loaded.learner)
+    demo_provenance = {
         "expert": f"{config.algo} on the true reward, {result['steps']} steps, best of {len(config.seeds)}",
         **{key: result[key] for key in ("preset", "commit", "versions")},
     }
-    with make_vector_env(config.task, (seed,), min(num, RECORDED_AT_ONCE), "demos") as grid:
-        programs = make_compiled_fns(replace(saved.config, seeds=(seed,)), grid.spec)
-        least = -np.inf if threshold is None else threshold
+    with make_vector_env(config.task, (seed,), min(num, RECORDING_ENVS), "demos") as envs:
+        fns = make_compiled_fns(replace(loaded.config, seeds=(seed,)), envs.spec)
+        minimum = -np.inf if threshold is None else threshold
         demos = record_agent(
-            programs, learner, grid, num, threshold=least, provenance=provenance, on_episode=on_episode
+            fns, learner, envs, num, threshold=minimum, provenance=demo_provenance, on_episode=on_episode
         )
     save_demos(demos, out)
     return demos
 
 
 def load(run: str | Path, *, seed: int | None = None, planner: PlannerName | None = None, best: bool = False) -> Agent:
-    """The agent of a run, ready to act: `load(run).act(obs)`.
+    """Load the agent of a run; `load(run).act(obs)` returns an action.
 
     Args:
-        run: the run's folder.
-        seed: which of its seeds; the first if None.
-        planner: how to act; as the run was trained if None.
-        best: as in `evaluate_run`.
+        run: the run folder.
+        seed: one of the run's seeds; the first if None.
+        planner: how to act; None for the planner of the training run.
+        best: as in `evaluate`.
+
+    Raises:
+        UserError: the folder is not that of a run, its files are damaged, or the run has no such seed.
     """
-    config, learner, *_ = _load(Path(run), planner, best)
+    config, learner, *_ = load_run(Path(run), planner, best)
     state, seed = select_seed(learner, config, seed)
     spec = get_env_spec(config.task)
     return Agent(make_compiled_fns(config, spec).algorithm, state, spec, seed)
 
 
-def run_folder(config: RunConfig) -> Path:
-    """Where a run lives: `out`, or a name that its settings give."""
-    if config.out:
-        return Path(config.out)
-    return Path("runs") / f"{config.task.replace('/', '-')}-{config.algo}-{config.preset}"
-
-
-def demonstrations(config: RunConfig, spec: EnvSpec, say: LogFn) -> DemoDataset | None:
-    """The demonstrations that `config.demos` names, a number of scripted ones or a file; None for a method without."""
+def resolve_demos(config: RunConfig, spec: EnvSpec, log: LogFn) -> DemoDataset | None:
+    """Return the demonstrations that `config.demos` names, a number or a path; None for a method that uses none."""
     if config.algo == "tdmpc2":
         return None
     if not config.demos.isdecimal():
         return load_demos(config.demos, spec, allow_variable_horizon=config.allow_variable_horizon)
     num = int(config.demos)
-    demos = get_demos(config.task, num, on_episode=_collecting(config.task, num, say))
-    say(f"demonstrations: {len(demos)} of {config.task}, {demos.provenance.get('expert', 'unknown expert')}")
+    demos = get_demos(config.task, num, on_episode=_log_collection(config.task, num, log))
+    log(f"demonstrations: {len(demos)} of {config.task}, {demos.provenance.get('expert', 'unknown expert')}")
     return demos
 
 
-def _collecting(task: str, num: int, say: LogFn) -> Callable[[int, int], None]:
-    """Says now and then how many demonstrations there are: a planner takes a second or more for each."""
-    told = time.monotonic()
+def _log_collection(task: str, num: int, log: LogFn) -> Callable[[int, int], None]:
+    """Return a callback that logs the progress of a collection; a motion planner takes a second or more per episode."""
+    logged_at = time.monotonic()
 
-    def tell(kept: int, attempts: int) -> None:
-        nonlocal told
-        if time.monotonic() - told >= COLLECTING_SECONDS:
-            told = time.monotonic()
-            say(f"collecting demonstrations of {task}: {kept} of {num}, from {attempts} attempts")
+    def on_episode(kept: int, attempts: int) -> None:
+        nonlocal logged_at
+        if time.monotonic() - logged_at >= PROGRESS_SECONDS:
+            logged_at = time.monotonic()
+            log(f"collecting demonstrations of {task}: {kept} of {num}, from {attempts} attempts")
 
-    return tell
-
-
-def use_compilation_cache() -> None:
-    """Keep compiled programs between runs, in `$XDG_CACHE_HOME/cdred/xla`, unless JAX was told otherwise."""
-    if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore[reportAttributeAccessIssue]
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(home / "cdred" / "xla"))
+    return on_episode
 
 
 def get_env_spec(task: str) -> EnvSpec:
-    """What an agent needs to know of a task."""
-    env = make(task)
-    try:
+    """Return the spec of a task."""
+    with closing(make(task)) as env:
         return env.spec
-    finally:
-        env.close()
 
 
-def _finished(folder: Path, config: RunConfig) -> dict[str, Any] | None:
-    """The result of the run in this folder, if there is a finished one with these settings.
-
-    Raises:
-        UserError: the folder holds a run with other settings.
-    """
-    written, done = folder / "config.yaml", folder / "result.json"
-    if not _begun(folder):
-        return None
-    if not written.exists():
-        raise UserError(f"{folder} holds a run without its settings, config.yaml: put it back, or give another --out.")
-    # Neither says what a run comes to; and a run that a slow simulator stopped must be able to go on.
-    as_it_was = replace(read_config(written), out=config.out, env_step_timeout=config.env_step_timeout)
-    difference = first_difference(as_it_was, config)
-    if difference:
-        raise UserError(
-            f"{folder} holds a run with another setting: {difference}.\n"
-            "Give the same settings to resume it, or another --out."
-        )
-    return read_result(folder) if done.exists() else None
-
-
-def _begun(folder: Path) -> bool:
-    """Whether a run has got to its first checkpoint here: until then its settings may still be mended."""
-    return checkpoint.latest(folder / "checkpoints") is not None or (folder / "result.json").exists()
-
-
-def _claim(folder: Path, config: RunConfig) -> None:
-    """Make the folder this run's.
-
-    Raises:
-        UserError: another process has made it another run's since it was looked at.
-    """
-    _finished(folder, config)
-    if not _begun(folder):
-        replace_file(folder / "config.yaml", to_yaml(config))
-
-
-class Saved(NamedTuple):
-    """Settings, learner, the evaluation simulators' snapshot and the step count of a run's checkpoint."""
-
-    config: RunConfig
-    learner: Any
-    eval_grid: dict[str, Any]
-    steps: int
-
-
-def _load(run: Path, planner: PlannerName | None, best: bool = False) -> Saved:
-    written, root = run / "config.yaml", run / "checkpoints"
-    folder = checkpoint.best(root) if best else checkpoint.latest(root)
-    if not written.exists() or folder is None:
-        wanted = "the best checkpoint of an evaluation" if best else "a checkpoint"
-        raise UserError(f"{run} is not a run with {wanted}: expected config.yaml and checkpoints/ in it.")
-    config = read_config(written)
-    config = replace(config, planner=planner or config.planner)
-    with make_vector_env(config.task, config.seeds, config.envs, "eval", vectorization=config.vectorization) as grid:
-        programs, snapshot = make_compiled_fns(config, grid.spec), grid.snapshot()
-    like = eqx.filter_eval_shape(programs.init, seed_keys(config.seeds, INIT))
-    learner, _ = checkpoint.load(folder, like, "learner")
-    eval_grid, _ = checkpoint.load(folder, snapshot, "eval_grid")
-    return Saved(config, learner, eval_grid, int(folder.name.removeprefix(checkpoint.BEST)))
-
-
-def _film(folder: Path, demos: DemoDataset | None, say: LogFn) -> None:
-    """A missing renderer, or whatever else goes wrong with a film, is no reason to fail a run that has learned."""
-    began = time.perf_counter()
+def _write_video(folder: Path, demos: DemoDataset | None, log: LogFn) -> None:
+    """Write the video of a finished run. A failure, such as a missing renderer, is logged and does not fail the run."""
+    start = time.perf_counter()
     try:
-        path = film(load(folder), demos, folder / "videos" / ("expert-and-agent.mp4" if demos else "agent.mp4"))
-        say(f"video: {path} ({time.perf_counter() - began:.0f} s)")
+        name = "expert-and-agent.mp4" if demos else "agent.mp4"
+        path = comparison_video(load(folder), demos, folder / "videos" / name)
+        log(f"video: {path} ({time.perf_counter() - start:.0f} s)")
     except Exception as error:
-        say(f"no video: {error if isinstance(error, UserError) else one_line(error)}")
+        log(f"no video: {error if isinstance(error, UserError) else format_exception(error)}")
 
 
 def _title(config: RunConfig) -> str:
     seeds = f"{len(config.seeds)} seed{'s' * (len(config.seeds) > 1)}"
     device = jax.devices()[0]
     return f"{config.task} · {config.algo} · preset {config.preset} · {seeds} · {device.device_kind}"
-
-
-class _Silent(Logger):
-    """A terminal for runs that nobody watches."""
-
-    def log(self, step, metrics, kind) -> None:
-        pass
-
-    def message(self, text: str) -> None:
-        pass
-
-    def close(self) -> None:
-        pass

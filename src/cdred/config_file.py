@@ -1,142 +1,112 @@
-"""Settings as text: a run's `config.yaml`, and what differs between two."""
+"""Settings as text: a run's `config.yaml`, and the differences between two runs."""
 
-from dataclasses import asdict, is_dataclass
-from difflib import get_close_matches
+import re
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any
 
 import yaml
 
-from cdred.config import RunConfig, check
+from cdred.config import RunConfig, parse_settings, shorten, validate
 from cdred.errors import UserError
 
-LONGEST, MOST_BYTES = 80, 2**20
-PUT_BACK = "Put back what the run wrote, or give another folder."
+MAX_BYTES = 2**20
+HINT = "Restore the file that the run wrote, or give another folder."
 
 
 class _Loader(yaml.SafeLoader):
-    """Mappings, lists, numbers and strings: no tags, which say what to make of a value, and no aliases, which let a
-    short text stand for a huge one."""
+    """Loader of mappings, lists, numbers and strings, without tags, which name types, and without aliases, by which a
+    short text can stand for a huge one."""
 
     def compose_node(self, parent, index):
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
-            raise yaml.YAMLError("anchors and aliases have no place in it")
+            raise yaml.YAMLError("anchors and aliases are not allowed")
         if getattr(event, "tag", None) is not None:
-            raise yaml.YAMLError(f"the tag {event.tag} has no place in it")
+            raise yaml.YAMLError(f"the tag {event.tag} is not allowed")
         return super().compose_node(parent, index)
 
 
+# YAML 1.1 reads 3e-4, without a point, as a string.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
 def to_yaml(config: RunConfig) -> str:
-    """The settings as plain YAML: mappings, lists, numbers, strings. `out` is left out: a run folder may be moved."""
+    """Write settings as plain YAML, without `out`: a run folder may be moved."""
     tree = {key: _plain(value) for key, value in asdict(config).items() if key != "out"}
     return yaml.safe_dump(tree, sort_keys=False)
 
 
 def from_yaml(text: str, source: str = "config.yaml") -> RunConfig:
-    """The inverse of `to_yaml`; absent keys take their defaults.
+    """Read settings from YAML, the inverse of `to_yaml`; absent keys take their defaults.
 
     Raises:
-        UserError: not YAML, an unknown key, or a value of the wrong type.
+        UserError: not YAML, an unknown key, or a value of a wrong type or out of range.
     """
-    return _build(RunConfig, plain_yaml(text, source), source, "")
+    try:
+        return parse_settings(plain_yaml(text, source), ".".join)
+    except UserError as error:
+        raise UserError(str(error) if str(error).startswith(source) else f"{source}: {error}") from None
 
 
 def read_config(path: Path) -> RunConfig:
-    """The settings in a run's `config.yaml`.
+    """Read and check the settings in a run's `config.yaml`.
 
     Raises:
-        UserError: the file cannot be read, as `from_yaml`, or settings that cannot work together.
+        UserError: as `from_yaml`; or the file cannot be read, or the settings contradict each other.
     """
     config = from_yaml(read_text(path), str(path))
     try:
-        check(config)
+        validate(config)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     return config
 
 
 def read_text(path: Path) -> str:
-    """A text file.
+    """Read a text file.
 
     Raises:
-        UserError: it cannot be read, is not text, or far too long for settings.
+        UserError: it cannot be read, is not UTF-8, or is too large for settings.
     """
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise UserError(f"{path} has more than {MOST_BYTES:,} bytes, which no settings have.\n{PUT_BACK}")
+        if path.stat().st_size > MAX_BYTES:
+            raise UserError(f"{path} is larger than {MAX_BYTES:,} bytes, too large for settings.\n{HINT}")
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise UserError(f"{path} cannot be read: {why}.\n{PUT_BACK}") from error
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise UserError(f"{path} cannot be read: {reason}.\n{HINT}") from error
 
 
 def plain_yaml(text: str, source: str) -> Any:
-    """Mappings, lists, numbers and strings of YAML text.
+    """Parse YAML of mappings, lists, numbers and strings.
 
     Raises:
         UserError: it is not YAML, or has tags or aliases.
     """
     try:
         return _Loader(text).get_single_data()
-    # Of a date that is none, a number of too many digits, brackets without end.
+    # PyYAML raises the others for impossible dates, numbers of too many digits and unclosed brackets.
     except (yaml.YAMLError, ValueError, RecursionError, OverflowError, TypeError, AttributeError) as error:
-        why = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{source} is not YAML as a run writes it: {_shown(why)}\n{PUT_BACK}") from error
-
-
-def _shown(value: object) -> str:
-    """A value in a message: of one line and no great length, whatever it is."""
-    text = " ".join(str(value).split())
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
+        reason = shorten(str(error)) or type(error).__name__
+        raise UserError(f"{source} is not valid YAML: {reason}\n{HINT}") from error
 
 
 def _plain(value):
     if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
-    return list(value) if isinstance(value, tuple) else value
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    # A NumPy scalar, which Python callers may pass.
+    return value.item() if getattr(value, "ndim", None) == 0 else value
 
 
-def _build(cls, tree, source: str, prefix: str):
-    if not isinstance(tree, dict):
-        raise UserError(
-            f"{source}: expected a mapping of settings{f' under {prefix}' if prefix else ''}, got {_shown(repr(tree))}."
-        )
-    types = get_type_hints(cls)
-    for key in tree:
-        if key not in types:
-            close = get_close_matches(str(key), types, n=1)
-            hint = f" Did you mean {prefix}{close[0]}?" if close else ""
-            raise UserError(f"{source}: unknown setting {_shown(f'{prefix}{key}')}.{hint}")
-    return cls(**{key: _value(types[key], value, source, prefix + key) for key, value in tree.items()})
-
-
-def _value(kind, value, source: str, name: str):
-    if is_dataclass(kind):
-        return _build(kind, value, source, f"{name}.")
-    if get_origin(kind) is tuple and isinstance(value, list):
-        return tuple(_value(get_args(kind)[0], one, source, name) for one in value)
-    allowed = get_args(kind) if get_origin(kind) is Literal else None
-    if kind is float and isinstance(value, (int, str)):
-        # YAML 1.1 takes 3e-4 for a word.
-        value = _number(value)
-    if value not in allowed if allowed else type(value) is not kind:
-        expected = f"one of {', '.join(allowed)}" if allowed else getattr(kind, "__name__", str(kind))
-        raise UserError(f"{source}: {name} must be {expected}, got {_shown(repr(value))}.")
-    return value
-
-
-def _number(value):
-    try:
-        return float(value)
-    except ValueError:
-        return value
-
-
-def first_difference(one: RunConfig, other: RunConfig) -> str | None:
-    """A setting in which two runs differ, as `name: this, not that`; None if they are the same."""
-    flat_one, flat_other = (_flat(asdict(config)) for config in (one, other))
-    return next((f"{k}: {v}, not {flat_other[k]}" for k, v in flat_one.items() if flat_other[k] != v), None)
+def first_difference(config: RunConfig, other: RunConfig) -> str | None:
+    """Return the first setting in which two runs differ, as `name: value, not other value`; None if there is none."""
+    flat, flat_other = (_flat(asdict(c)) for c in (config, other))
+    return next((f"{k}: {v}, not {flat_other[k]}" for k, v in flat.items() if flat_other[k] != v), None)
 
 
 def _flat(tree: dict, prefix: str = "") -> dict:

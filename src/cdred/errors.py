@@ -1,15 +1,20 @@
-"""The one exception a user is meant to read."""
+"""Exceptions that the command line reports without a traceback."""
 
 
 class UserError(Exception):
-    """Something the user gave cannot be used: says in one to three lines what, where, what was expected and the mend.
+    """Input that cannot be used.
 
-    The command line prints it without a traceback and exits with code 2.
+    The message has one to three lines: the problem and where it is, what was expected, and how to fix it. The command
+    line prints it and exits with code 2.
     """
 
 
 class Interrupted(Exception):
-    """A run was told to stop, and has saved itself. `code` is what a shell expects of a process that a signal ended."""
+    """A run that was stopped by a signal after saving its state.
+
+    Attributes:
+        code: exit code of a process ended by that signal, 128 plus its number.
+    """
 
     def __init__(self, message: str, code: int):
         super().__init__(message)
@@ -17,7 +22,8 @@ class Interrupted(Exception):
 
 
 class DivergenceError(Exception):
-    """Learning left the numbers and did not come back: says which seed, in which term, and what can be done.
+    """A run that diverged (NaN or infinity) in every restart.
 
-    Nothing was saved after it happened. The command line prints it without a traceback and exits with code 3.
+    The message names the seed and the metric. Nothing was saved after the divergence. The command line prints the
+    message and exits with code 3.
     """

@@ -1,8 +1,9 @@
-"""Files and folders that appear whole or not at all, and clear words where they cannot be written.
+"""Atomic creation of files and folders, and clear messages where they cannot be written.
 
-Before work whose result has to go somewhere, the `refuse_...` ask whether it can. `new_folder` and `new_file` make what
-was not there. `replace` renews a small text and, like `write` and `flush`, brings it down to the disk itself: what a
-run goes on from has to outlive a power cut. What the disk refuses meanwhile, `disk_errors` and `write_error` tell.
+`check_new_path`, `check_writable_parent` and `check_output_file` test a destination before the work that produces the
+file. `new_folder` and `new_file` create what did not exist. `atomic_write_text` replaces a small text file. It, and
+`write_synced` and `fsync`, flush to the disk, because the files that a run resumes from must survive a power failure.
+`disk_errors` and `write_error` report a disk that is full or read-only.
 """
 
 import errno
@@ -16,47 +17,47 @@ from typing import BinaryIO
 
 from cdred.errors import UserError
 
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def check_new_path(path: Path) -> None:
     """Check that something new can be written to `path`.
 
     Raises:
-        UserError: there is something already, and it is not an empty folder; or as `check_writable_parent`.
+        UserError: `path` exists and is not an empty folder; or as `check_writable_parent`.
     """
     check_writable_parent(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UserError(f"{path} exists already: remove it, or save elsewhere.")
+        raise UserError(f"{path} exists already: remove it, or choose another path.")
 
 
 def check_writable_parent(path: Path) -> None:
-    """Check that `path` can be written to once the folders above it are made.
+    """Check that `path` can be written to once its parent folders are made.
 
     Raises:
-        UserError: what is there of them is not a folder, or may not be written to.
+        UserError: its nearest existing parent is not a folder, or is not writable.
     """
-    above = _nearest(path.absolute().parent)
-    if not above.is_dir() or not os.access(above, os.W_OK):
-        raise UserError(f"{path} cannot be written: {above} is not a folder that you may write to. Name another place.")
+    parent = _nearest_existing(path.absolute().parent)
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise UserError(f"{path} cannot be written: {parent} is not a writable folder. Choose another path.")
 
 
 def check_output_file(path: Path | None) -> None:
-    """As `check_writable_parent`, for a file that may be there and is written anew; None asks for nothing.
+    """Check as `check_writable_parent` for a file that may exist and is overwritten; nothing is checked for None.
 
     Raises:
-        UserError: it cannot, or there is a folder.
+        UserError: the parent is not writable, or `path` is a folder.
     """
     if path is None:
         return
     check_writable_parent(path)
     if path.is_dir():
-        raise UserError(f"{path} is a folder, expected the name of a file.")
+        raise UserError(f"{path} is a folder, expected a file name.")
 
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A folder to write into, which becomes `path` when the body has finished.
+    """Yield a folder to write into, which is renamed to `path` when the body has finished.
 
     Raises:
         UserError: `path` exists and is not an empty folder.
@@ -74,13 +75,13 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def new_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write into, which becomes `path` when the body has finished.
+    """Yield a file to write into, which is renamed to `path` when the body has finished.
 
     Raises:
-        UserError: there is something at `path`.
+        UserError: `path` exists.
     """
     if path.exists():
-        raise UserError(f"{path} exists already: remove it, or save elsewhere.")
+        raise UserError(f"{path} exists already: remove it, or choose another path.")
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
@@ -93,28 +94,28 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
 
 
-def replace(path: Path, text: str) -> None:
-    """Make `text` the content of `path` in one stroke: whoever looks, or dies, meanwhile leaves the old or the new."""
+def atomic_write_text(path: Path, text: str) -> None:
+    """Replace the content of `path` by `text`; readers, also after a crash, see the old or the new content."""
     draft = path.with_name(f".{path.name}.unfinished")
     try:
-        write(draft, text.encode())
+        write_synced(draft, text.encode())
         draft.replace(path)
     except OSError:
         draft.unlink(missing_ok=True)
         raise
-    flush(path.parent)
+    fsync(path.parent)
 
 
-def write(path: Path, data: bytes) -> None:
-    """Write a file that nobody looks at yet, down to the disk."""
+def write_synced(path: Path, data: bytes) -> None:
+    """Write a file that has no readers yet and flush it to the disk."""
     with path.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
 
 
-def flush(path: Path) -> None:
-    """Bring a file's content, or a folder's names, to the disk itself."""
+def fsync(path: Path) -> None:
+    """Flush a file's content, or a folder's entries, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -124,7 +125,7 @@ def flush(path: Path) -> None:
 
 @contextmanager
 def disk_errors(folder: Path) -> Iterator[None]:
-    """Turn a disk that is full, or has become read-only, into words.
+    """Turn errors of a full or read-only disk into `UserError`.
 
     Raises:
         UserError: writing under `folder` failed for such a reason.
@@ -132,26 +133,29 @@ def disk_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in NO_ROOM | {errno.EROFS}:
+        if error.errno not in DISK_FULL | {errno.EROFS}:
             raise
         raise write_error(folder, error) from error
 
 
 def write_error(folder: Path, error: OSError, needed: int | None = None) -> UserError:
-    """The error to raise when something of `needed` bytes could not be written under `folder`."""
-    what = f"{folder}: cannot be written to ({error.strerror or error})."
-    if error.errno not in NO_ROOM:
-        return UserError(f"{what}\nMake it writable and give the same command, or give another --out.")
-    need = "" if needed is None else f"It takes {format_mib(needed)}, and "
-    free = f"{format_mib(shutil.disk_usage(_nearest(folder.absolute())).free)} are free there. "
-    return UserError(f"{what}\n{need}{free}Free some space and give the same command: it goes on from the last save.")
+    """Return the error to raise when something of `needed` bytes could not be written under `folder`."""
+    message = f"{folder}: cannot be written to ({error.strerror or error})."
+    if error.errno not in DISK_FULL:
+        return UserError(f"{message}\nMake it writable and run the same command, or choose another --out.")
+    needed_text = "" if needed is None else f"It takes {format_mib(needed)}, and "
+    free = f"{format_mib(shutil.disk_usage(_nearest_existing(folder.absolute())).free)} are free. "
+    return UserError(
+        f"{message}\n{needed_text}{free}"
+        "Free some space and run the same command again: it resumes from the last checkpoint."
+    )
 
 
 def format_mib(size: float) -> str:
-    """A number of bytes in words."""
+    """Format a number of bytes in MiB."""
     return f"{size / 2**20:,.1f} MiB"
 
 
-def _nearest(path: Path) -> Path:
-    """The absolute `path`, or what there is of it."""
-    return next(one for one in (path, *path.parents) if one.exists())
+def _nearest_existing(path: Path) -> Path:
+    """Return the absolute `path`, or its nearest parent that exists."""
+    return next(candidate for candidate in (path, *path.parents) if candidate.exists())

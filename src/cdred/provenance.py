@@ -1,6 +1,8 @@
-"""What a result was made with."""
+"""Provenance of results: device, commit and package versions."""
 
 import subprocess
+from collections.abc import Iterable
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -23,33 +25,36 @@ PACKAGES = (
 )
 
 
-def origin() -> dict[str, Any]:
-    """`{"device", "commit", "versions"}`: commit is None outside a git checkout of cdred, `+` marks local changes."""
+def provenance() -> dict[str, Any]:
+    """Return `{"device", "commit", "versions"}`; the commit is None outside a git checkout, `+` marks local changes."""
     device = jax.devices()[0]
-    return {"device": f"{device.platform}: {device.device_kind}", "commit": _commit(), "versions": _versions()}
+    return {
+        "device": f"{device.platform}: {device.device_kind}",
+        "commit": _commit(),
+        "versions": package_versions(PACKAGES),
+    }
 
 
 def _commit() -> str | None:
-    here = Path(__file__).resolve()
-    # An installed copy may lie inside somebody else's checkout, whose commit says nothing about it.
-    if here.parents[2].name != "src":
+    path = Path(__file__).resolve()
+    # An installed copy may be inside a git checkout of another project.
+    if path.parents[2].name != "src":
         return None
-    head = _git(here.parent, "rev-parse", "--short=12", "HEAD")
-    return head and head + ("+" if _git(here.parents[2], "status", "--porcelain", "--", ".") else "")
+    head = _git(path.parent, "rev-parse", "--short=12", "HEAD")
+    return head and head + ("+" if _git(path.parents[2], "status", "--porcelain", "--", ".") else "")
 
 
-def _git(folder: Path, *words: str) -> str | None:
+def _git(folder: Path, *args: str) -> str | None:
     try:
-        return subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(["git", *args], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
 
 
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+def package_versions(packages: Iterable[str]) -> dict[str, str]:
+    """Return the installed versions of packages, without those that are not installed."""
+    versions = {}
+    for package in packages:
+        with suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    return versions

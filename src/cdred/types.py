@@ -1,4 +1,4 @@
-"""The vocabulary every room shares: what an episode is, what a world looks like, what one training example holds."""
+"""Types that all packages share: task specifications, trajectories, demonstrations, training segments."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,30 +12,30 @@ if TYPE_CHECKING:
     from jaxtyping import Array
 
 Precision = Literal["float32", "tf32", "bfloat16"]
-"""How the factors of a matrix product are rounded before they are multiplied."""
+"""Precision of the inputs of matrix products."""
 
 VectorizationMode = Literal["sync", "thread", "process"]
-"""Who steps a grid's environments (`envs.workers.crew`)."""
+"""How the environments of a `VectorEnv` are stepped: in the calling thread, in threads, or in processes."""
 
 LogFn = Callable[[str], None]
-"""Takes a line, or a few, for whoever watches."""
+"""Function that shows the user a message of one or more lines."""
 
 
 @dataclass(frozen=True)
 class EnvSpec:
-    """What an agent needs to know of a task before it has seen it.
+    """Specification of a task.
 
-    Actions are always in [-1, 1]; the adapter rescales. A *step* is one action of the agent and lasts
+    Actions are in [-1, 1]; the suite's adapter rescales them. A step is one action of the agent and lasts
     `action_repeat` simulator frames.
 
     Attributes:
-        task: the name that made it, e.g. `metaworld/drawer-close`.
+        task: name of the task, e.g. `metaworld/drawer-close`.
         obs_shape: shape of one observation.
         action_dim: number of action components A.
         episode_length: steps after which an episode is truncated.
         action_repeat: simulator frames per step.
-        has_success: whether the task says of each step if its goal is reached.
-        terminates: whether the world can end an episode before the clock does.
+        has_success: the task reports at each step if its goal is reached.
+        can_terminate: episodes can terminate before the time limit.
     """
 
     task: str
@@ -49,19 +49,18 @@ class EnvSpec:
 
 @dataclass(frozen=True)
 class Trajectory:
-    """One episode of T steps: T + 1 observations, T actions.
+    """Episode of T steps: T + 1 observations and T actions.
 
-    `terminated` (the world ended: no value beyond) and `truncated` (the clock ended: value beyond) describe the
-    last transition and are kept apart.
+    `terminated` (a terminal state was reached) and `truncated` (a time limit was reached) describe the last transition.
 
     Attributes:
-        obs: observations, the last one being the true final one.
-        action: actions in [-1, 1]; with no component (A = 0) where only observations were recorded.
-        reward: the environment's reward; evaluated, and learned from by TD-MPC2 alone, never by an imitation method.
-        terminated: whether the world ended the episode.
-        truncated: whether a time limit ended it.
-        success: per step, whether the goal is reached; None where the task does not say.
-        seed: episode seed with which `Env.reset` reproduces it; None if unknown.
+        obs: observations, including the final one.
+        action: actions in [-1, 1], without components (A = 0) where only observations were recorded.
+        reward: the environment's reward, used in evaluations and by TD-MPC2, never by an imitation method.
+        terminated: the episode ended in a terminal state.
+        truncated: the episode ended by a time limit.
+        success: goal reached, per step; None where the task does not report it.
+        seed: episode seed with which `Env.reset` reproduces the initial state; None if unknown.
     """
 
     obs: Float32[np.ndarray, "T+1 *obs"]
@@ -81,18 +80,18 @@ class Trajectory:
 
     @property
     def success_once(self) -> bool:
-        """Goal reached at any time (False where the task does not say)."""
+        """Goal reached at any step (False where the task does not report it)."""
         return self.success is not None and bool(self.success.any())
 
     @property
     def success_at_end(self) -> bool:
-        """Goal reached at the last step (False where the task does not say)."""
+        """Goal reached at the last step (False where the task does not report it)."""
         return self.success is not None and bool(self.success[-1])
 
 
 @dataclass(frozen=True)
 class DemoDataset(Sequence[Trajectory]):
-    """Validated expert trajectories of one task, and where they came from."""
+    """Expert trajectories of one task, and their provenance."""
 
     task: str
     trajectories: tuple[Trajectory, ...]
@@ -106,19 +105,19 @@ class DemoDataset(Sequence[Trajectory]):
 
     @property
     def has_actions(self) -> bool:
-        """Whether it says what was done, not only what was seen."""
-        return all(one.action.shape[1:] != (0,) for one in self.trajectories)
+        """True if all trajectories have actions, not only observations."""
+        return all(trajectory.action.shape[1:] != (0,) for trajectory in self.trajectories)
 
     def take(self, num: int) -> "DemoDataset":
-        """The first `num` trajectories."""
+        """Return the first `num` trajectories."""
         return DemoDataset(self.task, self.trajectories[:num], self.provenance)
 
 
 class Segment(NamedTuple):
     """H consecutive transitions of one episode; batches stack along leading axes.
 
-    An episode that the world ended goes on in an absorbing state, which it never leaves and in which every action does
-    the same (arXiv 1809.02925): row t is `absorbing` if transition t - 1 ended the world, or an earlier one.
+    A terminated episode continues in an absorbing state, which no action leaves (arXiv 1809.02925): row t is
+    `absorbing` if transition t - 1, or an earlier one, was terminated.
 
     `obs [H+1, *obs]` (meaningless where absorbing), `action [H, A]`, `reward [H]`, `absorbing [H+1]`.
     """

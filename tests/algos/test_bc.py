@@ -1,4 +1,4 @@
-"""Behavioural cloning learns what the expert did, and keeps what held up best on what it did not learn from."""
+"""BC: it learns the expert's actions, and acts by the policy of the lowest validation loss."""
 
 from dataclasses import replace
 
@@ -14,23 +14,24 @@ from cdred.types import Segment
 KEY = jax.random.key(4)
 
 
-def played(key, gain, num=16):
-    """An expert who plays `gain` times its observation's first two components, halved."""
+def expert_segments(key, gain, num=16):
+    """Make segments of an expert with action `gain` / 2 times the first two components of its observation."""
     obs = jax.random.uniform(key, (num, 4, 3), minval=-1.0)
     action = gain * 0.5 * obs[:, :-1, :2]
     return Segment(obs, action, jnp.zeros((num, 3)), jnp.zeros((num, 4), bool))
 
 
 @pytest.fixture
-def algorithm(config, spec):
+def bc(config, spec):
     optim = replace(config.optim, learning_rate=3e-3, lr_decay_fraction=0.0)
     return make_algorithm(replace(config, algo="bc", optim=optim), spec)
 
 
-def learned(algorithm, held_out_gain, updates=400):
+def train(algorithm, validation_gain, updates=400):
     def step(state, key):
-        one, other = jax.random.split(key)
-        return algorithm.update(state, Batch(played(one, 1.0), None, played(other, held_out_gain)), key)
+        expert_key, validation_key = jax.random.split(key)
+        validation = expert_segments(validation_key, validation_gain)
+        return algorithm.update(state, Batch(expert_segments(expert_key, 1.0), None, validation), key)
 
     keys = jax.vmap(lambda i: jax.random.fold_in(KEY, i))(jnp.arange(updates))
     return jax.jit(lambda: jax.lax.scan(step, algorithm.init(KEY), keys))()
@@ -41,29 +42,29 @@ def actions(algorithm, state, obs):
     return act(obs)
 
 
-def test_it_does_what_the_expert_did(algorithm):
-    state, metrics = learned(algorithm, 1.0)
+def test_trained_policy_repeats_expert_actions(bc):
+    state, metrics = train(bc, 1.0)
     obs = jax.random.uniform(jax.random.key(50), (64, 3), minval=-1.0)
-    np.testing.assert_allclose(actions(algorithm, state, obs), 0.5 * obs[:, :2], atol=0.15)
+    np.testing.assert_allclose(actions(bc, state, obs), 0.5 * obs[:, :2], atol=0.15)
     assert float(metrics["validation_loss"][-1]) < 0.1 * float(metrics["validation_loss"][0])
     assert all(jnp.isfinite(series).all() for series in metrics.values())
 
 
-def test_it_acts_as_it_did_when_it_was_nearest_to_held_out_demonstrations(algorithm):
-    """These play less than half of what is learned, so learning passes them by."""
-    state, metrics = learned(algorithm, 0.4, 1000)
+def test_acting_policy_has_lowest_validation_loss(bc):
+    """The validation demonstrations have smaller actions, so training passes through their optimum."""
+    state, metrics = train(bc, 0.4, 1000)
     best = int(jnp.argmin(metrics["validation_loss"]))
     assert 5 < best < 800
     assert float(state.best_loss) == pytest.approx(float(metrics["validation_loss"].min()), rel=1e-6)
-    until_then, _ = learned(algorithm, 0.4, best + 1)
+    stopped, _ = train(bc, 0.4, best + 1)
     obs = jax.random.uniform(jax.random.key(50), (64, 3), minval=-1.0)
-    np.testing.assert_allclose(actions(algorithm, state, obs), actions(algorithm, until_then, obs), atol=1e-6)
+    np.testing.assert_allclose(actions(bc, state, obs), actions(bc, stopped, obs), atol=1e-6)
 
 
-def test_the_loss_is_the_distance_from_what_was_done_while_the_world_lasted(algorithm):
-    state, segments = jax.jit(algorithm.init)(KEY), played(KEY, 1.0, num=2)
+def test_loss_is_mean_over_non_absorbing_states(bc):
+    state, segments = jax.jit(bc.init)(KEY), expert_segments(KEY, 1.0, num=2)
     segments = segments._replace(absorbing=segments.absorbing.at[0, 2:].set(True))
-    _, metrics = jax.jit(algorithm.update)(state, Batch(segments, None, segments), KEY)
-    lived = [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2)]
-    distance = [jnp.sum((state.clone(segments.obs[i, t]).mode - segments.action[i, t]) ** 2) for i, t in lived]
+    _, metrics = jax.jit(bc.update)(state, Batch(segments, None, segments), KEY)
+    steps = [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2)]
+    distance = [jnp.sum((state.policy(segments.obs[i, t]).mode - segments.action[i, t]) ** 2) for i, t in steps]
     assert float(metrics["loss"]) == pytest.approx(float(np.mean(distance)), rel=1e-5)

@@ -1,4 +1,4 @@
-"""Signs of health on cases whose answers are known."""
+"""Diagnostics on cases with known values."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cdred.algos.base import Batch
-from cdred.algos.diagnostics import expert_bonus, mean_abs_q, unexplained
+from cdred.algos.diagnostics import expert_novelty, fraction_variance_unexplained, mean_abs_q
 from cdred.algos.factory import make_algorithm
 from cdred.models.actor_critic import ActorCritic
 from cdred.models.world_model import WorldModel
@@ -18,81 +18,77 @@ KEY = jax.random.key(3)
 ALL = jnp.ones(64, bool)
 
 
-def test_dynamics_that_are_perfect_miss_nothing_and_those_that_say_the_mean_miss_everything():
+def test_unexplained_variance_of_known_predictions():
     actual = jax.random.normal(KEY, (64, 5)) * 3.0 + 7.0
-    centre = jnp.tile(actual.mean(0), (64, 1))
-    assert float(unexplained(actual, actual, ALL, actual, ALL)) == 0.0
-    assert float(unexplained(centre, actual, ALL, actual, ALL)) == pytest.approx(1.0, rel=1e-5)
-    half = centre + (actual - centre) / 2
-    assert float(unexplained(half, actual, ALL, actual, ALL)) == pytest.approx(0.25, rel=1e-5)
+    mean = jnp.tile(actual.mean(0), (64, 1))
+    assert float(fraction_variance_unexplained(actual, actual, ALL, actual, ALL)) == 0.0
+    assert float(fraction_variance_unexplained(mean, actual, ALL, actual, ALL)) == pytest.approx(1.0, rel=1e-5)
+    halfway = mean + (actual - mean) / 2
+    assert float(fraction_variance_unexplained(halfway, actual, ALL, actual, ALL)) == pytest.approx(0.25, rel=1e-5)
 
 
-def test_rows_that_do_not_count_change_nothing_and_without_rows_there_is_no_number():
-    actual, marked = jax.random.normal(KEY, (64, 5)), jnp.arange(64) < 40
-    strange = jnp.where(marked[:, None], actual + 1.0, 1e9)
-    expected = unexplained(actual[:40] + 1.0, actual[:40], ALL[:40], actual[:40], ALL[:40])
-    assert float(unexplained(strange, actual, marked, actual, marked)) == pytest.approx(float(expected), rel=1e-5)
-    assert np.isnan(unexplained(actual, actual, ~ALL, actual, ALL))
-    assert not np.isfinite(unexplained(actual, actual + 1.0, ALL, jnp.ones((64, 5)), ALL))
+def test_unexplained_variance_uses_only_valid_rows():
+    actual, valid = jax.random.normal(KEY, (64, 5)), jnp.arange(64) < 40
+    predicted = jnp.where(valid[:, None], actual + 1.0, 1e9)
+    expected = fraction_variance_unexplained(actual[:40] + 1.0, actual[:40], ALL[:40], actual[:40], ALL[:40])
+    got = fraction_variance_unexplained(predicted, actual, valid, actual, valid)
+    assert float(got) == pytest.approx(float(expected), rel=1e-5)
 
 
-@pytest.fixture(scope="module")
-def kept():
-    return {}
+def test_unexplained_variance_without_rows_is_not_finite():
+    actual = jax.random.normal(KEY, (64, 5))
+    assert np.isnan(fraction_variance_unexplained(actual, actual, ~ALL, actual, ALL))
+    assert not np.isfinite(fraction_variance_unexplained(actual, actual + 1.0, ALL, jnp.ones((64, 5)), ALL))
 
 
-@pytest.fixture
-def state(algorithm, kept):
-    if "state" not in kept:
-        kept["state"] = jax.jit(algorithm.init)(KEY)
-    return kept["state"]
-
-
-def test_a_world_model_is_asked_for_the_end_of_its_horizon(algorithm, state, batch, monkeypatch):
-    """A world in which the action is added to what is seen, and models that make more of it, or just that."""
+def test_open_loop_error_is_at_end_of_horizon(algorithm, initial_state, batch, monkeypatch):
+    """In this environment the action is added to the observation; the model adds `factor` times the action."""
     moved = jnp.concatenate([jnp.zeros((8, 1, 2)), jnp.cumsum(batch.agent.action, axis=1)], axis=1)
     obs = batch.agent.obs[:, :1, :2] + moved
-    own = batch.agent._replace(obs=jnp.pad(obs, ((0, 0), (0, 0), (0, 1))))
-    monkeypatch.setattr("cdred.algos.world_model_agent.signs", lambda *_: {})
-    monkeypatch.setattr(WorldModel, "absorbing", property(lambda _: jnp.zeros(2)))
+    agent = batch.agent._replace(obs=jnp.pad(obs, ((0, 0), (0, 0), (0, 1))))
+    monkeypatch.setattr("cdred.algos.world_model_agent.diagnostics", lambda *_: {})
+    monkeypatch.setattr(WorldModel, "absorbing_latent", property(lambda _: jnp.zeros(2)))
     monkeypatch.setattr(WorldModel, "encode", lambda _, obs: obs[:2])
 
     def error(factor):
-        rollout = lambda _, z, action, _over: jnp.stack([z, z + factor * action.sum(0)])  # noqa: E731
+        rollout = lambda _, z, action, _absorbing: jnp.stack([z, z + factor * action.sum(0)])  # noqa: E731
         monkeypatch.setattr(WorldModel, "rollout", rollout)
-        return float(algorithm.diagnostics(state, Batch(None, own), own, jnp.ones(8, bool))["open_loop_fvu"])
+        metrics = algorithm.diagnostics(initial_state, Batch(None, agent), agent, jnp.ones(8, bool))
+        return float(metrics["open_loop_fvu"])
 
-    seen = np.asarray(obs).reshape(-1, 2)
-    spread = ((seen - seen.mean(0)) ** 2).sum(-1).mean()
-    missed = (np.asarray(moved[:, -1]) ** 2).sum(-1).mean()
+    flat = np.asarray(obs).reshape(-1, 2)
+    variance = ((flat - flat.mean(0)) ** 2).sum(-1).mean()
+    squared_distance = (np.asarray(moved[:, -1]) ** 2).sum(-1).mean()
     assert error(1.0) == pytest.approx(0.0, abs=1e-10)
-    assert error(1.5) == pytest.approx(0.25 * missed / spread, rel=1e-4)
+    assert error(1.5) == pytest.approx(0.25 * squared_distance / variance, rel=1e-4)
 
 
-def test_critics_that_say_one_value_have_its_scale(state, batch, monkeypatch):
+def test_mean_abs_q_of_constant_critics(initial_state, batch, monkeypatch):
     monkeypatch.setattr(ActorCritic, "values", lambda *_: jnp.array([-4.0, 2.0, 3.0]))
-    assert float(mean_abs_q(state.model, batch.expert)) == pytest.approx(3.0)
+    assert float(mean_abs_q(initial_state.model, batch.expert)) == pytest.approx(3.0)
 
 
-def test_the_experts_bonus_falls_where_the_predictor_meets_the_targets(state, batch):
-    bonus = jax.jit(lambda reward: expert_bonus(reward, state.model, batch.expert))
-    fresh = float(bonus(state.reward))
-    assert fresh > 0.1
-    # Targets that are all one, and predictors that are that one.
+def test_expert_novelty_falls_where_predictor_fits(initial_state, batch):
+    state = initial_state
+    novelty = jax.jit(lambda reward: expert_novelty(reward, state.model, batch.expert))
+    initial = float(novelty(state.reward))
+    assert initial > 0.1
+    # Targets that are all the same network, and predictors that equal it.
     same = jax.tree.map(lambda x: jnp.stack([x[0]] * len(x)), state.reward.targets)
     pair = jax.tree.map(lambda x: x[:2], same)
-    assert float(bonus(eqx.tree_at(lambda r: (r.targets, r.averages), state.reward, (same, pair)))) < 0.01 * fresh
+    fitted = eqx.tree_at(lambda r: (r.targets, r.ema_predictors), state.reward, (same, pair))
+    assert float(novelty(fitted)) < 0.01 * initial
 
 
-def test_held_out_data_that_is_the_learned_has_its_bonus(algorithm, state, batch):
+def test_validation_data_equal_to_expert_has_its_novelty(algorithm, initial_state, batch):
     batch = batch._replace(validation=batch.expert)
-    signs = jax.jit(algorithm.diagnostics)(state, batch, batch.agent, jnp.ones(8, bool))
-    assert all(np.isfinite(value) for value in signs.values())
-    assert float(signs["novelty_validation"]) == float(signs["novelty_expert"])
+    metrics = jax.jit(algorithm.diagnostics)(initial_state, batch, batch.agent, jnp.ones(8, bool))
+    assert all(np.isfinite(value) for value in metrics.values())
+    assert float(metrics["novelty_validation"]) == float(metrics["novelty_expert"])
 
 
 @pytest.mark.parametrize(
-    ("algo", "signs"),
+    ("algo", "names"),
     [
         ("cdred", {"mean_abs_q", "novelty_expert", "novelty_validation", "open_loop_fvu"}),
         ("gail", {"mean_abs_q", "open_loop_fvu"}),
@@ -101,8 +97,8 @@ def test_held_out_data_that_is_the_learned_has_its_bonus(algorithm, state, batch
         ("bc", set()),
     ],
 )
-def test_a_method_shows_the_signs_that_it_has(config, spec, batch, algo, signs):
+def test_each_algorithm_logs_its_diagnostics(config, spec, batch, algo, names):
     algorithm = make_algorithm(replace(config, algo=algo), spec)
     batch = batch._replace(validation=batch.expert)
-    shown = jax.eval_shape(lambda: algorithm.diagnostics(algorithm.init(KEY), batch, batch.agent, jnp.ones(8, bool)))
-    assert set(shown) == signs
+    metrics = jax.eval_shape(lambda: algorithm.diagnostics(algorithm.init(KEY), batch, batch.agent, jnp.ones(8, bool)))
+    assert set(metrics) == names

@@ -1,59 +1,106 @@
+"""The command line: help, exit codes, options, and the documented commands from demonstrations to a report."""
+
 import json
 
 import pytest
 
-from cdred.cli.main import main
+from cdred.cli.compare import parse as parse_compare
+from cdred.cli.main import VERBS, main
 from cdred.cli.train import parse
+from cdred.cli.train_expert import TrainExpertOptions, run_config
 
 
-def test_help_names_every_verb(capsys):
+def test_help_lists_every_verb(capsys):
     assert main(["--help"]) == 0
-    out = capsys.readouterr().out
-    assert all(verb in out for verb in ("train", "eval", "demos", "report"))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if line.startswith("  ")] == list(VERBS)
+    assert set(VERBS) == {"train", "eval", "compare", "train-expert", "demos", "bench", "report"}
+
+
+@pytest.mark.parametrize("verb", list(VERBS))
+def test_help_of_a_verb_has_no_references_to_the_repository(verb, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main([verb, "--help"])
+    assert exit_.value.code == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"usage: cdred {verb}")
+    assert not any(folder in text for folder in ("docs/", "results/"))
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("arguments", "message"),
     [
-        (["trian"], "no verb 'trian'"),
+        (["trian"], "unknown verb 'trian'"),
         (["train", "probe/pint", "--out", "OUT"], "Did you mean probe/point?"),
         (["train", "nowhere/task", "--out", "OUT"], "no suite 'nowhere'"),
-        (["train", "probe/point", "--preset", "cup"], "--preset cup"),
         (["train", "probe/point", "--demos", "missing.npz", "--out", "OUT"], "missing.npz"),
         (["eval", "OUT"], "is not a run"),
         (["demos", "info", "OUT"], "no demonstrations at"),
         (["demos", "collect", "probe/dying", "--out", "OUT"], "no scripted expert"),
     ],
 )
-def test_what_the_user_can_mend_is_said_in_a_few_lines_and_exits_with_2(words, says, tmp_path, capsys):
-    words = [str(tmp_path / "out") if word == "OUT" else word for word in words]
-    assert main(words) == 2
+def test_user_error_is_a_short_message_with_exit_code_2(arguments, message, tmp_path, capsys):
+    arguments = [str(tmp_path / "out") if argument == "OUT" else argument for argument in arguments]
+    assert main(arguments) == 2
     error = capsys.readouterr().err
-    assert says in error
+    assert message in error
     assert error.count("\n") <= 3
     assert "Traceback" not in error
 
 
-def test_options_override_the_preset_that_is_named():
-    config = parse(["probe/point", "--preset", "debug", "--seeds", "3", "4", "--reward.zeta", "1.0", "--demos", "7"])
-    assert (config.task, config.seeds, config.reward.zeta, config.demos) == ("probe/point", (3, 4), 1.0, "7")
+def test_options_override_the_named_preset():
+    config = parse(["probe/point", "--preset", "debug", "--seeds", "3", "4", "--mppi.horizon", "4", "--demos", "7"])
+    assert (config.task, config.seeds, config.mppi.horizon, config.demos) == ("probe/point", (3, 4), 4, "7")
     assert config.optim.batch_size == 8
     assert parse(["probe/point", "--preset=paper"]).optim.batch_size == 256
     assert parse(["probe/point"]).optim.batch_size == 64
 
 
-def test_the_contract_from_demonstrations_to_evaluation(tmp_path, capsys):
+@pytest.mark.parametrize("option", [["--algo", "gail"], ["--algo=gail"]])
+def test_algo_is_read_before_the_other_options(option):
+    config = parse(["probe/point", *option, "--preset", "debug", "--seeds", "1"])
+    assert (config.algo, config.preset, config.seeds, config.optim.batch_size) == ("gail", "debug", (1,), 8)
+
+
+def test_boolean_options_have_a_negative_form():
+    assert parse(["probe/point"]).video
+    config = parse(["probe/point", "--no-video", "--model.no-normalize-obs"])
+    assert (config.video, config.model.normalize_obs) == (False, False)
+    assert parse(["probe/point", "--no-video", "--video"]).video
+
+
+def test_compare_takes_the_options_of_train_except_algo(capsys):
+    options = parse_compare(["probe/point", "--preset", "debug", "--algos", "bc", "gail", "--no-video", "--out", "x"])
+    assert (options.algos, options.preset, options.video, options.out) == (("bc", "gail"), "debug", False, "x")
+    assert options.optim.batch_size == 8
+    assert main(["compare", "probe/point", "--algo", "bc", "--out", "x"]) == 2
+    assert "--algo" in capsys.readouterr().err
+
+
+def test_train_expert_starts_from_the_preset_of_tdmpc2(tmp_path):
+    options = TrainExpertOptions("probe/point", tmp_path, preset="debug", steps=40, seeds=(2,), run="r")
+    config = run_config(options)
+    assert (config.algo, config.preset, config.steps, config.seeds, config.out) == ("tdmpc2", "debug", 40, (2,), "r")
+    assert config.optim.batch_size == 8
+
+
+def test_documented_commands_from_demonstrations_to_report(tmp_path, capsys):
     demos, run = tmp_path / "demos", tmp_path / "run"
     assert main(["demos", "collect", "probe/point", "--num", "3", "--out", str(demos)]) == 0
     assert main(["demos", "info", str(demos)]) == 0
     assert "3, 20 to 20 steps" in capsys.readouterr().out
     train = ["train", "probe/point", "--preset", "debug", "--demos", str(demos), "--steps", "40", "--seeds", "0"]
     assert main([*train, "--out", str(run)]) == 0
-    assert json.loads((run / "result.json").read_text())["eval"]["episodes"] == 2
+    result = json.loads((run / "result.json").read_text())
+    documented = {"task", "algo", "preset", "seeds", "steps", "updates", "device", "commit", "versions", "wall_seconds"}
+    assert documented <= result.keys()
+    scores = {"return", "success", "success_at_end", "expert_return", "expert_success", "random_return", "normalized"}
+    assert scores <= result["eval"].keys()
+    assert result["eval"]["episodes"] == 2
     assert (run / "videos" / "expert-and-agent.mp4").stat().st_size > 1000
     evaluation = tmp_path / "eval.json"
-    words = ["eval", str(run), "--episodes", "3", "--planner", "policy", "--json", str(evaluation)]
-    assert main(words) == 0
+    arguments = ["eval", str(run), "--episodes", "3", "--planner", "policy", "--json", str(evaluation)]
+    assert main(arguments) == 0
     assert json.loads(evaluation.read_text())["episodes"] == 3
     table = tmp_path / "table.md"
     assert main(["report", str(run), "--table", str(table)]) == 0

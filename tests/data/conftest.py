@@ -6,16 +6,16 @@ from cdred.types import DemoDataset, EnvSpec, Trajectory
 
 @pytest.fixture
 def spec():
-    """The task that `demos` are of."""
+    """Return the spec of the task that `demos` belong to."""
     return EnvSpec("probe/fake", (3,), 2, 6, has_success=True)
 
 
 @pytest.fixture
 def make_trajectory():
-    """Builds a valid trajectory of six steps; named fields replace its own."""
+    """Return a function that builds a valid trajectory of six steps; keyword arguments replace its fields."""
 
-    def build(steps=6, draw=0, **fields):
-        generator = np.random.default_rng(draw)
+    def build(steps=6, index=0, **fields):
+        generator = np.random.default_rng(index)
         valid = {
             "obs": generator.normal(size=(steps + 1, 3)).astype(np.float32),
             "action": generator.uniform(-1, 1, (steps, 2)).astype(np.float32),
@@ -23,7 +23,7 @@ def make_trajectory():
             "terminated": False,
             "truncated": True,
             "success": np.arange(steps) > 3,
-            "seed": 2**32 - 1 - draw,
+            "seed": 2**32 - 1 - index,
         }
         return Trajectory(**(valid | fields))
 
@@ -32,7 +32,7 @@ def make_trajectory():
 
 @pytest.fixture
 def demos(make_trajectory):
-    """Three valid episodes, one of which terminates early."""
+    """Return three valid episodes, one of which terminates early."""
     episodes = (
         make_trajectory(seed=1),
         make_trajectory(4, 2, terminated=True, truncated=False),
@@ -43,18 +43,18 @@ def demos(make_trajectory):
 
 @pytest.fixture
 def assert_equal():
-    """Compares two datasets in all they hold."""
+    """Return a function that asserts that two datasets are equal in all fields."""
 
-    def compare(one, other):
-        assert (one.task, one.provenance, len(one)) == (other.task, other.provenance, len(other))
-        for a, b in zip(one, other, strict=True):
+    def compare(actual, expected):
+        assert (actual.task, actual.provenance, len(actual)) == (expected.task, expected.provenance, len(expected))
+        for x, y in zip(actual, expected, strict=True):
             for key in ("obs", "action", "reward"):
-                np.testing.assert_array_equal(getattr(a, key), getattr(b, key))
-                assert getattr(b, key).dtype == np.float32
-            assert (a.terminated, a.truncated, a.seed) == (b.terminated, b.truncated, b.seed)
-            assert (a.success is None) == (b.success is None)
-            if a.success is not None:
-                np.testing.assert_array_equal(a.success, b.success)
-                assert b.success.dtype == bool
+                np.testing.assert_array_equal(getattr(x, key), getattr(y, key))
+                assert getattr(y, key).dtype == np.float32
+            assert (x.terminated, x.truncated, x.seed) == (y.terminated, y.truncated, y.seed)
+            assert (x.success is None) == (y.success is None)
+            if x.success is not None:
+                np.testing.assert_array_equal(x.success, y.success)
+                assert y.success.dtype == bool
 
     return compare

@@ -1,6 +1,5 @@
-"""Arbitrary input: a reader either makes valid demonstrations or settings of it, or raises `UserError`."""
+"""Fuzz tests: readers either return valid demonstrations or settings, or raise `UserError`."""
 
-import contextlib
 import shutil
 import subprocess
 import sys
@@ -18,9 +17,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy
 from minari.data_collector import EpisodeBuffer
-from test_d4rl import write as write_d4rl
-from test_maniskill_h5 import write as write_maniskill
-from test_robomimic import write as write_robomimic
 
 from cdred.checkpoint import checkpoint
 from cdred.config import RunConfig
@@ -28,11 +24,12 @@ from cdred.config_file import from_yaml, to_yaml
 from cdred.data.formats.lerobot_write import save_lerobot
 from cdred.data.formats.minari import save_minari
 from cdred.data.formats.npz import save_npz
-from cdred.data.validate import validated
+from cdred.data.validate import validate_demos
 from cdred.errors import UserError
 from cdred.types import DemoDataset, Trajectory
+from demo_files import write_d4rl, write_maniskill, write_robomimic
 
-HERE = Path(__file__).parent
+FOLDER = Path(__file__).parent
 KINDS = (
     "minari-hdf5",
     "minari-arrow",
@@ -50,14 +47,14 @@ KINDS = (
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory):
-    """A small intact folder of every kind."""
+    """Write a small intact folder of every kind; returns the folders by kind."""
     root = tmp_path_factory.mktemp("sources")
     demos = DemoDataset("probe/fake", (_trajectory(0), _trajectory(1)), {"expert": "made up"})
     save_minari(demos, root / "minari-hdf5")
     _write_minari(root, "arrow")
     _write_minari(root, "parquet")
     save_lerobot(demos, root / "lerobot-ours")
-    shutil.copytree(HERE / "formats" / "lerobot" / "v3.0", root / "lerobot-v3.0")
+    shutil.copytree(FOLDER / "formats" / "lerobot" / "v3.0", root / "lerobot-v3.0")
     for name in ("robomimic", "maniskill", "d4rl", "npz-stacked", "npz-compressed"):
         (root / name).mkdir()
     write_robomimic(root / "robomimic/d.hdf5")
@@ -70,14 +67,14 @@ def sources(tmp_path_factory):
     return {kind: root / kind for kind in KINDS}
 
 
-def _trajectory(draw):
-    generator = np.random.default_rng(draw)
+def _trajectory(seed):
+    generator = np.random.default_rng(seed)
     obs, action = generator.normal(size=(6, 3)).astype(np.float32), generator.uniform(-1, 1, (5, 2)).astype(np.float32)
-    return Trajectory(obs, action, np.ones(5, np.float32), False, True, np.zeros(5, bool), draw)
+    return Trajectory(obs, action, np.ones(5, np.float32), False, True, np.zeros(5, bool), seed)
 
 
 def _write_minari(root, kind):
-    """What Minari itself writes in Arrow or Parquet."""
+    """Let Minari itself write a dataset in Arrow or Parquet."""
     ends = np.arange(4) == 3
     buffers = [
         EpisodeBuffer(
@@ -100,76 +97,76 @@ def _write_minari(root, kind):
     (root / "theirs-v0").rename(root / f"minari-{kind}")
 
 
-def fuzz(sources: list[Path], scratch: Path, first: int, count: int) -> Counter:
-    """How many mutants of each kind were read and refused; those that ended otherwise are in the failure's message."""
+def count_outcomes(sources: list[Path], scratch: Path, first: int, count: int) -> Counter:
+    """Read mutants of each kind and count (kind, outcome); fails if any was neither read nor rejected."""
     command = [
         sys.executable,
-        str(HERE.parent / "helpers" / "fuzz.py"),
+        str(FOLDER.parent / "helpers" / "fuzz.py"),
         str(scratch),
         str(first),
         str(count),
         *map(str, sources),
     ]
-    done = subprocess.run(command, capture_output=True, text=True)
-    lines = [line.split(maxsplit=2) for line in done.stdout.splitlines()]
-    bad = [line for line in lines if line[2:] not in (["read"], ["refused"])]
-    # The last line is that of the mutant that it died of, if it did.
-    assert (done.returncode, bad) == (0, []), done.stderr[-2000:]
+    process = subprocess.run(command, capture_output=True, text=True)
+    lines = [line.split(maxsplit=2) for line in process.stdout.splitlines()]
+    failures = [line for line in lines if line[2:] not in (["read"], ["rejected"])]
+    # If the process crashed, the last line names the mutant that caused it.
+    assert (process.returncode, failures) == (0, []), process.stderr[-2000:]
     assert len(lines) == count * len(sources)
-    return Counter((kind, told) for kind, _, told in lines)
+    return Counter((kind, outcome) for kind, _, outcome in lines)
 
 
-def test_a_mutant_is_read_or_refused(sources, tmp_path):
-    found = fuzz(list(sources.values()), tmp_path, 0, 40)
-    assert all(found[kind, "refused"] >= 5 for kind in KINDS), found
+def test_mutants_are_read_or_rejected(sources, tmp_path):
+    counts = count_outcomes(list(sources.values()), tmp_path, 0, 40)
+    assert all(counts[kind, "rejected"] >= 5 for kind in KINDS), counts
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("kind", KINDS)
-def test_five_thousand_mutants_of_each_kind_are_read_or_refused(sources, kind, tmp_path):
-    found = fuzz([sources[kind]], tmp_path, 0, 5000)
-    # Of a checkpoint hardly any survives its checksums.
-    assert found[kind, "refused"] > 25, found
-    assert found[kind, "read"] > 5, found
+def test_many_mutants_are_read_or_rejected(sources, kind, tmp_path):
+    counts = count_outcomes([sources[kind]], tmp_path, 0, 5000)
+    # Hardly any mutant of a checkpoint passes its checksums.
+    assert counts[kind, "rejected"] > 25, counts
+    assert counts[kind, "read"] > 5, counts
 
 
-def _tried(read):
-    """What `read` gives, or nothing and what it was refused with, in one to three lines."""
+def _result_or_message(read):
+    """Return the result of `read` and "", or None and the message of its `UserError`, which has one to three lines."""
     try:
         return read(), ""
     except UserError as error:
-        said = str(error)
-    assert 1 <= len(said.splitlines()) <= 3, said
-    return None, said
+        message = str(error)
+    assert 1 <= len(message.splitlines()) <= 3, message
+    return None, message
 
 
 TREES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.dates() | st.binary(max_size=4),
-    lambda below: st.lists(below, max_size=4) | st.dictionaries(st.text(max_size=8) | st.integers(), below, max_size=4),
+    lambda child: st.lists(child, max_size=4) | st.dictionaries(st.text(max_size=8) | st.integers(), child, max_size=4),
     max_leaves=12,
 )
 NAMES = [field.name for field in fields(RunConfig)]
 
 
 @given(TREES | st.dictionaries(st.sampled_from(NAMES), TREES, max_size=4))
-def test_any_tree_is_settings_that_survive_their_file_or_refused(tree):
+def test_any_yaml_round_trips_or_is_rejected(tree):
     text = yaml.safe_dump(tree)
-    config, said = _tried(lambda: from_yaml(text))
-    assert len(said) < 600
+    config, message = _result_or_message(lambda: from_yaml(text))
+    assert len(message) < 600
     if config is not None:
-        # Compared as text, in which not-a-number is itself.
+        # Compared as text, because NaN does not equal itself.
         assert to_yaml(from_yaml(to_yaml(config))) == to_yaml(config)
 
 
 @given(st.text() | st.text("[]{}:-,&*!?|>'\"%@`#\n ab1"))
-def test_any_text_is_settings_or_refused(text):
-    with contextlib.suppress(UserError):
-        from_yaml(text)
+def test_any_text_parses_or_raises_user_error(text):
+    config, _ = _result_or_message(lambda: from_yaml(text))
+    assert config is None or isinstance(config, RunConfig)
 
 
 @pytest.mark.parametrize("opening", ["[", "{a: ", "- ", "? "])
-def test_brackets_without_end_are_refused(opening):
+def test_deep_nesting_is_rejected(opening):
     with pytest.raises(UserError):
         from_yaml(opening * 2000)
 
@@ -180,11 +177,15 @@ def test_brackets_without_end_are_refused(opening):
     numpy.arrays(np.float32, st.tuples(st.integers(0, 4)) | st.tuples(st.integers(0, 4), st.integers(0, 2))),
     st.booleans(),
 )
-def test_any_arrays_are_valid_or_refused(obs, action, reward, terminated):
+def test_any_arrays_are_valid_or_rejected(obs, action, reward, terminated):
     dataset = DemoDataset("", (Trajectory(obs, action, reward, terminated, not terminated),))
-    found, said = _tried(lambda: validated(dataset, "these", allow_variable_horizon=True))
-    assert said.startswith("" if found else "these")
-    for one in found or ():
-        assert (len(one.obs), len(one.action), one.reward.shape) == (len(one) + 1, len(one), (len(one),))
-        assert np.abs(one.action).max(initial=0.0) <= 1
-        assert all(np.isfinite(values).all() for values in (one.obs, one.action, one.reward))
+    counts, message = _result_or_message(lambda: validate_demos(dataset, "these", allow_variable_horizon=True))
+    assert message.startswith("" if counts else "these")
+    for trajectory in counts or ():
+        assert (len(trajectory.obs), len(trajectory.action), trajectory.reward.shape) == (
+            len(trajectory) + 1,
+            len(trajectory),
+            (len(trajectory),),
+        )
+        assert np.abs(trajectory.action).max(initial=0.0) <= 1
+        assert all(np.isfinite(values).all() for values in (trajectory.obs, trajectory.action, trajectory.reward))

@@ -1,4 +1,4 @@
-"""That what is read is in memory once."""
+"""Reading keeps one copy of the data in memory."""
 
 import json
 import os
@@ -14,11 +14,11 @@ from cdred.data.formats.minari import save_minari
 from cdred.types import DemoDataset, Trajectory
 
 MIB = 2**20
-# What is freed goes back to the system at once: what Arrow's pool and the arenas hold back differs from call to call.
+# Freed memory is returned to the system at once: the amount that Arrow's pool and malloc arenas retain varies.
 PLAIN_MEMORY = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
 EPISODES, STEPS, SIZE = 64, 1024, 256  # 64 MiB of observations as float32
 
-# Reads each file in a child of its own and prints by how much its memory peaked above what the result needs.
+# Reads each file in a child process and prints the size of the result and the peak memory used for it.
 PROGRAM = """
 import json, os, resource, sys
 from cdred.data.demonstrations import load_demos
@@ -43,7 +43,7 @@ for path in sys.argv[1:]:
 
 @pytest.fixture(scope="module")
 def large():
-    """Observations of a great many steps."""
+    """Return demonstrations with many steps."""
     generator = np.random.default_rng(0)
 
     def trajectory():
@@ -56,8 +56,8 @@ def large():
 def write_d4rl(dataset, path):
     steps = EPISODES * STEPS
     with h5py.File(path, "w") as file:
-        file["observations"] = np.concatenate([one.obs[:-1] for one in dataset])
-        file["next_observations"] = np.concatenate([one.obs[1:] for one in dataset])
+        file["observations"] = np.concatenate([trajectory.obs[:-1] for trajectory in dataset])
+        file["next_observations"] = np.concatenate([trajectory.obs[1:] for trajectory in dataset])
         file["actions"] = np.zeros((steps, 4), np.float32)
         file["rewards"] = np.zeros(steps, np.float32)
         file["terminals"] = np.zeros(steps, bool)
@@ -66,20 +66,20 @@ def write_d4rl(dataset, path):
 
 def write_robomimic(dataset, path):
     with h5py.File(path, "w") as file:
-        for index, one in enumerate(dataset):
+        for index, trajectory in enumerate(dataset):
             group = file.create_group(f"data/demo_{index}")
-            group["obs/state"], group["next_obs/state"] = one.obs[:-1], one.obs[1:]
-            group["actions"] = one.action
+            group["obs/state"], group["next_obs/state"] = trajectory.obs[:-1], trajectory.obs[1:]
+            group["actions"] = trajectory.action
 
 
 def write_npz(dataset, path):
-    obs = np.stack([one.obs for one in dataset]).astype(np.float64)
-    np.savez(path, obs=obs, action=np.stack([one.action for one in dataset]))
+    obs = np.stack([trajectory.obs for trajectory in dataset]).astype(np.float64)
+    np.savez(path, obs=obs, action=np.stack([trajectory.action for trajectory in dataset]))
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_reading_takes_little_more_memory_than_the_result(large, tmp_path, monkeypatch):
-    # Quantiles of that many numbers take seconds, and nobody reads them here.
+def test_reading_keeps_one_copy_in_memory(large, tmp_path, monkeypatch):
+    # Quantiles of that many numbers take seconds and are not needed here.
     monkeypatch.setattr("cdred.data.formats.lerobot_write._stats", lambda *_: {})
     writers = {
         "minari": save_minari,

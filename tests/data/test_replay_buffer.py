@@ -1,4 +1,4 @@
-"""Replay against a plain Python account of what was lived through."""
+"""Replay buffer compared with a plain Python model of the rows that each environment writes."""
 
 from functools import partial
 
@@ -14,31 +14,36 @@ from cdred.data.replay_buffer import ReplayBuffer, Transition, from_trajectories
 from cdred.types import EnvSpec, Segment, Trajectory
 
 SPEC = EnvSpec("probe/fake", (3,), 2, 100, can_terminate=True)
-LANES, CAPACITY, BLOCK, TAIL = 2, 16, 4, 3
+ENVS, CAPACITY, BLOCK, NUM_ABSORBING = 2, 16, 4, 3
 
 add = jax.jit(ReplayBuffer.add)
 index = jax.jit(ReplayBuffer.index, static_argnums=1)
 sample = jax.jit(ReplayBuffer.sample, static_argnums=(3, 4))
 
 
-def observation(lane, episode, time):
-    return np.array([lane, episode, time], np.float32)
+def observation(env, episode, step):
+    return np.array([env, episode, step], np.float32)
 
 
-def done_action(lane, episode, time):
-    return np.array([lane + 0.5, 100 * episode + time], np.float32)
+def action_at(env, episode, step):
+    return np.array([env + 0.5, 100 * episode + step], np.float32)
 
 
-def reward(lane, episode, time):
-    return np.float32(1 + lane + episode / 10 + time / 100)
+def reward_at(env, episode, step):
+    return np.float32(1 + env + episode / 10 + step / 100)
 
 
-BROKEN = None
-"""The end of an episode whose last step is void."""
+FAILS = None
+"""Ending of an episode with an invalid last step, besides True for termination and False for truncation."""
 
 
-class Lane:
-    """What one environment lives through, in the order in which it is written: (episode, time, absorbing)."""
+class FakeEnv:
+    """Environment with scripted episodes that records the rows it should write: (episode, step, absorbing).
+
+    Args:
+        number: index of the environment.
+        episodes: pairs (length, how it ends), repeated for ever.
+    """
 
     def __init__(self, number, episodes):
         self.number, self.episodes = number, episodes
@@ -46,44 +51,47 @@ class Lane:
         self.rows = [(0, 0, False)]
 
     def step(self):
-        length, can_terminate = self.episodes[self.episode % len(self.episodes)]
-        here = self.episode, self.time
-        ended = self.time + 1 == length
-        if ended and can_terminate is BROKEN:
-            return self.broken_step()
-        self.rows.append((self.episode, self.time + 1, ended and can_terminate))
-        if ended:
-            self.rows += [(self.episode, self.time + 2 + i, True) for i in range(TAIL)] if can_terminate else []
-            self.episode, self.time = self.episode + 1, 0
-            self.rows.append((self.episode, 0, False))
+        length, terminates = self.episodes[self.episode % len(self.episodes)]
+        now = self.episode, self.time
+        done = self.time + 1 == length
+        if done and terminates is FAILS:
+            return self.failed_step()
+        self.rows.append((self.episode, self.time + 1, done and terminates))
+        if done:
+            extra = [(self.episode, self.time + 2 + i, True) for i in range(NUM_ABSORBING)]
+            self.rows += extra if terminates else []
+            self.begin_episode()
         else:
             self.time += 1
         return (
-            observation(self.number, *here),
-            done_action(self.number, *here),
-            reward(self.number, *here),
-            observation(self.number, here[0], here[1] + 1),
-            ended and can_terminate,
-            ended,
+            observation(self.number, *now),
+            action_at(self.number, *now),
+            reward_at(self.number, *now),
+            observation(self.number, now[0], now[1] + 1),
+            done and terminates,
+            done,
             False,
         )
 
-    def broken_step(self):
-        """Nothing of it is to be found again, neither what is no number nor its flags."""
-        if self.time == 0:
-            self.rows.pop()
-        here = observation(self.number, self.episode, self.time)
+    def begin_episode(self):
         self.episode, self.time = self.episode + 1, 0
         self.rows.append((self.episode, 0, False))
-        nothing = np.full(3, np.nan, np.float32)
-        return here, nothing[:2], nothing[0], nothing, True, True, True
+
+    def failed_step(self):
+        """Return an invalid step of NaN with all flags set, none of which may be stored."""
+        if self.time == 0:
+            self.rows.pop()
+        obs = observation(self.number, self.episode, self.time)
+        self.begin_episode()
+        nan = np.full(3, np.nan, np.float32)
+        return obs, nan[:2], nan[0], nan, True, True, True
 
     def segments(self, horizon):
-        """(lane, episode, time) -> absorbing flags, of every segment stored: the row of a running episode counts."""
-        kept = self.rows[-CAPACITY:]
+        """Return the absorbing flags of every stored segment, by (env, episode, step) of its start."""
+        stored = self.rows[-CAPACITY:]
         if self.time == 0:
-            kept = kept[:-1]
-        windows = (kept[i : i + horizon + 1] for i in range(len(kept) - horizon))
+            stored = stored[:-1]
+        windows = (stored[i : i + horizon + 1] for i in range(len(stored) - horizon))
         return {
             (self.number, *window[0][:2]): [row[2] for row in window]
             for window in windows
@@ -91,32 +99,33 @@ class Lane:
         }
 
 
-def live(lanes, blocks):
-    replay = ReplayBuffer.init(SPEC, len(lanes), CAPACITY, TAIL)
+def collect(envs, blocks):
+    """Return a replay buffer filled with `blocks` blocks of `BLOCK` steps of every environment."""
+    replay = ReplayBuffer.init(SPEC, len(envs), CAPACITY, NUM_ABSORBING)
     for _ in range(blocks):
-        steps = [[lane.step() for lane in lanes] for _ in range(BLOCK)]
+        steps = [[env.step() for env in envs] for _ in range(BLOCK)]
         fields = (np.array(x) for x in zip(*(zip(*s, strict=True) for s in steps), strict=True))
         replay = add(replay, Transition(*map(jnp.asarray, fields)))
     return replay
 
 
-ends = st.sampled_from([False, True, BROKEN])
-episodes = st.lists(st.tuples(st.integers(1, 15), ends), min_size=1, max_size=5)
+endings = st.sampled_from([False, True, FAILS])
+episodes = st.lists(st.tuples(st.integers(1, 15), endings), min_size=1, max_size=5)
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.tuples(episodes, episodes), st.integers(0, 9), st.sampled_from([1, 3]))
-def test_segments_are_exactly_the_stored_pieces_of_real_episodes(streams, blocks, horizon):
-    lanes = [Lane(i, stream) for i, stream in enumerate(streams)]
-    replay = live(lanes, blocks)
-    expected = {start: flags for lane in lanes for start, flags in lane.segments(horizon).items()}
+def test_segments_are_exactly_the_stored_windows(scripts, blocks, horizon):
+    envs = [FakeEnv(i, script) for i, script in enumerate(scripts)]
+    replay = collect(envs, blocks)
+    expected = {start: flags for env in envs for start, flags in env.segments(horizon).items()}
     counts = np.asarray(index(replay, horizon))
     assert counts[-1] == len(expected)
     assert set(np.diff(counts, prepend=0)) <= {0, 1}
     assert all(np.isfinite(x).all() for x in (replay.obs, replay.action, replay.reward))
     if not expected:
         return
-    # Where a segment starts is told by its reward: unlike an observation, it is kept in absorbing rows too, as 0.
+    # Only starts outside absorbing states can be identified, because absorbing rows keep no observation.
     batch = jax.tree.map(np.asarray, sample(replay, jnp.asarray(counts), jax.random.key(0), 512, horizon))
     alive = ~batch.absorbing[:, 0]
     starts = [tuple(int(x) for x in obs) for obs in batch.obs[alive, 0]]
@@ -128,61 +137,61 @@ def test_segments_are_exactly_the_stored_pieces_of_real_episodes(streams, blocks
 
 
 def check_segment(start, segment, flags, horizon):
-    lane, episode, time = start
+    env, episode, step = start
     assert segment.absorbing.tolist() == flags
-    lived = [h for h in range(horizon) if not flags[h]]
-    seen = [h for h in range(horizon + 1) if not flags[h]]
-    np.testing.assert_array_equal(segment.obs[seen], [observation(lane, episode, time + h) for h in seen])
-    np.testing.assert_array_equal(segment.action[lived], [done_action(lane, episode, time + h) for h in lived])
-    expected = [0.0 if flags[h] else reward(lane, episode, time + h) for h in range(horizon)]
+    with_action = [h for h in range(horizon) if not flags[h]]
+    with_obs = [h for h in range(horizon + 1) if not flags[h]]
+    np.testing.assert_array_equal(segment.obs[with_obs], [observation(env, episode, step + h) for h in with_obs])
+    np.testing.assert_array_equal(segment.action[with_action], [action_at(env, episode, step + h) for h in with_action])
+    expected = [0.0 if flags[h] else reward_at(env, episode, step + h) for h in range(horizon)]
     np.testing.assert_array_equal(segment.reward, np.array(expected, np.float32))
 
 
-def test_the_true_final_observation_of_a_truncated_episode_is_kept():
-    replay = live([Lane(0, [(4, False), (50, False)])], 1)
+def test_true_final_observation_of_truncated_episode_is_kept():
+    replay = collect([FakeEnv(0, [(4, False), (50, False)])], 1)
     batch = sample(replay, index(replay, 3), jax.random.key(0), 64, 3)
     assert (batch.obs[:, -1, 2] == 4).any()
     assert not batch.absorbing.any()
 
 
-def test_a_broken_episode_is_kept_up_to_its_last_good_decision_and_costs_no_row():
-    # Three good steps and their final observation; then an episode that broke at once; then the next.
-    replay = live([Lane(0, [(4, BROKEN), (1, BROKEN), (50, False)])], 2)
-    assert replay.time[0, :8].tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
+def test_failed_episode_is_kept_up_to_its_last_valid_step():
+    # Three valid steps and their final observation; then an episode that failed at once; then the next.
+    replay = collect([FakeEnv(0, [(4, FAILS), (1, FAILS), (50, False)])], 2)
+    assert replay.episode_step[0, :8].tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
     assert [int(replay.num_segments(h)) for h in (1, 3, 4)] == [6, 2, 0]
 
 
-def test_an_ended_world_is_left_by_no_action_and_gives_nothing():
-    replay = live([Lane(0, [(4, True), (50, False)])], 1)
-    batch = sample(replay, index(replay, TAIL), jax.random.key(0), 256, TAIL)
+def test_absorbing_states_have_random_actions_and_no_reward():
+    replay = collect([FakeEnv(0, [(4, True), (50, False)])], 1)
+    batch = sample(replay, index(replay, NUM_ABSORBING), jax.random.key(0), 256, NUM_ABSORBING)
     flags = {tuple(row.tolist()) for row in np.asarray(batch.absorbing)}
     assert flags == {(False,) * k + (True,) * (4 - k) for k in range(5)}
-    idle = np.asarray(batch.action)[np.asarray(batch.absorbing[:, :-1])]
+    random_actions = np.asarray(batch.action)[np.asarray(batch.absorbing[:, :-1])]
     assert not np.asarray(batch.reward)[np.asarray(batch.absorbing[:, :-1])].any()
-    assert stats.kstest(idle.ravel(), stats.uniform(-1, 2).cdf).pvalue > 1e-3
+    assert stats.kstest(random_actions.ravel(), stats.uniform(-1, 2).cdf).pvalue > 1e-3
 
 
-def test_a_world_that_cannot_end_has_no_absorbing_rows():
-    replay = ReplayBuffer.init(EnvSpec("probe/fake", (3,), 2, 100), 1, CAPACITY, TAIL)
-    assert replay.tail == 0
+def test_task_without_termination_has_no_absorbing_rows():
+    replay = ReplayBuffer.init(EnvSpec("probe/fake", (3,), 2, 100), 1, CAPACITY, NUM_ABSORBING)
+    assert replay.num_absorbing == 0
 
 
-def test_every_segment_is_drawn_equally_often():
-    lanes = [Lane(0, [(7, False), (3, False)]), Lane(1, [(4, False)])]
-    replay = live(lanes, 8)
-    segments = [start for lane in lanes for start in lane.segments(1)]
+def test_segments_are_sampled_uniformly():
+    envs = [FakeEnv(0, [(7, False), (3, False)]), FakeEnv(1, [(4, False)])]
+    replay = collect(envs, 8)
+    segments = [start for env in envs for start in env.segments(1)]
     batch = sample(replay, index(replay, 1), jax.random.key(0), 20_000, 1)
-    drawn, counts = np.unique(np.asarray(batch.obs[:, 0]), axis=0, return_counts=True)
-    assert len(drawn) == len(segments) > 12
+    starts, counts = np.unique(np.asarray(batch.obs[:, 0]), axis=0, return_counts=True)
+    assert len(starts) == len(segments) > 12
     assert stats.chisquare(counts).pvalue > 1e-3
 
 
-def test_an_empty_store_has_no_segments():
-    assert int(ReplayBuffer.init(SPEC, LANES, CAPACITY, TAIL).num_segments(1)) == 0
+def test_empty_buffer_has_no_segments():
+    assert int(ReplayBuffer.init(SPEC, ENVS, CAPACITY, NUM_ABSORBING).num_segments(1)) == 0
 
 
-def test_a_segment_is_not_longer_than_what_was_lived():
-    replay = live([Lane(0, [(50, False)])], 1)
+def test_segment_is_not_longer_than_the_episode():
+    replay = collect([FakeEnv(0, [(50, False)])], 1)
     assert [int(replay.num_segments(h)) for h in (1, 3, 4, 5)] == [4, 2, 1, 0]
 
 
@@ -191,8 +200,8 @@ def trajectories():
     def build(episode, steps, terminated):
         return Trajectory(
             obs=np.array([observation(0, episode, t) for t in range(steps + 1)]),
-            action=np.array([done_action(0, episode, t) for t in range(steps)]),
-            reward=np.array([reward(0, episode, t) for t in range(steps)]),
+            action=np.array([action_at(0, episode, t) for t in range(steps)]),
+            reward=np.array([reward_at(0, episode, t) for t in range(steps)]),
             terminated=terminated,
             truncated=not terminated,
         )
@@ -200,12 +209,13 @@ def trajectories():
     return [build(0, 5, True), build(1, 2, False), build(2, 7, False)]
 
 
-def test_a_store_of_trajectories_is_what_adding_them_gives(trajectories):
-    loaded = from_trajectories(trajectories, SPEC, TAIL)
-    added = ReplayBuffer.init(SPEC, 1, loaded.time.shape[1], TAIL)
-    for one in trajectories:
-        last = np.arange(len(one)) == len(one) - 1
-        block = (one.obs[:-1], one.action, one.reward, one.obs[1:], last & one.terminated, last, last & False)
+def test_from_trajectories_equals_adding_their_steps(trajectories):
+    loaded = from_trajectories(trajectories, SPEC, NUM_ABSORBING)
+    added = ReplayBuffer.init(SPEC, 1, loaded.episode_step.shape[1], NUM_ABSORBING)
+    for trajectory in trajectories:
+        is_last = np.arange(len(trajectory)) == len(trajectory) - 1
+        obs, action, reward = trajectory.obs, trajectory.action, trajectory.reward
+        block = (obs[:-1], action, reward, obs[1:], is_last & trajectory.terminated, is_last, is_last & False)
         added = added.add(Transition(*(jnp.asarray(x)[:, None] for x in block)))
     for name, value in vars(loaded).items():
         np.testing.assert_array_equal(value, getattr(added, name), err_msg=name)
@@ -214,49 +224,50 @@ def test_a_store_of_trajectories_is_what_adding_them_gives(trajectories):
     assert int(loaded.num_segments(1)) == (5 + 3) + 2 + 7
 
 
-def test_moments_are_those_of_the_observations_that_were_seen(trajectories):
-    mean, variance = from_trajectories(trajectories, SPEC, TAIL).obs_stats()
-    # The final observation of an ended world is not learned from.
-    seen = np.concatenate([one.obs[: len(one) + (not one.terminated)] for one in trajectories])
-    np.testing.assert_allclose(mean, seen.mean(0), rtol=1e-6)
-    np.testing.assert_allclose(variance, seen.var(0), rtol=1e-5)
+def test_obs_stats_exclude_terminal_observations(trajectories):
+    mean, variance = from_trajectories(trajectories, SPEC, NUM_ABSORBING).obs_stats()
+    obs = np.concatenate(
+        [trajectory.obs[: len(trajectory) + (not trajectory.terminated)] for trajectory in trajectories]
+    )
+    np.testing.assert_allclose(mean, obs.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(variance, obs.var(0), rtol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(3,), (8, 8, 9)])
-def test_memory_is_told_to_the_byte(shape):
+def test_replay_bytes_is_exact(shape):
     spec = EnvSpec("probe/fake", shape, 2, 100)
     actual = sum(leaf.nbytes for leaf in jax.tree.leaves(ReplayBuffer.init(spec, 2, 50, 3)))
     assert replay_bytes(spec, 2, 50) == actual > 2 * 50 * 4 * np.prod(shape)
 
 
-def test_seeds_at_once_are_seeds_one_by_one():
-    alone = [live([Lane(0, [(length, True)])], 5) for length in (3, 9)]
+def test_vmapped_seeds_equal_single_seeds():
+    singles = [collect([FakeEnv(0, [(length, True)])], 5) for length in (3, 9)]
     keys = jax.random.split(jax.random.key(0), 2)
-    together = jax.tree.map(lambda *x: jnp.stack(x), *alone)
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *singles)
     block = Transition(
         jnp.ones((4, 1, 3)), jnp.ones((4, 1, 2)), jnp.ones((4, 1)), jnp.ones((4, 1, 3)), *jnp.zeros((3, 4, 1), bool)
     )
-    together = jax.vmap(partial(ReplayBuffer.add, block=block))(together)
-    drawn = jax.vmap(lambda r, k: r.sample(r.index(3), k, 16, 3))(together, keys)
-    for i, one in enumerate(alone):
-        expected = one.add(block)
+    stacked = jax.vmap(partial(ReplayBuffer.add, block=block))(stacked)
+    sampled = jax.vmap(lambda r, k: r.sample(r.index(3), k, 16, 3))(stacked, keys)
+    for i, single in enumerate(singles):
+        expected = single.add(block)
         segments = expected.sample(expected.index(3), keys[i], 16, 3)
-        same = jax.tree.map(lambda x, y, i=i: jnp.array_equal(x[i], y), (together, drawn), (expected, segments))
-        assert jax.tree.all(same)
+        equal = jax.tree.map(lambda x, y, i=i: jnp.array_equal(x[i], y), (stacked, sampled), (expected, segments))
+        assert jax.tree.all(equal)
 
 
-def test_the_newest_segments_are_the_last_that_were_lived_through():
-    """Two lanes of 7 steps in a ring of 6 + 2 rows: the oldest rows are overwritten."""
+def test_most_recent_returns_the_last_segments():
+    """Two environments of 7 steps in a ring of 6 + 2 rows: the oldest rows are overwritten."""
     spec, horizon = EnvSpec("probe/fake", (1,), 1, 100), 2
-    time = np.arange(8, dtype=np.float32)[:, None, None] + np.array([0.0, 100.0], np.float32)[None, :, None]
-    no = np.zeros((7, 2), bool)
-    block = Transition(time[:-1], time[:-1] / 1000, time[:-1, :, 0], time[1:], no, no, no)
-    store = add(ReplayBuffer.init(spec, 2, 8, horizon), block)
-    segments, there = jax.jit(ReplayBuffer.newest, static_argnums=(1, 2))(store, 3, horizon)
-    assert there.tolist() == [True] * 6
+    obs = np.arange(8, dtype=np.float32)[:, None, None] + np.array([0.0, 100.0], np.float32)[None, :, None]
+    false = np.zeros((7, 2), bool)
+    block = Transition(obs[:-1], obs[:-1] / 1000, obs[:-1, :, 0], obs[1:], false, false, false)
+    replay = add(ReplayBuffer.init(spec, 2, 8, horizon), block)
+    segments, valid = jax.jit(ReplayBuffer.most_recent, static_argnums=(1, 2))(replay, 3, horizon)
+    assert valid.tolist() == [True] * 6
     assert segments.obs[:, :, 0].tolist() == [
-        [lane + start + i for i in range(3)] for lane in (0, 100) for start in (5, 4, 3)
+        [env + start + i for i in range(3)] for env in (0, 100) for start in (5, 4, 3)
     ]
     np.testing.assert_allclose(segments.action[:, :, 0], segments.obs[:, :-1, 0] / 1000)
-    _, there = ReplayBuffer.newest(store, 8, horizon)
-    assert there.reshape(2, 8).sum(axis=1).tolist() == [int(store.num_segments(horizon)) // 2] * 2
+    _, valid = ReplayBuffer.most_recent(replay, 8, horizon)
+    assert valid.reshape(2, 8).sum(axis=1).tolist() == [int(replay.num_segments(horizon)) // 2] * 2

@@ -1,4 +1,4 @@
-"""Demonstrations by an agent: whole episodes that can be lived through again, and only the good ones."""
+"""Demonstrations by an agent: complete, reproducible episodes with a sufficient return."""
 
 from dataclasses import replace
 from itertools import islice
@@ -10,7 +10,7 @@ import pytest
 import cdred
 from cdred import api
 from cdred.data.demonstrations import load_demos
-from cdred.demos.record_agent import episodes
+from cdred.demos.record_agent import agent_episodes
 from cdred.envs.registry import make
 from cdred.envs.vector_env import VectorEnv
 from cdred.errors import UserError
@@ -32,64 +32,63 @@ def recorded(config, tmp_path_factory):
     return api.train_expert(config, out, num=12, quiet=True), out
 
 
-def test_recorded_episodes_are_those_of_their_seeds(recorded):
+def test_recorded_episodes_are_reproduced_by_their_seed(recorded):
     demos, _ = recorded
     env = make("probe/point")
-    assert len({one.seed for one in demos}) == len(demos) == 12
-    for one in demos:
-        seen = [env.reset(one.seed)]
-        steps = [env.step(action) for action in one.action]
-        np.testing.assert_array_equal(one.obs, np.stack(seen + [step.obs for step in steps]))
-        np.testing.assert_allclose(one.reward, [step.reward for step in steps], rtol=1e-6)
-        assert (one.terminated, one.truncated) == (steps[-1].terminated, steps[-1].truncated)
+    assert len({demo.seed for demo in demos}) == len(demos) == 12
+    for demo in demos:
+        first = env.reset(demo.seed)
+        steps = [env.step(action) for action in demo.action]
+        np.testing.assert_array_equal(demo.obs, np.stack([first, *(step.obs for step in steps)]))
+        np.testing.assert_allclose(demo.reward, [step.reward for step in steps], rtol=1e-6)
+        assert (demo.terminated, demo.truncated) == (steps[-1].terminated, steps[-1].truncated)
         assert not any(step.truncated for step in steps[:-1])
 
 
-def test_the_agent_does_not_explore_and_plans_anew_in_each_episode():
-    asked = []
+def test_agent_does_not_explore_and_resets_its_plan():
+    calls = []
 
-    def act(_learner, plan, _obs, fresh, _keys, counter, explore):
-        asked.append((fresh.copy(), int(counter), explore))
+    def act(_learner, plan, _obs, is_first, _keys, counter, explore):
+        calls.append((is_first.copy(), int(counter), explore))
         return np.full((1, 2, 2), 0.5, np.float32), plan
 
-    programs = SimpleNamespace(act=act, init_plan=lambda *_: None)
-    with VectorEnv("probe/point", (3,), 2, "demos") as grid:
-        first = list(islice(episodes(programs, None, grid), 4))
-    assert [len(one) for one in first] == [20] * 4
-    assert len({one.seed for one in first}) == 4
-    assert [bool(fresh.all()) for fresh, *_ in asked] == ([True] + [False] * 19) * 2
-    assert [counter for _, counter, _ in asked] == list(range(40))
-    assert not any(explore for *_, explore in asked)
+    compiled = SimpleNamespace(act=act, init_plan=lambda *_: None)
+    with VectorEnv("probe/point", (3,), 2, "demos") as envs:
+        episodes = list(islice(agent_episodes(compiled, None, envs), 4))
+    assert [len(episode) for episode in episodes] == [20] * 4
+    assert len({episode.seed for episode in episodes}) == 4
+    assert [bool(is_first.all()) for is_first, *_ in calls] == ([True] + [False] * 19) * 2
+    assert [counter for _, counter, _ in calls] == list(range(40))
+    assert not any(explore for *_, explore in calls)
 
 
-def test_the_file_holds_what_was_returned_and_says_how_good_it_is(recorded):
+def test_file_has_the_demonstrations_and_their_scores(recorded):
     demos, out = recorded
-    read = load_demos(out)
-    for one, other in zip(demos, read, strict=True):
-        np.testing.assert_array_equal(one.obs, other.obs)
-        np.testing.assert_array_equal(one.action, other.action)
-    returns = [one.episode_return for one in demos]
-    assert read.provenance["returns"] == pytest.approx(returns, abs=1e-3)
-    assert read.provenance["expert_level"]["episode_return"] == pytest.approx(np.mean(returns), rel=1e-4)
-    assert "tdmpc2 on the true reward" in read.provenance["expert"]
+    loaded = load_demos(out)
+    for demo, loaded_demo in zip(demos, loaded, strict=True):
+        np.testing.assert_array_equal(demo.obs, loaded_demo.obs)
+        np.testing.assert_array_equal(demo.action, loaded_demo.action)
+    returns = [demo.episode_return for demo in demos]
+    assert loaded.provenance["returns"] == pytest.approx(returns, abs=1e-3)
+    assert loaded.provenance["expert_level"]["episode_return"] == pytest.approx(np.mean(returns), rel=1e-4)
+    assert "tdmpc2 on the true reward" in loaded.provenance["expert"]
 
 
 def test_only_episodes_above_the_threshold_are_kept(config, recorded, tmp_path):
-    middle = float(np.median([one.episode_return for one in recorded[0]]))
-    kept = api.train_expert(config, tmp_path / "good", num=4, threshold=middle, quiet=True)
-    assert min(one.episode_return for one in kept) >= middle
+    median = float(np.median([demo.episode_return for demo in recorded[0]]))
+    kept = api.train_expert(config, tmp_path / "good", num=4, threshold=median, quiet=True)
+    assert min(demo.episode_return for demo in kept) >= median
     assert kept.provenance["attempts"] > 4
 
 
-def test_a_threshold_that_is_never_reached_is_an_error_with_the_best_return(config, tmp_path):
-    with pytest.raises(
-        UserError, match=r"only 0 of 60 episodes have a return of 5 or more, 1 are wanted; the best has -"
-    ):
+def test_unreachable_threshold_reports_the_best_return(config, tmp_path):
+    message = r"only 0 of 60 episodes have a return of at least 5, expected 1; the best return is -"
+    with pytest.raises(UserError, match=message):
         api.train_expert(config, tmp_path / "none", num=1, threshold=5.0, quiet=True)
     assert not (tmp_path / "none").exists()
 
 
-def test_what_exists_is_not_overwritten_and_told_before_anything_is_recorded(config, tmp_path, monkeypatch):
+def test_existing_output_is_rejected_before_recording(config, tmp_path, monkeypatch):
     monkeypatch.setattr(api, "record_agent", lambda *_, **__: pytest.fail("it recorded"))
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "mine").write_text("kept")
@@ -98,7 +97,7 @@ def test_what_exists_is_not_overwritten_and_told_before_anything_is_recorded(con
     assert (tmp_path / "there" / "mine").read_text() == "kept"
 
 
-def test_a_run_without_an_expert_has_no_expert_level(config):
+def test_run_without_expert_has_no_expert_score(config):
     result = cdred.train(config, quiet=True)
     assert result["demos"] == 0
     assert result["eval"]["expert_return"] is None

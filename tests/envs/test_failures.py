@@ -1,4 +1,4 @@
-"""Simulators that break: mended where they can be, and nothing but an episode lost where they cannot."""
+"""Failing simulators: recovered if possible, otherwise only the episode is lost."""
 
 import os
 import re
@@ -10,273 +10,283 @@ import pytest
 
 import failing_env
 from cdred.envs import executors
-from cdred.envs.failures import FailureCounts, SimulatorError, one_line
+from cdred.envs.failures import FailureCounts, SimulatorError, format_exception
 from cdred.envs.remote.interpreter import Interpreter
+from cdred.envs.seeding import episode_seed
 from cdred.envs.suites import probes
-from cdred.envs.vector_env import VectorEnv, episode_seed
+from cdred.envs.vector_env import VectorEnv
 from cdred.errors import UserError
-from failing_env import Faulty, plan_faults
+from failing_env import FailingPoint, plan_failures
 
 TASK, SEEDS, ENVS, STEPS = "probe/point", (0, 7), 2, 45
-WRONG = ("raise", "nan", "reward", "large", "shape", "success", "none")
-VICTIM = (1, 0)
+KINDS = ("raise", "nan", "reward", "large", "shape", "success", "none")
+FAILING_SLOT = (1, 0)
+OTHER_SLOTS = [slot for slot in np.ndindex(len(SEEDS), ENVS) if slot != FAILING_SLOT]
+# Index of `invalid` in the rows of `run_all`.
+INVALID = 5
 
 
 @pytest.fixture
 def plan(tmp_path, monkeypatch):
-    """Puts a simulator with faults in the place of `probe/point`, and says which."""
-    monkeypatch.setenv(failing_env.FILE, str(tmp_path / "faults"))
-    monkeypatch.setitem(probes._PROBES, "point", Faulty)
+    """Replaces `probe/point` by a failing simulator; called with its failures."""
+    monkeypatch.setenv(failing_env.FILE_VARIABLE, str(tmp_path / "failures"))
+    monkeypatch.setitem(probes._PROBES, "point", FailingPoint)
 
-    def planned(*faults):
-        plan_faults(tmp_path / "faults", *faults)
+    def write(*failures):
+        plan_failures(tmp_path / "failures", *failures)
 
-    planned()
-    return planned
+    write()
+    return write
 
 
 @pytest.fixture
-def apart(plan, monkeypatch):
-    """The same in processes of their own, two of them with `process`."""
-    monkeypatch.setattr(executors, "host", lambda _task: Interpreter(sys.executable, "failing_env", tuple(sys.path)))
+def plan_remote(plan, monkeypatch):
+    """As `plan`, with the simulators in one other process, or in two with `process`."""
+    interpreter = Interpreter(sys.executable, "failing_env", tuple(sys.path))
+    monkeypatch.setattr(executors, "remote_interpreter", lambda _task: interpreter)
     monkeypatch.setattr(executors, "usable_cores", lambda: 2)
     return plan
 
 
 @pytest.fixture(scope="module")
 def undisturbed():
-    with VectorEnv(TASK, SEEDS, ENVS) as grid:
-        return lived(grid)
+    with VectorEnv(TASK, SEEDS, ENVS) as envs:
+        return run_all(envs)
 
 
-def opened(said, mode="sync", **options):
-    return VectorEnv(TASK, SEEDS, ENVS, vectorization=mode, say=said.append, **options)
+def make_envs(log, mode="sync", **options):
+    return VectorEnv(TASK, SEEDS, ENVS, vectorization=mode, log=log.append, **options)
 
 
-def lived(grid, steps=STEPS, before=None):
-    """What each cell shows, step by step, with actions that depend on the count alone: `[cell][t]`."""
-    generator, shape = np.random.default_rng(0), (*grid.shape, grid.spec.action_dim)
-    obs = grid.reset()
-    seen = {cell: [(obs[cell],)] for cell in np.ndindex(grid.shape)}
+def ignore(_text):
+    pass
+
+
+def run_all(envs, steps=STEPS, before=None):
+    """Return the rows `[slot][t]` of a run with actions that depend on t only: fields of the step, obs after resets."""
+    generator, shape = np.random.default_rng(0), (*envs.shape, envs.spec.action_dim)
+    obs = envs.reset()
+    rows = {slot: [(obs[slot],)] for slot in np.ndindex(envs.shape)}
     for t in range(steps):
         if before:
             before(t)
-        step = grid.step(generator.uniform(-1, 1, shape).astype(np.float32))
-        obs = grid.reset(step.ended)
-        for cell, story in seen.items():
-            story.append((*(field[cell] for field in step), obs[cell]))
-    return seen
+        step = envs.step(generator.uniform(-1, 1, shape).astype(np.float32))
+        obs = envs.reset(step.needs_reset)
+        for slot, slot_rows in rows.items():
+            slot_rows.append((*(field[slot] for field in step), obs[slot]))
+    return rows
 
 
-def assert_same(one, other, cells=None):
-    for cell in cells or one:
-        for t, (a, b) in enumerate(zip(one[cell], other[cell], strict=True)):
+def assert_same(first, second, slots=None):
+    for slot in slots or first:
+        for t, (a, b) in enumerate(zip(first[slot], second[slot], strict=True)):
             for x, y in zip(a, b, strict=True):
-                np.testing.assert_array_equal(x, y, err_msg=f"{cell} at {t}")
-
-
-def others():
-    return [cell for cell in np.ndindex(len(SEEDS), ENVS) if cell != VICTIM]
+                np.testing.assert_array_equal(x, y, err_msg=f"{slot} at {t}")
 
 
 @pytest.mark.parametrize("mode", ["sync", "thread"])
-@pytest.mark.parametrize("what", [*WRONG, "leave"])
-def test_what_breaks_once_is_brought_back_and_nothing_is_lost(plan, undisturbed, what, mode):
-    plan((7, 0, 1, 6, what, True))
-    said = []
-    with opened(said, mode) as grid:
-        assert_same(lived(grid), undisturbed)
-        assert grid.broken.tolist() == [0, 0]
-    assert len(said) == 1
-    assert said[0].startswith("probe/point, seed 7, environment 0: made anew and brought back, nothing is lost: ")
-    assert "\n" not in said[0]
+@pytest.mark.parametrize("kind", [*KINDS, "exit"])
+def test_single_failure_is_recovered_without_loss(plan, undisturbed, kind, mode):
+    plan((7, 0, 1, 6, kind, True))
+    log = []
+    with make_envs(log, mode) as envs:
+        assert_same(run_all(envs), undisturbed)
+        assert envs.failed_episodes.tolist() == [0, 0]
+    assert len(log) == 1
+    start = "probe/point, seed 7, environment 0: simulator recreated, episode replayed, nothing lost: "
+    assert log[0].startswith(start)
+    assert "\n" not in log[0]
 
 
-@pytest.mark.parametrize("what", WRONG)
-def test_what_breaks_again_costs_its_episode_and_is_no_transition(plan, undisturbed, what):
-    plan((7, 0, 1, 6, what))
-    said = []
-    with opened(said) as grid:
-        seen = lived(grid)
-        assert grid.broken.tolist() == [0, 1]
-        assert grid.snapshot()["length"].tolist() == [[5, 5], [45 - 26, 5]]
-    assert_same(seen, undisturbed, others())
-    story = seen[VICTIM]
-    assert_same({VICTIM: story[:26]}, {VICTIM: undisturbed[VICTIM][:26]})
-    obs, reward, terminated, truncated, success, void, begun = story[26]
-    # The sixth step of the second episode did not happen: nothing came of it but the start of the third.
-    np.testing.assert_array_equal(obs, story[25][-1])
-    assert (reward, terminated, truncated, success, void) == (0, False, False, False, True)
-    np.testing.assert_array_equal(begun, probes.Point().reset(episode_seed(7, "train", 0, 2)))
-    assert sum(row[5] for row in story[1:]) == 1
-    assert len(said) == 1
-    assert said[0].startswith("probe/point, seed 7, environment 0: its episode 1 is given up at step 6: ")
+@pytest.mark.parametrize("kind", KINDS)
+def test_repeated_failure_aborts_the_episode_without_transition(plan, undisturbed, kind):
+    plan((7, 0, 1, 6, kind))
+    log = []
+    with make_envs(log) as envs:
+        rows = run_all(envs)
+        assert envs.failed_episodes.tolist() == [0, 1]
+        assert envs.snapshot()["length"].tolist() == [[5, 5], [45 - 26, 5]]
+    assert_same(rows, undisturbed, OTHER_SLOTS)
+    failing = rows[FAILING_SLOT]
+    assert_same({FAILING_SLOT: failing[:26]}, {FAILING_SLOT: undisturbed[FAILING_SLOT][:26]})
+    obs, reward, terminated, truncated, success, invalid, next_obs = failing[26]
+    # The sixth step of the second episode yields no transition, only the start of the third episode.
+    np.testing.assert_array_equal(obs, failing[25][-1])
+    assert (reward, terminated, truncated, success, invalid) == (0, False, False, False, True)
+    np.testing.assert_array_equal(next_obs, probes.Point().reset(episode_seed(7, "train", 0, 2)))
+    assert sum(row[INVALID] for row in failing[1:]) == 1
+    assert len(log) == 1
+    assert log[0].startswith("probe/point, seed 7, environment 0: episode 1 aborted at step 6: ")
 
 
-def test_a_message_is_one_line_that_says_where_it_was_raised(plan):
+def test_message_names_file_and_line_of_the_exception(plan):
     plan((0, 0, 0, 1, "raise"))
-    said = []
-    with opened(said) as grid:
-        lived(grid, 1)
-    assert re.search(r"given up at step 1: ZeroDivisionError: the wheel \(failing_env\.py:\d+\)$", said[0])
+    log = []
+    with make_envs(log) as envs:
+        run_all(envs, 1)
+    assert re.search(r"aborted at step 1: ZeroDivisionError: the wheel \(failing_env\.py:\d+\)$", log[0])
 
 
-def test_whoever_does_not_listen_is_warned(plan):
+def test_failures_are_warnings_by_default(plan):
     plan((0, 0, 0, 1, "raise"))
-    with VectorEnv(TASK, [0]) as grid, pytest.warns(RuntimeWarning, match="given up"):
-        lived(grid, 1)
+    with VectorEnv(TASK, [0]) as envs, pytest.warns(RuntimeWarning, match="aborted"):
+        run_all(envs, 1)
 
 
-@pytest.mark.parametrize("what", ["raise", "nan", "shape"])
-def test_an_episode_that_cannot_begin_is_passed_over(plan, what):
-    plan((7, 0, 1, 0, what))
-    said = []
-    with opened(said) as grid:
-        seen = lived(grid)
-        assert grid.broken.tolist() == [0, 1]
-    assert not any(row[5] for row in seen[VICTIM][1:])
-    np.testing.assert_array_equal(seen[VICTIM][20][-1], probes.Point().reset(episode_seed(7, "train", 0, 2)))
-    assert "its episode 1 is given up at step 1" in said[0]
+@pytest.mark.parametrize("kind", ["raise", "nan", "shape"])
+def test_episode_that_fails_to_start_is_skipped(plan, kind):
+    plan((7, 0, 1, 0, kind))
+    log = []
+    with make_envs(log) as envs:
+        rows = run_all(envs)
+        assert envs.failed_episodes.tolist() == [0, 1]
+    assert not any(row[INVALID] for row in rows[FAILING_SLOT][1:])
+    np.testing.assert_array_equal(rows[FAILING_SLOT][20][-1], probes.Point().reset(episode_seed(7, "train", 0, 2)))
+    assert "episode 1 aborted at step 1" in log[0]
 
 
-@pytest.mark.parametrize(("what", "mode"), [("die", "sync"), ("hang", "process")])
-def test_a_process_that_dies_or_hangs_is_begun_again_and_the_others_in_it_lose_nothing(apart, undisturbed, what, mode):
-    # Once in the first episode, which is mended; every time in the second, which is given up.
-    apart((7, 0, 0, 6, what, True), (7, 0, 1, 6, what))
-    said = []
-    with opened(said, mode, env_step_timeout=1.5) as grid:
-        seen = lived(grid)
-        assert grid.broken.tolist() == [0, 1]
-        assert grid.snapshot()["length"].tolist() == [[5, 5], [45 - 26, 5]]
-    assert_same(seen, undisturbed, others())
-    assert_same({VICTIM: seen[VICTIM][:26]}, {VICTIM: undisturbed[VICTIM][:26]})
-    assert seen[VICTIM][26][5]
+@pytest.mark.parametrize(("kind", "mode"), [("die", "sync"), ("hang", "process")])
+def test_dead_or_hanging_process_is_replaced(plan_remote, undisturbed, kind, mode):
+    # Once in the first episode, which is recovered; every time in the second, which is aborted.
+    plan_remote((7, 0, 0, 6, kind, True), (7, 0, 1, 6, kind))
+    log = []
+    with make_envs(log, mode, env_step_timeout=1.5) as envs:
+        rows = run_all(envs)
+        assert envs.failed_episodes.tolist() == [0, 1]
+        assert envs.snapshot()["length"].tolist() == [[5, 5], [45 - 26, 5]]
+    assert_same(rows, undisturbed, OTHER_SLOTS)
+    assert_same({FAILING_SLOT: rows[FAILING_SLOT][:26]}, {FAILING_SLOT: undisturbed[FAILING_SLOT][:26]})
+    assert rows[FAILING_SLOT][26][INVALID]
     reason = {
-        "die": "ended with exit code 7; it last said: out of luck",
+        "die": "ended with exit code 7; its last output: out of luck",
         "hang": "took more than 1.5 s (--env-step-timeout)",
     }
-    given_up = [line for line in said if "is given up at step 6" in line]
-    assert len(given_up) == 1
-    assert reason[what] in given_up[0]
-    assert reason[what] in said[0]
-    assert "nothing is lost" in said[0]
+    aborted = [line for line in log if "aborted at step 6" in line]
+    assert len(aborted) == 1
+    assert reason[kind] in aborted[0]
+    assert reason[kind] in log[0]
+    assert "nothing lost" in log[0]
 
 
-def test_processes_killed_from_outside_are_begun_again_and_nothing_at_all_is_lost(undisturbed, monkeypatch):
+def test_killed_processes_are_replaced_without_loss(undisturbed, monkeypatch):
     monkeypatch.setattr(executors, "usable_cores", lambda: 2)
-    said = []
+    log = []
 
     def kill(t):
         if t in (0, 13, 30):
-            os.kill(grid._crew._workers[t % 2].pid, signal.SIGKILL)
+            os.kill(envs._executor._servers[t % 2].pid, signal.SIGKILL)
 
-    with opened(said, "process") as grid:
-        assert_same(lived(grid, before=kill), undisturbed)
-        assert grid.broken.tolist() == [0, 0]
-    assert len(said) == 3
-    assert all("was ended by signal 9" in line for line in said)
+    with make_envs(log, "process") as envs:
+        assert_same(run_all(envs, before=kill), undisturbed)
+        assert envs.failed_episodes.tolist() == [0, 0]
+    assert len(log) == 3
+    assert all("was killed by signal 9" in line for line in log)
 
 
-@pytest.mark.parametrize(("step", "row"), [(1, "3 episodes.*step"), (4, "10 episodes.*finished episode")])
-def test_a_simulator_that_only_breaks_ends_it(plan, step, row):
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [(1, "3 consecutive episodes.*completed step"), (4, "10 consecutive episodes.*completed episode")],
+)
+def test_too_many_consecutive_failures_raise_simulator_error(plan, step, message):
     plan((None, 0, None, step, "raise"))
-    said = []
-    with opened(said) as grid, pytest.raises(SimulatorError, match=f"probe/point, seed 0, environment 0: {row}") as it:
-        lived(grid, 100)
-    assert issubclass(it.type, UserError)
-    assert "ZeroDivisionError: the wheel" in str(it.value)
-    assert str(it.value).splitlines()[1:] == ["Mend the simulator, then give the same command again."]
+    log = []
+    expected = f"probe/point, seed 0, environment 0: {message}"
+    with make_envs(log) as envs, pytest.raises(SimulatorError, match=expected) as caught:
+        run_all(envs, 100)
+    assert issubclass(caught.type, UserError)
+    assert "ZeroDivisionError: the wheel" in str(caught.value)
+    assert str(caught.value).splitlines()[1:] == ["Fix the simulator, then run the same command again."]
 
 
-def test_episodes_that_break_now_and_then_do_not_add_up(plan):
+def test_occasional_failures_do_not_accumulate(plan):
     plan(*((0, 0, episode, 5, "raise") for episode in range(0, 40, 2)))
-    with VectorEnv(TASK, [0], say=lambda _: None) as grid:
-        lived(grid, 500)
-        assert grid.broken.tolist() == [20]
+    with VectorEnv(TASK, [0], log=ignore) as envs:
+        run_all(envs, 500)
+        assert envs.failed_episodes.tolist() == [20]
 
 
-def test_a_simulator_that_cannot_be_made_again_ends_it(plan, monkeypatch):
+def test_failed_recreation_raises_simulator_error(plan, monkeypatch):
     plan((7, 0, 0, 2, "raise"))
-    with opened([]) as grid:
-        monkeypatch.setattr(grid._crew, "_make", lambda: 1 / 0)
-        with pytest.raises(SimulatorError, match=r"broke \(ZeroDivisionError: the wheel.*cannot be made again: Zero"):
-            lived(grid)
+    with make_envs([]) as envs:
+        monkeypatch.setattr(envs._executor, "_make", lambda: 1 / 0)
+        with pytest.raises(SimulatorError, match=r"failed \(ZeroDivisionError: the wheel.*cannot be recreated: Zero"):
+            run_all(envs)
 
 
-def test_one_that_does_not_come_back_the_same_is_given_up_with_the_decision_that_it_answered(plan, monkeypatch):
-    """The fault of one costs another its process, which then turns out to be no longer what it was."""
+def test_different_replay_aborts_the_episode(plan, monkeypatch):
+    """The failure of one environment ends the process of another; its replayed episode then differs."""
     plan((7, 0, 0, 6, "raise", True))
-    said = []
-    with opened(said) as grid:
-        whole = grid._crew.renew
+    log = []
+    with make_envs(log) as envs:
+        recreate = envs._executor.recreate
 
-        def renewed(indices):
-            grid._crew._envs[0] = type("Slower", (Faulty,), {"SPEED": 0.1})()
-            return whole(indices) | {0}
+        def recreate_slower(indices):
+            envs._executor._envs[0] = type("SlowerPoint", (FailingPoint,), {"SPEED": 0.1})()
+            return recreate(indices) | {0}
 
-        monkeypatch.setattr(grid._crew, "renew", renewed)
-        seen = lived(grid, 6)
-        assert grid.broken.tolist() == [1, 0]
-    assert [cell for cell in seen if seen[cell][6][5]] == [(0, 0)]
-    assert seen[0, 0][6][1] == 0
-    assert "episode 0 is given up at step 7: RuntimeError: living through the episode again gave other" in said[0]
+        monkeypatch.setattr(envs._executor, "recreate", recreate_slower)
+        rows = run_all(envs, 6)
+        assert envs.failed_episodes.tolist() == [1, 0]
+    assert [slot for slot in rows if rows[slot][6][INVALID]] == [(0, 0)]
+    assert rows[0, 0][6][1] == 0
+    assert "episode 0 aborted at step 7: RuntimeError: replaying the episode gave different" in log[0]
 
 
-def test_a_restored_grid_goes_on_as_if_nothing_had_happened_also_where_episodes_were_given_up(plan):
+def test_restored_envs_with_aborted_episodes_continue_identically(plan):
     plan((7, 0, 0, 4, "raise"), (0, 1, 0, 20, "nan"), (0, 0, 1, 3, "raise"), (7, 0, 1, 1, "nan"))
-    for taken in (3, 4, 5, 20, 21, 23, 30):
-        with opened([]) as grid, opened([]) as resumed:
-            lived(grid, taken)
-            resumed.restore(grid.snapshot())
+    for steps in (3, 4, 5, 20, 21, 23, 30):
+        with make_envs([]) as envs, make_envs([]) as restored:
+            run_all(envs, steps)
+            restored.restore(envs.snapshot())
             generator = np.random.default_rng(1)
             for _ in range(30):
                 action = generator.uniform(-1, 1, (2, 2, 2)).astype(np.float32)
-                one, other = grid.step(action), resumed.step(action)
-                for x, y in zip(one, other, strict=True):
+                step, restored_step = envs.step(action), restored.step(action)
+                for x, y in zip(step, restored_step, strict=True):
                     np.testing.assert_array_equal(x, y)
-                np.testing.assert_array_equal(grid.reset(one.ended), resumed.reset(other.ended))
-            assert grid.broken.tolist() == resumed.broken.tolist() != [0, 0]
-            for name, value in grid.snapshot().items():
-                np.testing.assert_array_equal(value, resumed.snapshot()[name], err_msg=name)
+                np.testing.assert_array_equal(envs.reset(step.needs_reset), restored.reset(restored_step.needs_reset))
+            assert envs.failed_episodes.tolist() == restored.failed_episodes.tolist() != [0, 0]
+            for name, value in envs.snapshot().items():
+                np.testing.assert_array_equal(value, restored.snapshot()[name], err_msg=name)
 
 
-def test_an_episode_given_up_is_not_lived_through_again_and_a_reset_must_follow(plan):
+def test_aborted_episode_is_not_replayed(plan):
     plan((0, 0, 0, 4, "raise"))
-    with VectorEnv(TASK, [0], say=lambda _: None) as grid:
-        grid.reset()
-        while not grid.step(np.zeros((1, 1, 2))).void.any():
+    with VectorEnv(TASK, [0], log=ignore) as envs:
+        envs.reset()
+        while not envs.step(np.zeros((1, 1, 2))).invalid.any():
             pass
         with pytest.raises(RuntimeError, match="reset"):
-            grid.step(np.zeros((1, 1, 2)))
-        snapshot = grid.snapshot()
+            envs.step(np.zeros((1, 1, 2)))
+        snapshot = envs.snapshot()
         plan((0, 0, 0, 1, "raise"))
-        with VectorEnv(TASK, [0]) as resumed:
-            resumed.restore(snapshot)
-            np.testing.assert_array_equal(resumed.reset(), grid.reset())
-            assert resumed.broken.tolist() == [1]
+        with VectorEnv(TASK, [0]) as restored:
+            restored.restore(snapshot)
+            np.testing.assert_array_equal(restored.reset(), envs.reset())
+            assert restored.failed_episodes.tolist() == [1]
 
 
-def test_a_checkpoint_in_an_episode_that_breaks_now_cannot_be_gone_on_from(plan):
-    with VectorEnv(TASK, [0], say=lambda _: None) as grid:
-        lived(grid, 5)
-        snapshot = grid.snapshot()
+def test_restore_raises_if_the_replay_fails(plan):
+    with VectorEnv(TASK, [0], log=ignore) as envs:
+        run_all(envs, 5)
+        snapshot = envs.snapshot()
         plan((0, 0, 0, 2, "raise"))
-        with pytest.raises(SimulatorError, match="environment 0: the episode that the checkpoint was taken in breaks"):
-            grid.restore(snapshot)
+        with pytest.raises(SimulatorError, match="environment 0: the episode of the checkpoint fails when"):
+            envs.restore(snapshot)
 
 
-def test_strikes_of_the_host_and_of_arrays_count_alike():
+def test_failure_counts_follow_their_definition():
     generator = np.random.default_rng(0)
-    strikes = FailureCounts.none((1, 1))
-    stuck = unfinished = broken = 0
-    for kind in generator.choice(["void", "lived", "finished"], 200):
-        void, finished = np.array([[kind == "void"]]), np.array([[kind == "finished"]])
-        strikes = strikes.after(void, finished)
-        broken += kind == "void"
-        stuck = stuck + 1 if kind == "void" else 0
-        unfinished = unfinished + 1 if kind == "void" else unfinished * (kind != "finished")
-        assert [int(count[0, 0]) for count in strikes] == [broken, stuck, unfinished]
+    counts = FailureCounts.zeros((1, 1))
+    since_step = since_episode = total = 0
+    for event in generator.choice(["invalid", "valid", "done"], 200):
+        invalid, done = np.array([[event == "invalid"]]), np.array([[event == "done"]])
+        counts = counts.update(invalid, done)
+        total += event == "invalid"
+        since_step = since_step + 1 if event == "invalid" else 0
+        since_episode = since_episode + 1 if event == "invalid" else since_episode * (event != "done")
+        assert [int(count[0, 0]) for count in counts] == [total, since_step, since_episode]
 
 
-def test_one_line_of_an_error_without_words_is_its_kind():
-    assert one_line(ValueError()) == "ValueError"
+def test_exception_without_message_is_formatted_as_its_type():
+    assert format_exception(ValueError()) == "ValueError"

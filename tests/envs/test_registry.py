@@ -8,7 +8,7 @@ from cdred.errors import UserError
 
 
 @pytest.mark.parametrize(
-    ("task", "says"),
+    ("task", "message"),
     [
         ("metaworld/bin-pick", "Did you mean metaworld/bin-picking"),
         ("dmc/cheetah_run", "Did you mean dmc/cheetah-run"),
@@ -19,18 +19,18 @@ from cdred.errors import UserError
         ("metaworld/", "expected SUITE/NAME"),
     ],
 )
-def test_misspelt_names_say_what_was_meant(task, says):
-    with pytest.raises(UserError, match=says):
+def test_misspelt_task_gives_a_suggestion(task, message):
+    with pytest.raises(UserError, match=message):
         registry.make(task)
 
 
-def test_names_are_what_make_takes():
-    assert registry.names("probe") == ["probe/dying", "probe/point"]
-    for task in registry.names("probe"):
+def test_listed_tasks_can_be_made():
+    assert registry.list_tasks("probe") == ["probe/dying", "probe/point"]
+    for task in registry.list_tasks("probe"):
         assert registry.make(task).spec.task == task
 
 
-def test_a_missing_package_names_the_extra_and_keeps_the_cause(monkeypatch):
+def test_missing_package_names_the_extra(monkeypatch):
     monkeypatch.delitem(sys.modules, "cdred.envs.suites.metaworld", raising=False)
     monkeypatch.setitem(sys.modules, "metaworld.env_dict", None)
     with pytest.raises(UserError, match=r"pip install 'cdred\[metaworld\]'") as caught:
@@ -38,7 +38,7 @@ def test_a_missing_package_names_the_extra_and_keeps_the_cause(monkeypatch):
     assert isinstance(caught.value.__cause__, ImportError)
 
 
-def test_a_suite_is_imported_only_when_asked_for():
+def test_suites_are_imported_on_first_use():
     script = (
         "import sys; from cdred.envs.registry import make; make('probe/point');"
         "sys.exit(bool({'metaworld', 'mujoco', 'dm_control', 'gymnasium'} & set(sys.modules)))"
@@ -47,6 +47,6 @@ def test_a_suite_is_imported_only_when_asked_for():
 
 
 @pytest.mark.parametrize("task", ["probe/dying", "gym/Pendulum-v1"])
-def test_a_task_without_expert_points_to_demonstrations(task):
+def test_missing_expert_error_suggests_demonstrations(task):
     with pytest.raises(UserError, match="--demos PATH"):
         registry.scripted_expert(task)

@@ -1,4 +1,4 @@
-"""The examples run as they are."""
+"""The example `own_environment.py` runs as it is."""
 
 import importlib.util
 from pathlib import Path
@@ -17,22 +17,19 @@ def example():
     return module
 
 
-def test_the_own_environment_example_trains_from_its_own_demonstrations(example, tmp_path, capsys):
+def test_example_trains_from_its_own_demonstrations(example, tmp_path, capsys):
     result = example.main(tmp_path / "hover", steps=700, preset="debug")
     assert result["demos"] == 5
-    # The expert stays near the middle, and a random agent crashes.
+    # The expert stays near the middle, and a random policy crashes.
     assert result["eval"]["expert_return"] > 80 > 40 > result["eval"]["random_return"]
     assert np.isfinite(result["eval"]["return"]).all()
-    assert "it flew" in capsys.readouterr().out
+    assert "the agent hovered for" in capsys.readouterr().out
 
 
-def test_the_examples_expert_does_not_crash(example):
-    import gymnasium
-
-    if example.TASK not in gymnasium.registry:
-        gymnasium.register(example.TASK, example.Hover, max_episode_steps=example.LENGTH)
+def test_expert_of_the_example_does_not_crash(example):
+    example.register()
     for seed in range(20, 40):
-        one = example.demonstrate(seed)
-        assert one.truncated
-        assert not one.terminated
-        assert len(one) == example.LENGTH
+        trajectory = example.record_expert(seed)
+        assert trajectory.truncated
+        assert not trajectory.terminated
+        assert len(trajectory) == example.EPISODE_LENGTH

@@ -1,4 +1,4 @@
-"""Wrong words: what is run, and what its message must say."""
+"""Commands with a wrong argument, and phrases that their error messages must contain."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,86 +8,118 @@ import damaged_demos as bad
 
 
 class Case(NamedTuple):
-    """What is run in a folder of its own, after `make` has made what is in it; `says` is in its message."""
+    """A wrong command.
+
+    Attributes:
+        name: test id.
+        command: the arguments of `cdred`.
+        phrases: parts of the expected message.
+        make: creates the files of the case in the working directory.
+    """
 
     name: str
-    words: str
-    says: tuple[str, ...]
+    command: str
+    phrases: tuple[str, ...]
     make: Callable[[], object]
 
 
 def nothing():
-    """Leaves the folder as it is."""
+    """Create no files."""
 
 
 def folder(name):
     return Path(name).mkdir
 
 
-def case(name, words, *says, make=nothing):
-    return Case(name, words, says, make)
+def case(name, command, *phrases, make=nothing):
+    return Case(name, command, phrases, make)
 
 
 TRAIN = "train probe/point --preset debug --out out"
 INFO = "demos info"
-WORDS = [
-    case("verb", "trian", "no verb 'trian'", "Did you mean train?"),
-    case("option", f"{TRAIN} --desicions 10", "no option --desicions", "Did you mean --steps?"),
-    case("nested option", f"{TRAIN} --reward.zta 1", "no option --reward.zta", "Did you mean --reward.zeta?"),
-    case("group", f"{TRAIN} --rewrad.zeta 1", "no option --rewrad.zeta", "Did you mean --reward.zeta?"),
-    case("option=value", f"{TRAIN} --algoo=bc", "no option --algoo", "Did you mean --algo?"),
-    case("short option", f"{TRAIN} -x", "no option -x", "cdred train --help"),
-    case("underscore", f"{TRAIN} --replay_capcity 9", "Did you mean --buffer-size?"),
-    case("choice", f"{TRAIN} --algo cdrde", "--algo cdrde", "expected one of cdred,", "Did you mean cdred?"),
-    case("preset", "train probe/point --preset cup", "--preset cup", "cpu, paper, debug"),
-    case("workers", f"{TRAIN} --vectorization procs", "--vectorization procs", "Did you mean process?"),
-    case("planner", "eval run --planner mpi", "--planner mpi", "Did you mean mppi?"),
-    case("nested choice", f"{TRAIN} --precision.model bf16", "--precision.model bf16", "Did you mean bfloat16?"),
-    case("word for a number", f"{TRAIN} --steps ten", "--steps", "'ten' is not a whole number"),
-    case("fraction for a whole number", f"{TRAIN} --envs 1.5", "--envs", "'1.5' is not a whole number"),
-    case("word for a fraction", f"{TRAIN} --reward.zeta much", "--reward.zeta", "'much' is not a number"),
-    case("word among seeds", f"{TRAIN} --seeds 0 x", "--seeds", "INT"),
-    case("no value", f"{TRAIN} --steps", "--steps needs a value"),
-    case("not yes or no", f"{TRAIN} --video maybe", "--video maybe", "True, False"),
-    case("word too many", f"{TRAIN} extra", "nothing takes the word 'extra'"),
-    case("no word", "eval", "missing: PATH", "cdred eval --help"),
-    case("required option", "demos collect probe/point", "missing: --out PATH"),
-    case("no sub-verb", "demos", "collect, convert, info, list"),
-    case("sub-verb", "demos colect", "Did you mean collect?"),
-    case("option of a sub-verb", "demos collect probe/point --nmu 3 --out x", "Did you mean --num?"),
-    case("what to bench", "bench updat", "updat", "Did you mean update?"),
-    case("option of eval", "eval run --episode 3", "Did you mean --episodes?"),
-    case("option of expert", "expert probe/point --out x --treshold 3", "Did you mean --threshold?"),
-    case("method to compare", "compare probe/point --out x --algos cdred bcc", "--algos bcc", "Did you mean bc?"),
-    case("comparison in no folder", "compare probe/point", "give --out"),
+# Reported by tyro.
+USAGE_ERRORS = [
+    case("option", f"{TRAIN} --desicions 10", "--desicions", "cdred train --help"),
+    case("nested option", f"{TRAIN} --mppi.horizn 1", "--mppi.horizn", "--mppi.horizon"),
+    case("group", f"{TRAIN} --mpi.horizon 1", "--mpi.horizon", "cdred train --help"),
+    case("option=value", f"{TRAIN} --algoo=bc", "--algoo=bc", "cdred train --help"),
+    case("short option", f"{TRAIN} -x", "-x", "cdred train --help"),
+    case("underscore", f"{TRAIN} --buffer_siz 9", "--buffer_siz", "cdred train --help"),
+    case("choice", f"{TRAIN} --algo cdrde", "--algo", "'cdrde'", "'cdred'", "'tdmpc2'"),
+    case("preset", "train probe/point --preset cup", "--preset", "'cup'", "'cpu', 'paper', 'debug'"),
+    case("preset of compare", "compare probe/point --preset cup --out x", "--preset", "'cup'"),
+    case("preset of train-expert", "train-expert probe/point --preset cup --out x", "--preset", "'cup'"),
+    case("preset without a value", "train probe/point --preset", "--preset"),
+    case("vectorization", f"{TRAIN} --vectorization procs", "--vectorization", "'procs'", "'process'"),
+    case("planner", "eval run --planner mpi", "--planner", "'mpi'", "'mppi'"),
+    case("nested choice", f"{TRAIN} --precision.model bf16", "--precision.model", "'bf16'", "'bfloat16'"),
+    case("word for an integer", f"{TRAIN} --steps ten", "--steps", "'ten'", "INT"),
+    case("fraction for an integer", f"{TRAIN} --envs 1.5", "--envs", "'1.5'", "INT"),
+    case("word for a float", f"{TRAIN} --optim.tau much", "--optim.tau", "'much'", "FLOAT"),
+    case("word among seeds", f"{TRAIN} --seeds 0 x", "--seeds", "'x'", "INT"),
+    case("no value", f"{TRAIN} --steps", "--steps"),
+    case("value of a flag", f"{TRAIN} --video maybe", "maybe"),
+    case("extra argument", f"{TRAIN} extra", "extra", "cdred train --help"),
+    case("no argument", "eval", "RUN", "cdred eval --help"),
+    case("required option", "demos collect probe/point", "--out PATH"),
+    case("no subcommand", "demos", "collect, convert, info, list"),
+    case("subcommand", "demos colect", "colect", "collect, convert, info, list"),
+    case("option of a subcommand", "demos collect probe/point --nmu 3 --out x", "--nmu", "--num"),
+    case("benchmark", "bench updat", "'updat'", "'update'"),
+    case("option of eval", "eval run --episode 3", "--episode", "--episodes"),
+    case("option of train-expert", "train-expert probe/point --out x --treshold 3", "--treshold", "--threshold"),
+    case("method to compare", "compare probe/point --out x --algos cdred bcc", "--algos", "'bcc'", "'bc'"),
+    case("single method to compare", "compare probe/point --out x --algo bc", "--algo", "--algos"),
+]
+# Reported by cdred.
+ARGUMENT_ERRORS = [
+    case("verb", "trian", "unknown verb 'trian'", "Did you mean train?"),
+    case("comparison without a folder", "compare probe/point", "--out"),
     case("report of nothing", "report", "cdred report RUN"),
     case("suite", "train prob/point --out out", "no suite 'prob'", "Did you mean probe"),
     case("task", "train probe/pont --out out", "no task 'probe/pont'", "Did you mean probe/point?"),
     case("task without a suite", "train point --out out", "'point' is not a task", "SUITE/NAME"),
-    case("no seed twice", f"{TRAIN} --seeds 1 1", "--seeds must be"),
-    case("seed below 0", f"{TRAIN} --seeds -1", "--seeds"),
-    case("seed too large", f"{TRAIN} --seeds 4294967296", "--seeds must be from 0 to"),
-    case("number too large", f"{TRAIN} --steps 99999999999999999999", "--steps must be from 1 to"),
-    case("no interval", f"{TRAIN} --log-every 0", "--log-every must be from 1 to"),
-    case("no width", f"{TRAIN} --model.hidden-dims 16 0", "--model.hidden-dims must be from 1 to"),
-    case("no latent", f"{TRAIN} --model.latent-dim 0", "--model.latent-dim must be"),
-    case("not a number", f"{TRAIN} --optim.learning-rate nan", "--optim.learning-rate must be a finite number"),
-    case("infinite", f"{TRAIN} --reward.zeta inf", "--reward.zeta must be a finite number"),
-    case("below 0", f"{TRAIN} --optim.grad-clip-norm -1", "--optim.grad-clip-norm must be a finite number >= 0"),
-    case("at odds", f"{TRAIN} --mppi.num-elites 999", "--mppi.num-elites must be"),
-    case("environments at odds", f"{TRAIN} --envs 7", "--envs must divide"),
+    case("repeated seed", f"{TRAIN} --seeds 1 1", "--seeds must be"),
+    case("negative seed", f"{TRAIN} --seeds -1", "--seeds"),
+    case("seed too large", f"{TRAIN} --seeds 4294967296", "--seeds should be less than or equal to"),
+    case("number too large", f"{TRAIN} --steps 99999999999999999999", "--steps should be less than or equal to"),
+    case("interval of zero", f"{TRAIN} --log-every 0", "--log-every should be greater than or equal to 1"),
+    case(
+        "width of zero", f"{TRAIN} --model.hidden-dims 16 0", "--model.hidden-dims should be greater than or equal to 1"
+    ),
+    case("latent of zero", f"{TRAIN} --model.latent-dim 0", "--model.latent-dim should be"),
+    case("nan", f"{TRAIN} --optim.learning-rate nan", "--optim.learning-rate should be finite"),
+    case("infinite", f"{TRAIN} --optim.reward-coef inf", "--optim.reward-coef should be finite"),
+    case("negative", f"{TRAIN} --optim.grad-clip-norm -1", "--optim.grad-clip-norm should be greater than 0"),
+    case("more elites than samples", f"{TRAIN} --mppi.num-elites 999", "--mppi.num-elites must be"),
+    case("environments that do not divide updates", f"{TRAIN} --envs 7", "--envs must divide"),
     case("no demonstrations", f"{TRAIN} --demos 0", "at least one demonstration is needed"),
     case("collecting none", "demos collect probe/point --num 0 --out x", "at least one demonstration"),
-    case("collecting with no seed", "demos collect probe/point --seed -1 --out x", "--seed must be"),
-    case("nothing measured", "bench update --preset debug --repeats 0", "--repeats must be at least 1"),
-    case("recording none", "expert probe/point --preset debug --num 0 --out x", "at least one demonstration is needed"),
+    case("collecting with a negative seed", "demos collect probe/point --seed -1 --out x", "--seed must be"),
+    case("no repeats", "bench update --preset debug --repeats 0", "--repeats must be at least 1"),
+    case(
+        "recording none",
+        "train-expert probe/point --preset debug --num 0 --out x",
+        "at least one demonstration is needed",
+    ),
     case("a file for a folder", f"{TRAIN} --demos d.npz --out d.npz", "d.npz", "--out", make=bad.npz()),
-    case("below a file", "demos collect probe/point --out f/x", "f/x", "not a folder", make=bad.text("f", "mine")),
-    case("taken", "demos collect probe/point --out d", "d exists already", make=bad.minari),
-    case("picture taken", f"{INFO} d.npz --plot d.npz", "d.npz exists already", make=bad.npz()),
+    case(
+        "below a file",
+        "demos collect probe/point --out f/x",
+        "f/x",
+        "f is not a writable folder",
+        make=bad.write_text("f", "mine"),
+    ),
+    case("output exists", "demos collect probe/point --out d", "d exists already", make=bad.minari),
+    case("plot exists", f"{INFO} d.npz --plot d.npz", "d.npz exists already", make=bad.npz()),
     case("a folder for a file", "demos collect probe/point --out d.npz", "d.npz is a folder", make=folder("d.npz")),
-    case("expert's place taken", "expert probe/point --out f", "f exists already", make=bad.text("f", "mine")),
-    case("table into a folder", "report run --table run", "run is a folder", make=bad.text("run/x", "")),
-    case("figures into a folder", "eval run --json run", "run is a folder", make=bad.text("run/x", "")),
-    case("growth's picture", "bench update --plot x.png", "--plot draws `growth` alone"),
+    case(
+        "output of train-expert exists",
+        "train-expert probe/point --out f",
+        "f exists already",
+        make=bad.write_text("f", "mine"),
+    ),
+    case("table into a folder", "report run --table run", "run is a folder", make=bad.write_text("run/x", "")),
+    case("figures into a folder", "eval run --json run", "run is a folder", make=bad.write_text("run/x", "")),
+    case("scaling plot", "bench update --plot x.png", "--plot is for `cdred bench scaling`"),
 ]

@@ -1,4 +1,4 @@
-"""Demonstration files with one thing wrong each, made in the working folder."""
+"""Functions that write demonstration files with one defect each into the working folder."""
 
 import io
 import json
@@ -18,38 +18,38 @@ GIB = 2**30
 
 
 def arrays(**changes):
-    """Two episodes of five steps of probe/point, as an npz file has them; None leaves an array out."""
-    good = {"obs": np.zeros((2, 6, 4), np.float32), "action": np.zeros((2, 5, 2), np.float32)} | changes
-    return {key: value for key, value in good.items() if value is not None}
+    """Return npz arrays of two episodes of five steps of probe/point, with `changes`; None omits an array."""
+    valid = {"obs": np.zeros((2, 6, 4), np.float32), "action": np.zeros((2, 5, 2), np.float32)} | changes
+    return {key: value for key, value in valid.items() if value is not None}
 
 
 def npz(**changes):
     return lambda: np.savez("d.npz", **arrays(**changes))
 
 
-def spoiled(key, index, value):
-    """One number exchanged."""
+def with_value(key, index, value):
+    """Return a function that writes an npz file with one number replaced."""
 
     def make():
-        changed = arrays()
-        changed[key][index] = value
-        np.savez("d.npz", **changed)
+        changed_arrays = arrays()
+        changed_arrays[key][index] = value
+        np.savez("d.npz", **changed_arrays)
 
     return make
 
 
-def cut(name, make, keep=0.5):
-    """A file that lost its end."""
+def truncated(name, make, fraction=0.5):
+    """Return a function that writes a file and cuts off its end."""
 
-    def made():
+    def make_truncated():
         make()
         data = Path(name).read_bytes()
-        Path(name).write_bytes(data[: int(keep * len(data))])
+        Path(name).write_bytes(data[: int(fraction * len(data))])
 
-    return made
+    return make_truncated
 
 
-def text(name, content):
+def write_text(name, content):
     def make():
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -57,25 +57,25 @@ def text(name, content):
     return make
 
 
-def also(*makes):
+def all_of(*makes):
     return lambda: [make() for make in makes] and None
 
 
-class _Trap:
+class _Payload:
     def __reduce__(self):
         return (Path.touch, (Path("pwned"),))
 
 
-def pickled(name):
-    return lambda: Path(name).write_bytes(pickle.dumps({"obs": _Trap()}))
+def pickle_file(name):
+    return lambda: Path(name).write_bytes(pickle.dumps({"obs": _Payload()}))
 
 
 def pickled_member():
-    np.savez("d.npz", obs=np.array([[_Trap()]], object), action=np.zeros((1, 5, 2)))
+    np.savez("d.npz", obs=np.array([[_Payload()]], object), action=np.zeros((1, 5, 2)))
 
 
-def lying_member():
-    """An array that says to be a terabyte, in an archive of a few bytes."""
+def oversized_member():
+    """Write an array with a header that declares a terabyte, in an archive of a few bytes."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (1, 2**38, 2)})
     with zipfile.ZipFile("d.npz", "w") as archive:
@@ -90,7 +90,7 @@ def zip_bomb():
 
 
 def hdf5(**changes):
-    """A D4RL file; a function in place of an array puts it there itself."""
+    """Return a function that writes a D4RL file; a callable in place of an array creates the entry itself."""
 
     def make():
         with h5py.File("d.hdf5", "w") as file:
@@ -125,27 +125,27 @@ def external_raw(file, key):
     file.create_dataset(key, (5, 2), "f8", external=[("/etc/passwd", 0, 80)])
 
 
-def virtual(file, key):
+def virtual_array(file, key):
     layout = h5py.VirtualLayout((5, 2), "f8")
     layout[:] = h5py.VirtualSource("other.hdf5", "observations", (5, 2))
     file.create_virtual_dataset(key, layout)
 
 
-def unwritten(file, key):
-    """A terabyte of which not a byte was ever written."""
+def unwritten_array(file, key):
+    """Create an array of a terabyte without writing any of it."""
     file.create_dataset(key, (2**36, 2), "f8", chunks=(2**16, 2), compression="gzip")
 
 
-def squeezed(file, key):
-    """A quarter of a gigabyte of zeros in a quarter of a megabyte."""
+def compressed_zeros(file, key):
+    """Create a quarter of a gigabyte of zeros, compressed to a quarter of a megabyte."""
     file.create_dataset(key, data=np.zeros((2**25, 1)), chunks=(2**22, 1), compression="gzip", compression_opts=9)
 
 
 def many_names(file, key):
-    """One array under so many names that they add up."""
-    whole = file.create_dataset("whole", data=np.zeros((2**18, 2)))
+    """Create one array under so many names that their total size is large."""
+    array = file.create_dataset("whole", data=np.zeros((2**18, 2)))
     for index in range(400):
-        file[f"copies/{index}"] = whole
+        file[f"copies/{index}"] = array
     file[key] = np.zeros((5, 2))
 
 
@@ -162,7 +162,7 @@ def robomimic(link=False, group="obs"):
     return make
 
 
-def robomimic_elsewhere():
+def linked_robomimic():
     with h5py.File("d.hdf5", "w") as file:
         file["data"] = h5py.ExternalLink("other.hdf5", "/data")
 
@@ -184,12 +184,14 @@ def maniskill(**changes):
 
 
 def _dataset():
-    one = Trajectory(np.zeros((6, 2), np.float32), np.zeros((5, 2), np.float32), np.zeros(5, np.float32), False, True)
-    return DemoDataset("probe/point", (one,))
+    trajectory = Trajectory(
+        np.zeros((6, 2), np.float32), np.zeros((5, 2), np.float32), np.zeros(5, np.float32), False, True
+    )
+    return DemoDataset("probe/point", (trajectory,))
 
 
-def edited(path, change):
-    """A JSON file changed by `change`."""
+def edit_json(path, change):
+    """Return a function that applies `change` to a JSON file."""
 
     def make():
         tree = json.loads(Path(path).read_text())
@@ -207,8 +209,8 @@ def minari():
     save_minari(_dataset(), "d")
 
 
-def link_out(path):
-    """Its file put elsewhere, and a link in its place."""
+def symlink_out(path):
+    """Return a function that moves a file away and replaces it by a link."""
 
     def make():
         shutil.move(path, "elsewhere")
@@ -217,7 +219,7 @@ def link_out(path):
     return make
 
 
-def rewritten_hdf5(path, change):
+def edit_hdf5(path, change):
     def make():
         with h5py.File(path, "a") as file:
             change(file)

@@ -1,9 +1,9 @@
-"""Reads mutants of datasets and checkpoints, in a process of its own that may die of them.
+"""Read mutated datasets and checkpoints, in a separate process because a mutant may crash it.
 
     python fuzz.py SCRATCH FIRST COUNT SOURCE ...
 
-A `SOURCE` is an intact folder, named after its kind. Prints a line for each mutant: kind and seed when it is begun,
-then `read`, `refused` or what went wrong. A mutant depends on its kind and seed alone.
+Each `SOURCE` is an intact folder, named after its kind. Prints one line per mutant: kind and seed before it is read,
+then `read`, `rejected` or a description of the failure. A mutant depends on its kind and seed only.
 """
 
 import json
@@ -19,75 +19,75 @@ import numpy as np
 from cdred.data.demonstrations import load_demos
 from cdred.errors import UserError
 
-SPARE_BYTES = 2**30
-SECONDS = 30
+EXTRA_MEMORY_BYTES = 2**30
+TIMEOUT_SECONDS = 30
 EXTREMES = [bytes(8), b"\xff" * 8, b"\xff" * 7 + b"\x7f", b"\x01" + bytes(7), bytes(4) + b"\x01" + bytes(3)]
 
 
-def mutated(data: bytes, draw: np.random.Generator) -> bytes:
-    """`data` with one to four changes, each of a kind that damage or malice makes."""
-    for _ in range(draw.integers(1, 5)):
-        at = int(draw.integers(0, max(len(data), 1)))
-        size = int(draw.integers(1, 65))
-        kind = draw.integers(0, 8)
+def mutate(data: bytes, rng: np.random.Generator) -> bytes:
+    """Return `data` with one to four random changes, as damage or an attacker may cause."""
+    for _ in range(rng.integers(1, 5)):
+        position = int(rng.integers(0, max(len(data), 1)))
+        size = int(rng.integers(1, 65))
+        kind = rng.integers(0, 8)
         if kind == 0:
-            data = data[:at]
+            data = data[:position]
         elif kind == 1:
-            data = data[:at] + data[at + size :]
+            data = data[:position] + data[position + size :]
         elif kind == 2:
-            data = data[:at] + draw.bytes(size) + data[at:]
+            data = data[:position] + rng.bytes(size) + data[position:]
         elif kind == 3:
-            data = data[: at + size] + data[at:]
+            data = data[: position + size] + data[position:]
         elif kind == 4:
-            extreme = EXTREMES[draw.integers(len(EXTREMES))][: (1, 2, 4, 8)[draw.integers(4)]]
-            data = data[:at] + extreme + data[at + len(extreme) :]
+            extreme = EXTREMES[rng.integers(len(EXTREMES))][: (1, 2, 4, 8)[rng.integers(4)]]
+            data = data[:position] + extreme + data[position + len(extreme) :]
         elif kind == 5:
-            data = data[:at] + draw.bytes(size) + data[at + size :]
+            data = data[:position] + rng.bytes(size) + data[position + size :]
         elif data:
             changed = bytearray(data)
-            changed[at] ^= 1 << int(draw.integers(8))
+            changed[position] ^= 1 << int(rng.integers(8))
             data = bytes(changed)
     return data
 
 
-def mutant(source: Path, scratch: Path, seed: int) -> Path:
-    """A copy of `source` with one of its files mutated."""
-    draw = np.random.default_rng([zlib.crc32(source.name.encode()), seed])
+def write_mutant(source: Path, scratch: Path, seed: int) -> Path:
+    """Copy the folder `source` to `scratch` and mutate one of its files."""
+    rng = np.random.default_rng([zlib.crc32(source.name.encode()), seed])
     shutil.rmtree(scratch, ignore_errors=True)
     folder = Path(shutil.copytree(source, scratch))
     files = sorted(file for file in folder.rglob("*") if file.is_file())
-    victim = files[draw.integers(len(files))]
-    victim.write_bytes(mutated(victim.read_bytes(), draw))
+    target = files[rng.integers(len(files))]
+    target.write_bytes(mutate(target.read_bytes(), rng))
     return folder
 
 
-def reader(source: Path):
-    """What reads a folder of the kind of `source`."""
+def make_reader(source: Path):
+    """Return the function that reads folders of the kind of `source`."""
     if source.name.startswith("checkpoint"):
         from cdred.checkpoint import checkpoint
 
         entries = json.loads((source / checkpoint.INDEX).read_text())["arrays"]
-        like = {name: np.zeros(entry["shape"], entry["dtype"]) for name, entry in entries.items()}
-        return lambda folder: checkpoint.load(folder, like)
-    whole = (source / "meta").exists() or (source / "data").exists()
-    name = next(file.name for file in sorted(source.iterdir()) if file.suffix != ".json") if not whole else ""
-    # Actions in what LeRobot wrote are the robot's own.
-    theirs = source.name == "lerobot-v3.0"
-    return lambda folder: load_demos(folder / name, allow_variable_horizon=True, rescale_actions=theirs)
+        template = {name: np.zeros(entry["shape"], entry["dtype"]) for name, entry in entries.items()}
+        return lambda folder: checkpoint.load(folder, template)
+    is_folder = (source / "meta").exists() or (source / "data").exists()
+    name = next(file.name for file in sorted(source.iterdir()) if file.suffix != ".json") if not is_folder else ""
+    # LeRobot stores actions in the robot's own units.
+    is_external = source.name == "lerobot-v3.0"
+    return lambda folder: load_demos(folder / name, allow_variable_horizon=True, rescale_actions=is_external)
 
 
-def outcome(read, folder: Path) -> str:
-    """How the reading of one mutant ended."""
+def read_outcome(read, folder: Path) -> str:
+    """Read one mutant and describe the outcome."""
     try:
         read(folder)
     except UserError as error:
         cause: BaseException | None = error
         while cause is not None:
             if isinstance(cause, MemoryError):
-                return f"GREEDY {error}"
+                return f"OUT OF MEMORY {error}"
             cause = cause.__cause__
         lines = str(error).splitlines()
-        return "refused" if 0 < len(lines) <= 3 and all(lines) else f"WORDY {error!r}"
+        return "rejected" if 0 < len(lines) <= 3 and all(lines) else f"MALFORMED MESSAGE {error!r}"
     except Exception as error:
         return f"RAISED {error!r}"
     return "read"
@@ -95,22 +95,22 @@ def outcome(read, folder: Path) -> str:
 
 def main() -> None:
     scratch, first, count = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    readers = {source: reader(source) for source in map(Path, sys.argv[4:])}
+    readers = {source: make_reader(source) for source in map(Path, sys.argv[4:])}
     for source, read in readers.items():
-        # Also imports what reading imports, before the memory is counted.
+        # This also imports all that reading needs, before the memory is measured.
         read(source)
     with open("/proc/self/statm") as file:
-        used = int(file.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + SPARE_BYTES, used + SPARE_BYTES))
+        used_bytes = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used_bytes + EXTRA_MEMORY_BYTES, used_bytes + EXTRA_MEMORY_BYTES))
     for source, read in readers.items():
         for seed in range(first, first + count):
             print(source.name, seed, end=" ", flush=True)
-            folder = mutant(source, scratch / source.name, seed)
-            # Its default is to end the process, also inside of a library.
-            signal.alarm(SECONDS)
-            told = outcome(read, folder)
+            folder = write_mutant(source, scratch / source.name, seed)
+            # By default the signal ends the process, also inside a library.
+            signal.alarm(TIMEOUT_SECONDS)
+            result = read_outcome(read, folder)
             signal.alarm(0)
-            print(told.replace("\n", " / "), flush=True)
+            print(result.replace("\n", " / "), flush=True)
 
 
 if __name__ == "__main__":

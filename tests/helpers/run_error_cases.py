@@ -1,4 +1,4 @@
-"""Runs with one thing wrong each, and what the message about it must say."""
+"""Damaged run folders, and phrases that the error messages must contain."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ INDEX, ARRAYS, CONFIG = f"{STEP}/checkpoint.json", f"{STEP}/state.safetensors", 
 
 
 def replaced(old, new):
-    """A setting in the run's config.yaml."""
+    """Replace text in the run's config.yaml."""
 
     def make():
         before = Path(CONFIG).read_text()
@@ -26,20 +26,20 @@ def replaced(old, new):
     return make
 
 
-def signed(data):
-    """The index's checksums made to fit: they tell damage, not intent."""
+def resign(data):
+    """Update the checksums of the index, which protect from damage but not from forgery."""
     index = json.loads(Path(INDEX).read_text())
     index.pop("crc32")
     index["files"][Path(ARRAYS).name] |= {"bytes": len(data), "crc32": zlib.crc32(data)}
     Path(INDEX).write_text(json.dumps(index | {"crc32": zlib.crc32(json.dumps(index).encode())}))
 
 
-def resaved(change):
+def rewritten(change):
     def make():
         stored = load_file(ARRAYS)
         change(stored)
         save_file(stored, ARRAYS)
-        signed(Path(ARRAYS).read_bytes())
+        resign(Path(ARRAYS).read_bytes())
 
     return make
 
@@ -53,141 +53,154 @@ def damaged(data):
     return lambda: Path(ARRAYS).write_bytes(data)
 
 
-RESUME = "train probe/point --preset debug --algo bc --demos demos.npz --steps 40 --video False --out run"
+RESUME = "train probe/point --preset debug --algo bc --demos demos.npz --steps 40 --no-video --out run"
 EVAL = "eval run"
 
 
-def spoiled_run(name, make, *says, words=EVAL):
-    return case(name, words, *says, make=make)
+def run_error(name, make, *phrases, command=EVAL):
+    return case(name, command, *phrases, make=make)
 
 
-RUNS = [
-    spoiled_run("no run", nothing, "gone is not a run", "config.yaml and checkpoints/", words="eval gone"),
-    spoiled_run("no checkpoint", lambda: shutil.rmtree("run/checkpoints"), "is not a run with a checkpoint"),
-    spoiled_run("no settings", lambda: Path(CONFIG).unlink(), "expected config.yaml"),
-    spoiled_run(
-        "no settings to resume", lambda: Path(CONFIG).unlink(), "without its settings, config.yaml", words=RESUME
+RUN_ERRORS = [
+    run_error("missing folder", nothing, "gone is not a run", "config.yaml and checkpoints/", command="eval gone"),
+    run_error("no checkpoint", lambda: shutil.rmtree("run/checkpoints"), "is not a run with a checkpoint"),
+    run_error("no settings", lambda: Path(CONFIG).unlink(), "expected config.yaml"),
+    run_error(
+        "no settings to resume", lambda: Path(CONFIG).unlink(), "without its settings, config.yaml", command=RESUME
     ),
-    spoiled_run("no episodes", nothing, "--episodes must be at least 1", words=f"{EVAL} --episodes 0"),
-    spoiled_run("settings not YAML", bad.text(CONFIG, "a: ["), CONFIG, "is not YAML"),
-    spoiled_run("settings not text", bad.text(CONFIG, b"\xff\xfe\x00"), CONFIG, "it is not text"),
-    spoiled_run("settings without end", bad.text(CONFIG, "a: 1\n" * 2**18), CONFIG, "which no settings have"),
-    spoiled_run("settings a list", bad.text(CONFIG, "- 1"), CONFIG, "expected a mapping"),
-    spoiled_run(
+    run_error("no episodes", nothing, "--episodes must be at least 1", command=f"{EVAL} --episodes 0"),
+    run_error("settings not YAML", bad.write_text(CONFIG, "a: ["), CONFIG, "is not valid YAML"),
+    run_error("settings not text", bad.write_text(CONFIG, b"\xff\xfe\x00"), CONFIG, "it is not text"),
+    run_error("settings too large", bad.write_text(CONFIG, "a: 1\n" * 2**18), CONFIG, "too large for settings"),
+    run_error("settings a list", bad.write_text(CONFIG, "- 1"), CONFIG, "expected a mapping"),
+    run_error(
         "settings with a tag",
-        bad.text(CONFIG, "task: !!python/object/apply:os.system ['touch pwned']"),
+        bad.write_text(CONFIG, "task: !!python/object/apply:os.system ['touch pwned']"),
         CONFIG,
         "tag",
         "python/object",
     ),
-    spoiled_run(
-        "settings of aliases", bad.text(CONFIG, "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]"), CONFIG, "aliases"
+    run_error(
+        "settings of aliases", bad.write_text(CONFIG, "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]"), CONFIG, "aliases"
     ),
-    spoiled_run(
+    run_error(
         "misspelt setting",
-        replaced("\ndecisions:", "\ndesicions:"),
+        replaced("\nsteps:", "\nstesp:"),
         CONFIG,
-        "unknown setting desicions",
+        "unknown setting stesp",
         "Did you mean steps?",
     ),
-    spoiled_run(
+    run_error(
         "misspelt nested setting",
         replaced("  horizon:", "  horizn:"),
         CONFIG,
         "mppi.horizn",
         "Did you mean mppi.horizon?",
     ),
-    spoiled_run(
+    run_error(
         "setting of the wrong type",
-        replaced("\ndecisions: 40", "\ndecisions: many"),
+        replaced("\nsteps: 40", "\nsteps: many"),
         CONFIG,
-        "steps must be int, got 'many'",
+        "steps should be a valid integer, got 'many'",
     ),
-    spoiled_run("setting that is no choice", replaced("algo: bc", "algo: bcc"), CONFIG, "algo must be one of"),
-    spoiled_run(
-        "setting out of range", replaced("latent_dim: 16", "latent_dim: -16"), CONFIG, "--model.latent-dim must be"
+    run_error("setting not among the choices", replaced("algo: bc", "algo: bcc"), CONFIG, "algo should be 'cdred'"),
+    run_error(
+        "setting out of range", replaced("latent_dim: 16", "latent_dim: -16"), CONFIG, "model.latent_dim should be"
     ),
-    spoiled_run("seeds gone", replaced("seeds:\n- 0", "seeds: []"), CONFIG, "--seeds must be"),
-    spoiled_run("other task", replaced("task: probe/point", "task: probe/dying"), "does not fit", "config.yaml"),
-    spoiled_run("no such task", replaced("task: probe/point", "task: probe/nowhere"), "no task 'probe/nowhere'"),
-    spoiled_run(
-        "other hidden_dims",
+    run_error("no seeds", replaced("seeds:\n- 0", "seeds: []"), CONFIG, "--seeds must be"),
+    run_error("other task", replaced("task: probe/point", "task: probe/dying"), "does not fit", "config.yaml"),
+    run_error("unknown task", replaced("task: probe/point", "task: probe/nowhere"), "no task 'probe/nowhere'"),
+    run_error(
+        "other latent_dim",
         replaced("latent_dim: 16", "latent_dim: 24"),
         "does not fit: expected float32 of shape",
         "config.yaml",
     ),
-    spoiled_run("other method", replaced("algo: bc", "algo: tdmpc2"), "does not fit"),
-    spoiled_run(
-        "resumed otherwise",
+    run_error("other method", replaced("algo: bc", "algo: tdmpc2"), "does not fit"),
+    run_error(
+        "resumed with another setting",
         nothing,
         "another setting: optim.batch_size: 8, not 4",
-        words=f"{RESUME} --optim.batch-size 4",
+        command=f"{RESUME} --optim.batch-size 4",
     ),
-    spoiled_run(
-        "other version", bad.edited(INDEX, lambda tree: tree.update(format=99)), INDEX, "format 99, this cdred reads 2"
+    run_error(
+        "other version",
+        bad.edit_json(INDEX, lambda tree: tree.update(format=99)),
+        INDEX,
+        "format 99, this cdred reads 3",
     ),
-    spoiled_run("index not JSON", bad.text(INDEX, "{"), INDEX, "cannot be read", "Remove the folder"),
-    spoiled_run("index a list", bad.text(INDEX, "[1]"), INDEX, "cannot be read"),
-    spoiled_run("index without arrays", bad.edited(INDEX, lambda tree: tree.pop("arrays")), INDEX, "arrays"),
-    spoiled_run(
-        "index of nonsense", bad.edited(INDEX, lambda tree: tree.update(arrays={"x": 3})), INDEX, "cannot be read"
+    run_error("index not JSON", bad.write_text(INDEX, "{"), INDEX, "cannot be read", "Remove the folder"),
+    run_error("index a list", bad.write_text(INDEX, "[1]"), INDEX, "cannot be read"),
+    run_error("index without arrays", bad.edit_json(INDEX, lambda tree: tree.pop("arrays")), INDEX, "arrays"),
+    run_error(
+        "index with an invalid entry",
+        bad.edit_json(INDEX, lambda tree: tree.update(arrays={"x": 3})),
+        INDEX,
+        "cannot be read",
     ),
-    spoiled_run("index gone", lambda: Path(INDEX).unlink(), INDEX, "cannot be read"),
-    spoiled_run(
+    run_error("index gone", lambda: Path(INDEX).unlink(), INDEX, "cannot be read"),
+    run_error(
         "arrays cut short",
         lambda: Path(ARRAYS).write_bytes(Path(ARRAYS).read_bytes()[:-9]),
         ARRAYS,
         "is damaged",
         "Remove the folder",
     ),
-    spoiled_run("arrays gone", lambda: Path(ARRAYS).unlink(), ARRAYS, "is damaged"),
-    spoiled_run("arrays empty", damaged(b""), ARRAYS, "is damaged"),
-    spoiled_run("arrays with a header without end", damaged(b"\xff" * 7 + b"\x7f{}"), ARRAYS, "is damaged"),
-    spoiled_run("arrays that are a pickle", bad.pickled(ARRAYS), ARRAYS, "is damaged"),
-    spoiled_run("arrays of another shape", resaved(first_wider), ARRAYS, "is damaged", "(3, 3)"),
-    spoiled_run(
-        "arrays short of one",
-        resaved(lambda stored: stored.pop(next(name for name in stored if name.startswith("learner/")))),
+    run_error("arrays gone", lambda: Path(ARRAYS).unlink(), ARRAYS, "is damaged"),
+    run_error("arrays empty", damaged(b""), ARRAYS, "is damaged"),
+    run_error("arrays with a huge header", damaged(b"\xff" * 7 + b"\x7f{}"), ARRAYS, "is damaged"),
+    run_error("arrays that are a pickle", bad.pickle_file(ARRAYS), ARRAYS, "is damaged"),
+    run_error("arrays of another shape", rewritten(first_wider), ARRAYS, "is damaged", "(3, 3)"),
+    run_error(
+        "missing array",
+        rewritten(lambda stored: stored.pop(next(name for name in stored if name.startswith("learner/")))),
         ARRAYS,
         "is damaged",
     ),
-    spoiled_run(
+    run_error(
         "resumed from damage",
-        bad.also(lambda: Path("run/result.json").unlink(), damaged(b"x")),
+        bad.all_of(lambda: Path("run/result.json").unlink(), damaged(b"x")),
         ARRAYS,
         "is damaged",
-        words=RESUME,
+        command=RESUME,
     ),
-    spoiled_run("result not JSON", bad.text("run/result.json", "{"), "result.json is not JSON", words="report run"),
-    spoiled_run(
-        "result a list", bad.text("run/result.json", "[]"), "result.json is not a JSON object", words="report run"
+    run_error(
+        "result not JSON", bad.write_text("run/result.json", "{"), "result.json is not JSON", command="report run"
     ),
-    spoiled_run(
-        "result of nonsense",
-        bad.edited("run/result.json", lambda tree: tree.update(eval=3)),
+    run_error(
+        "result a list",
+        bad.write_text("run/result.json", "[]"),
+        "result.json is not a JSON object",
+        command="report run",
+    ),
+    run_error(
+        "result of the wrong type",
+        bad.edit_json("run/result.json", lambda tree: tree.update(eval=3)),
         "result.json",
-        words="report run",
+        command="report run",
     ),
-    spoiled_run(
-        "result of words",
-        bad.edited("run/result.json", lambda tree: tree["eval"].update(normalized=["x"])),
+    run_error(
+        "result with a string for a number",
+        bad.edit_json("run/result.json", lambda tree: tree["eval"].update(normalized=["x"])),
         "result.json",
-        words="report run",
+        command="report run",
     ),
-    spoiled_run("finished, result not JSON", bad.text("run/result.json", "{"), "result.json is not JSON", words=RESUME),
-    spoiled_run("no metrics", lambda: Path("run/metrics.jsonl").unlink(), "no metrics.jsonl", words="report run"),
-    spoiled_run(
-        "metrics of words",
-        bad.text("run/metrics.jsonl", json.dumps({"step": 1, "kind": "train", "consistency_loss": "loss"})),
+    run_error(
+        "finished, result not JSON", bad.write_text("run/result.json", "{"), "result.json is not JSON", command=RESUME
+    ),
+    run_error("no metrics", lambda: Path("run/metrics.jsonl").unlink(), "no metrics.jsonl", command="report run"),
+    run_error(
+        "metrics with a string for a number",
+        bad.write_text("run/metrics.jsonl", json.dumps({"step": 1, "kind": "train", "consistency_loss": "loss"})),
         "metrics.jsonl",
         "loss",
-        words="report run",
+        command="report run",
     ),
-    spoiled_run(
+    run_error(
         "report of an unfinished run",
-        bad.also(lambda: Path("run/result.json").unlink(), bad.text(CONFIG, "a: [")),
+        bad.all_of(lambda: Path("run/result.json").unlink(), bad.write_text(CONFIG, "a: [")),
         CONFIG,
-        "is not YAML",
-        words="report run",
+        "is not valid YAML",
+        command="report run",
     ),
 ]

@@ -1,4 +1,4 @@
-"""Runs on a world that needs no simulator, ways to end them early, and what they left: for tests that compare runs."""
+"""Small training runs, ways to interrupt them, and comparisons of their results."""
 
 import os
 import signal
@@ -14,83 +14,83 @@ from cdred.checkpoint import checkpoint
 from cdred.errors import Interrupted
 from cdred.loggers.metrics import read_lines
 from cdred.train import loop
-from toy import Toy, learn_by
+from toy import Toy, use_toy
 
-# Of all that a metrics line says, what depends on the clock.
+# Metrics that depend on wall-clock time.
 TIMES = {"time", "steps_per_second", "eta_seconds", "seconds"}
 
 
-def config(out, **changes):
-    """Of runs that share what is compiled, as far as nothing else is asked for."""
+def run_config(out, **changes):
+    """Make the settings of a small run, the same for all tests so that compiled functions are cached."""
     base = replace(cdred.preset("debug"), task="probe/point", demos="3", seeds=(0, 1), video=False, out=str(out))
     return replace(base, **changes)
 
 
-def on_device(out, **changes):
-    """The same world as a JAX function, twice for each seed."""
+def device_config(out, **changes):
+    """Make the settings of a run of the same task in JAX, with two environments per seed."""
     settings = {"task": "jaxprobe/point", "envs": 2, "steps": 80, "eval_every": 40, "checkpoint_every": 40}
-    return config(out, **settings | changes)
+    return run_config(out, **settings | changes)
 
 
-def by_toy(settings):
-    """The folder of a run by a method that compiles at once, to be compared with others of it."""
+def train_toy(config):
+    """Train the toy algorithm and return the run folder."""
     with pytest.MonkeyPatch.context() as patch:
-        learn_by(patch, Toy())
-        cdred.train(settings, quiet=True)
-    return Path(settings.out)
+        use_toy(patch, Toy())
+        cdred.train(config, quiet=True)
+    return Path(config.out)
 
 
-class Killed(Exception):
-    """Nobody handles it."""
+class KilledError(Exception):
+    """Raised instead of a kill; no code under test handles it."""
 
 
 @contextmanager
 def killed_at(steps):
-    """A run is trained within, and dies before it goes on from so many steps."""
+    """Abort the run trained within at the first block after `steps` steps."""
 
-    def die():
-        raise Killed
+    def kill():
+        raise KilledError
 
-    with pytest.raises(Killed), _before_a_block(lambda now: now >= steps, die):
+    with pytest.raises(KilledError), _before_block(lambda now: now >= steps, kill):
         yield
 
 
 @contextmanager
-def stopped_at(steps, says="stopped at step"):
-    """A run is trained within, and gets a signal as it goes on from so many steps."""
+def stopped_at(steps, message="stopped at step"):
+    """Send SIGTERM to the run trained within, before the block that starts at `steps` steps."""
 
     def stop():
         os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(Interrupted, match=says), _before_a_block(lambda now: now == steps, stop):
+    with pytest.raises(Interrupted, match=message), _before_block(lambda now: now == steps, stop):
         yield
 
 
 @contextmanager
-def _before_a_block(due, act):
-    whole = loop.advance
+def _before_block(is_due, action):
+    train_block = loop.train_block
 
-    def advance(run, state, updates):
-        if due(int(state.steps)):
-            act()
-        return whole(run, state, updates)
+    def patched(run, state, updates):
+        if is_due(int(state.steps)):
+            action()
+        return train_block(run, state, updates)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "advance", advance)
+        patch.setattr(loop, "train_block", patched)
         yield
 
 
 def arrays(run):
-    """Of the last checkpoint."""
+    """Load the arrays of the last checkpoint."""
     return checkpoint.load_arrays(checkpoint.latest(run / "checkpoints"))
 
 
-def curves(run):
-    """What was learned, without what it took: a resumed run may have saved at other moments."""
+def metric_lines(run):
+    """Read the metrics without times and checkpoints: a resumed run may have saved at other steps."""
     lines = [line for line in read_lines(run / "metrics.jsonl") if line["kind"] != "checkpoint"]
     return [{k: v for k, v in line.items() if k not in TIMES} for line in lines]
 
 
-def assert_same_arrays(one, other):
-    assert one.keys() == other.keys()
-    assert [name for name in one if not np.array_equal(one[name], other[name], equal_nan=True)] == []
+def assert_same_arrays(left, right):
+    assert left.keys() == right.keys()
+    assert [name for name in left if not np.array_equal(left[name], right[name], equal_nan=True)] == []

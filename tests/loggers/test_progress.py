@@ -1,10 +1,18 @@
-"""What the views are made of: averages over seeds and batches, and how numbers are written."""
+"""Averages over seeds and reports, and the formatting of numbers."""
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cdred.loggers.progress import RECENT, Progress, duration, number, ratio, sparkline, spread
+from cdred.loggers.progress import (
+    RECENT,
+    Progress,
+    broadcast_to_seeds,
+    format_duration,
+    format_number,
+    format_percent,
+    sparkline,
+)
 
 
 def make_progress() -> Progress:
@@ -25,13 +33,13 @@ def make_progress() -> Progress:
         (0.00012, "1e−04"),
     ],
 )
-def test_number(value: float | None, text: str) -> None:
-    assert number(value) == text
+def test_format_number(value: float | None, text: str) -> None:
+    assert format_number(value) == text
 
 
-def test_ratio_and_duration() -> None:
-    assert (ratio(0.256), ratio(None)) == ("26 %", "–")
-    assert [duration(x) for x in (None, 12.4, 220.0, 3840.0)] == ["–", "12 s", "3 min 40 s", "1 h 04 min"]
+def test_format_percent_and_duration() -> None:
+    assert (format_percent(0.256), format_percent(None)) == ("26 %", "–")
+    assert [format_duration(x) for x in (None, 12.4, 220.0, 3840.0)] == ["–", "12 s", "3 min 40 s", "1 h 04 min"]
 
 
 def test_sparkline() -> None:
@@ -41,30 +49,30 @@ def test_sparkline() -> None:
     assert sparkline([3.0, 3.0], 3.0, 3.0) == "▁▁"
 
 
-def test_spread_takes_scalars_lists_and_arrays() -> None:
+def test_broadcast_to_seeds_takes_scalars_lists_and_arrays() -> None:
     for value in (2, 2.0, np.float32(2), np.array(2), jnp.array(2.0), [2, 2], jnp.array([2, 2])):
-        assert spread(value, 2) == [2.0, 2.0]
-    assert spread(None, 2) == [None, None]
+        assert broadcast_to_seeds(value, 2) == [2.0, 2.0]
+    assert broadcast_to_seeds(None, 2) == [None, None]
 
 
-def test_exploring_is_the_mean_over_recent_batches() -> None:
+def test_recent_rollouts_is_the_mean_over_recent_reports() -> None:
     progress = make_progress()
-    for batch in range(RECENT + 5):
-        progress.update(batch, {"success": [float(batch >= 5), None]}, "episode")
-    assert progress.exploring("success") == [1.0, None]
-    assert progress.exploring("episode_return") == [None, None]
+    for report in range(RECENT + 5):
+        progress.update(report, {"success": [float(report >= 5), None]}, "rollout")
+    assert progress.recent_rollouts("success") == [1.0, None]
+    assert progress.recent_rollouts("episode_return") == [None, None]
 
 
-def test_levels_become_the_reference_and_a_resumed_run_starts_late() -> None:
+def test_reference_scores_and_latest_metrics_are_kept() -> None:
     progress = make_progress()
-    progress.update(0, {"expert_return": 4.0, "random_success": None}, "levels")
+    progress.update(0, {"expert_return": 4.0, "random_success": None}, "reference")
     progress.update(600, {"loss": [1.0, 3.0]}, "train")
     assert progress.reference == {"expert_return": 4.0, "random_success": None}
     assert progress.fraction == 0.6
     assert progress.scalar("train", "loss") == 2.0
 
 
-def test_time_left_is_as_reported_or_by_the_speed() -> None:
+def test_eta_is_as_reported_or_from_the_speed() -> None:
     progress = make_progress()
     assert progress.eta is None
     progress.update(500, {"steps_per_second": 10.0}, "train")

@@ -1,4 +1,6 @@
-"""The latent model: what its parts give before and after their wiring is exercised."""
+"""World model: encoding, dynamics, rollouts, critics, policy and termination."""
+
+from dataclasses import replace
 
 import equinox as eqx
 import jax
@@ -6,32 +8,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cdred.models.world_model import WorldModel
+from cdred.models.world_model import ModelConfig, WorldModel
 from cdred.nn.normalizer import ObsNormalizer
 from cdred.nn.two_hot import TwoHot
 
 KEY = jax.random.key(0)
 Z, A = 16, 2
-
-
-ALIVE = jnp.zeros(3, bool)
+CONFIG = ModelConfig(
+    latent_dim=Z, simnorm_dim=8, encoder_hidden_dims=(16,), hidden_dims=(16, 16), num_critics=3, dropout=0.0
+)
+NOT_TERMINATED = jnp.zeros(3, bool)
 
 
 def make(can_terminate=False, normalize_obs=False):
-    return WorldModel.create(
-        4,
-        A,
-        latent_dim=Z,
-        simnorm_dim=8,
-        encoder_hidden_dims=(16,),
-        hidden_dims=(16, 16),
-        num_critics=3,
-        dropout=0.0,
-        two_hot=TwoHot(21),
-        can_terminate=can_terminate,
-        normalize_obs=normalize_obs,
-        key=KEY,
-    )
+    config = replace(CONFIG, normalize_obs=normalize_obs)
+    return WorldModel.create(4, A, config, two_hot=TwoHot(21), can_terminate=can_terminate, key=KEY)
 
 
 @pytest.fixture
@@ -39,15 +30,12 @@ def model():
     return make()
 
 
-def ends(logit):
-    """A world that its model thinks to end at once (logit > 0), or never to end."""
+def with_termination_logit(logit):
+    """Make a model with a termination head that outputs this logit everywhere."""
     model = make(True)
     head = model.termination.head
-    return eqx.tree_at(
-        lambda m: m.termination.head,
-        model,
-        eqx.tree_at(lambda h: (h.weight, h.bias), head, (jnp.zeros_like(head.weight), jnp.full(1, logit))),
-    )
+    constant = eqx.tree_at(lambda h: (h.weight, h.bias), head, (jnp.zeros_like(head.weight), jnp.full(1, logit)))
+    return eqx.tree_at(lambda m: m.termination.head, model, constant)
 
 
 @pytest.fixture
@@ -55,7 +43,7 @@ def z(model):
     return model.encode(jnp.arange(4.0))
 
 
-def test_encoding_flattens_the_observation(model):
+def test_encode_flattens_observation(model):
     obs = jax.random.normal(KEY, (4,))
     np.testing.assert_array_equal(model.encode(obs.reshape(2, 2)), model.encode(obs))
 
@@ -66,22 +54,23 @@ def test_latents_are_simplices(model, z):
         assert latent.min() >= 0
 
 
-def test_a_rollout_is_the_dynamics_repeated(model, z):
+def test_rollout_repeats_dynamics(model, z):
     actions = jax.random.uniform(KEY, (3, A), minval=-1.0)
-    by_hand = [z]
+    expected = [z]
     for action in actions:
-        by_hand.append(model.next(by_hand[-1], action))
-    np.testing.assert_allclose(model.rollout(z, actions, ALIVE), jnp.stack(by_hand), rtol=1e-5, atol=1e-7)
-    assert not jnp.allclose(by_hand[0], by_hand[1])
+        expected.append(model.next(expected[-1], action))
+    np.testing.assert_allclose(model.rollout(z, actions, NOT_TERMINATED), jnp.stack(expected), rtol=1e-5, atol=1e-7)
+    assert not jnp.allclose(expected[0], expected[1])
 
 
-def test_the_future_depends_on_the_action_and_the_past_does_not(model, z):
+def test_action_changes_only_later_latents(model, z):
     actions = jnp.zeros((3, A))
-    changed = model.rollout(z, actions.at[1].set(1.0), ALIVE) != model.rollout(z, actions, ALIVE)
+    changed_actions = actions.at[1].set(1.0)
+    changed = model.rollout(z, changed_actions, NOT_TERMINATED) != model.rollout(z, actions, NOT_TERMINATED)
     assert changed.any(1).tolist() == [False, False, True, True]
 
 
-def test_a_fresh_model_values_everything_at_zero(model, z):
+def test_initial_values_are_zero(model, z):
     for action in jax.random.uniform(KEY, (5, A)):
         np.testing.assert_allclose(model.values(model.critics, z, action), jnp.zeros(3), atol=1e-5)
 
@@ -92,51 +81,50 @@ def test_values_are_decoded_per_critic(model, z):
     critics = eqx.tree_at(lambda c: c.members.head.bias, model.critics, bias)
     expected = [0.0, np.expm1(3.0), -np.expm1(6.0)]
     np.testing.assert_allclose(model.values(critics, z, jnp.ones(A)), expected, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(
-        model.values(critics.subset(jnp.array([2, 0])), z, jnp.ones(A))[0], expected[2], rtol=1e-4
-    )
+    subset = critics.subset(jnp.array([2, 0]))
+    np.testing.assert_allclose(model.values(subset, z, jnp.ones(A))[0], expected[2], rtol=1e-4)
 
 
-def test_the_prior_is_the_policys_output_in_halves(model, z):
+def test_policy_output_is_split_into_halves(model, z):
     features = model.policy(z)
     np.testing.assert_allclose(model.pi(z).mean, features[:A], rtol=1e-6)
     np.testing.assert_allclose(model.pi(z).log_std, -4.0 + 6.0 * jnp.tanh(features[A:]), rtol=1e-5)
 
 
-def test_a_rollout_is_in_the_absorbing_latent_where_the_world_had_ended(model, z):
+def test_rollout_after_termination_is_absorbing_latent(model, z):
     actions = jax.random.uniform(KEY, (3, A), minval=-1.0)
-    whole = model.rollout(z, actions, ALIVE)
-    ended = model.rollout(z, actions, jnp.array([False, True, True]))
-    np.testing.assert_array_equal(ended[:2], whole[:2])
-    np.testing.assert_array_equal(ended[2:], jnp.stack([model.absorbing] * 2))
+    full = model.rollout(z, actions, NOT_TERMINATED)
+    terminated = model.rollout(z, actions, jnp.array([False, True, True]))
+    np.testing.assert_array_equal(terminated[:2], full[:2])
+    np.testing.assert_array_equal(terminated[2:], jnp.stack([model.absorbing_latent] * 2))
 
 
-def test_the_absorbing_latent_is_a_corner_of_every_simplex(model, z):
-    groups = model.absorbing.reshape(2, 8)
+def test_absorbing_latent_is_corner_of_every_simplex(model, z):
+    groups = model.absorbing_latent.reshape(2, 8)
     np.testing.assert_array_equal(groups, jnp.stack([jax.nn.one_hot(0, 8)] * 2))
     assert z.max() < 0.9
 
 
-@pytest.mark.parametrize(("logit", "over"), [(1.0, True), (-1.0, False)])
-def test_what_is_imagined_ends_where_the_head_says_so(z, logit, over):
-    model = ends(logit)
-    expected = model.absorbing if over else model.next(z, jnp.ones(A))
-    np.testing.assert_array_equal(model.imagine(z, jnp.ones(A)), expected)
+@pytest.mark.parametrize(("logit", "terminated"), [(1.0, True), (-1.0, False)])
+def test_predict_next_terminates_by_logits_sign(z, logit, terminated):
+    model = with_termination_logit(logit)
+    expected = model.absorbing_latent if terminated else model.next(z, jnp.ones(A))
+    np.testing.assert_array_equal(model.predict_next(z, jnp.ones(A)), expected)
 
 
-def test_a_world_without_end_is_imagined_as_the_dynamics_have_it(model, z):
-    np.testing.assert_array_equal(model.imagine(z, jnp.ones(A)), model.next(z, jnp.ones(A)))
+def test_predict_next_without_termination_is_dynamics(model, z):
+    np.testing.assert_array_equal(model.predict_next(z, jnp.ones(A)), model.next(z, jnp.ones(A)))
 
 
-def test_without_standardisation_an_observation_is_seen_as_it_is(model):
+def test_without_normalizer_observations_are_not_clipped(model):
     assert model.normalizer is None
     large = jnp.array([30.0, 1.0, 1.0, 1.0])
     assert not jnp.allclose(model.encode(large), model.encode(large.at[0].set(10.0)))
 
 
-def test_observations_are_standardised_before_they_are_encoded(model):
+def test_observations_are_normalized_before_encoding(model):
     mean, std = jnp.array([1.0, -2.0, 0.0, 5.0]), jnp.array([2.0, 0.1, 0.02, 1.0])
-    fitted = eqx.tree_at(lambda m: m.normalizer, make(normalize_obs=True), ObsNormalizer.fitted(mean, std))
+    normalizing = eqx.tree_at(lambda m: m.normalizer, make(normalize_obs=True), ObsNormalizer.from_stats(mean, std))
     obs = jnp.array([3.0, -1.9, 0.2, 100.0])
-    # The third hardly moves, so it is divided by 0.1; the fourth is beyond the limit.
-    np.testing.assert_allclose(fitted.encode(obs), model.encode(jnp.array([1.0, 1.0, 2.0, 10.0])), rtol=1e-4)
+    # The third component's standard deviation is below the minimum of 0.1; the fourth is beyond the limit of 10.
+    np.testing.assert_allclose(normalizing.encode(obs), model.encode(jnp.array([1.0, 1.0, 2.0, 10.0])), rtol=1e-4)

@@ -1,16 +1,18 @@
-"""The record and the report of runs that are long, short, damaged or empty."""
+"""Reading and drawing of runs that are long, short, damaged or empty."""
 
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from cdred.errors import UserError
 from cdred.loggers.metrics import JsonlLogger
-from cdred.report.results import read_record
-from cdred.report.run_report import write_report
+from cdred.report.results import read_run
+from cdred.report.run_report import draw_report, write_report
 
 RESULT = {
     "task": "metaworld/reach",
@@ -23,56 +25,132 @@ RESULT = {
     "wall_seconds": 90.0,
     "eval": {"success": [0.9, 1.0], "normalized": [0.95, None], "expert_return": 11.0, "random_success": None},
 }
+DIAGNOSTICS = {"reward_margin": [0.5, 0.25], "open_loop_fvu": [0.1, 0.2], "mean_abs_q": [1.0, 2.0]}
 
 
-def write_run(folder: Path, steps: int = 4, success: bool = True) -> Path:
-    sink = JsonlLogger(folder / "metrics.jsonl")
-    sink.log(0, {"expert_return": 10.0, "random_return": 1.0, "expert_success": 1.0}, "reference")
-    for step in range(100, 100 * steps + 1, 100):
-        outcome = {"episode_return": [step / 50, step / 60]} | ({"success": [0.0, 0.5]} if success else {})
-        sink.log(step, outcome, "rollout")
-        sink.log(step, {"grad_norm": [1.0, float("nan")], "critic_loss": 2.0, "reward_agent": [-1.0, -2.0]}, "train")
-        sink.log(step, {**outcome, "episodes": 20}, "eval")
-    sink.close()
+def write_run(folder: Path, reports: int = 4, success: bool = True, diagnostics: bool = False) -> Path:
+    logger = JsonlLogger(folder / "metrics.jsonl")
+    logger.log(0, {"expert_return": 10.0, "random_return": 1.0, "expert_success": 1.0}, "reference")
+    for step in range(100, 100 * reports + 1, 100):
+        scores = {"episode_return": [step / 50, step / 60]} | ({"success": [0.0, 0.5]} if success else {})
+        logger.log(step, scores, "rollout")
+        logger.log(step, {"grad_norm": [1.0, float("nan")], "critic_loss": 2.0, "reward_agent": [-1.0, -2.0]}, "train")
+        logger.log(step, {**scores, "episodes": 20}, "eval")
+        if diagnostics:
+            logger.log(step, DIAGNOSTICS, "diagnostics")
+    logger.close()
     return folder
 
 
-def test_record_reads_curves_and_levels(tmp_path: Path) -> None:
+def title(axes: Axes) -> str:
+    return axes.get_title(loc="left")
+
+
+def texts(artist: Figure | Axes) -> list[str]:
+    return [text.get_text() for text in artist.texts]
+
+
+def panels(figure: Figure) -> dict[str, Axes]:
+    return {title(axes): axes for axes in figure.axes}
+
+
+def test_read_run_returns_curves_and_reference_scores(tmp_path: Path) -> None:
     run = write_run(tmp_path)
-    sink = JsonlLogger(run / "metrics.jsonl")
-    sink.log(400, {"episode_return": [7.0, None]}, "eval")
-    sink.close()
+    logger = JsonlLogger(run / "metrics.jsonl")
+    logger.log(400, {"episode_return": [7.0, None]}, "eval")
+    logger.close()
     (run / "result.json").write_text(json.dumps(RESULT))
-    record = read_record(run)
-    series = record.series("eval", "episode_return")
+    results = read_run(run)
+    series = results.series("eval", "episode_return")
     assert series.steps.tolist() == [100, 200, 300, 400]
     np.testing.assert_array_equal(series.values[-1], [7.0, np.nan])
-    assert record.series("train", "critic_loss").values.shape == (4, 1)
-    assert len(record.series("train", "absent")) == 0
-    assert record.levels == {"expert_return": 11.0, "random_return": 1.0, "expert_success": 1.0}
-    assert record.last_step == 400
+    assert results.series("train", "critic_loss").values.shape == (4, 1)
+    assert len(results.series("train", "unknown")) == 0
+    assert results.reference_scores == {"expert_return": 11.0, "random_return": 1.0, "expert_success": 1.0}
+    assert results.last_step == 400
 
 
-def test_an_unfinished_run_is_described_by_its_config(tmp_path: Path) -> None:
+def test_metadata_of_an_unfinished_run_is_its_config(tmp_path: Path) -> None:
     run = write_run(tmp_path)
     (run / "config.yaml").write_text("task: metaworld/reach\nseeds: [0, 1]\n")
-    about = read_record(run).about
-    assert (about["task"], about["seeds"]) == ("metaworld/reach", (0, 1))
+    metadata = read_run(run).metadata
+    assert (metadata["task"], metadata["seeds"]) == ("metaworld/reach", (0, 1))
 
 
-@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize("reports", [0, 1, 30])
+def test_report_is_an_image_of_fixed_size(tmp_path: Path, reports: int) -> None:
+    image = imread(write_report(write_run(tmp_path, reports)))
+    assert image.shape[:2] == (1000, 1600)
+    assert image.std() > 0.01
+
+
+@pytest.mark.parametrize("diagnostics", [True, False])
 @pytest.mark.parametrize("success", [True, False])
-@pytest.mark.parametrize("steps", [0, 1, 30])
-def test_report_of_any_run(tmp_path: Path, steps: int, success: bool, finished: bool) -> None:
-    run = write_run(tmp_path, steps, success)
-    if finished:
-        (run / "result.json").write_text(json.dumps(RESULT))
-    picture = imread(write_report(run))
-    assert picture.shape[:2] == (1000, 1600)
-    assert picture.std() > 0.01
+def test_report_has_a_panel_per_reported_group(tmp_path: Path, success: bool, diagnostics: bool) -> None:
+    figure = draw_report(read_run(write_run(tmp_path, success=success, diagnostics=diagnostics)))
+    expected = ["Success"] * success + ["Return", "Learned reward", "Losses", "Gradient norm"]
+    assert [title(axes) for axes in figure.axes] == expected + ["Diagnostics"] * diagnostics
+    for axes in figure.axes:
+        assert axes.get_xlim() == (0, 400)
+        assert axes.get_xlabel() == "steps per seed"
 
 
-def test_report_of_what_is_no_run(tmp_path: Path) -> None:
+def test_report_panels_plot_the_reported_values(tmp_path: Path) -> None:
+    drawn = panels(draw_report(read_run(write_run(tmp_path, diagnostics=True))))
+    returns, (reported, second) = drawn["Return"].lines, ([2, 4, 6, 8], [5 / 3, 10 / 3, 5, 20 / 3])
+    # Two seeds and their mean of rollouts (a running mean) and of evaluations, then expert and random policy.
+    assert len(returns) == 8
+    np.testing.assert_allclose(returns[0].get_ydata(), [2, 3, 4, 5])
+    np.testing.assert_allclose(returns[2].get_ydata(), (np.array([2, 3, 4, 5]) * (1 + 5 / 6)) / 2)
+    np.testing.assert_allclose(returns[3].get_ydata(), reported)
+    np.testing.assert_allclose(returns[5].get_ydata(), (np.array(reported) + second) / 2)
+    assert [list(line.get_ydata()) for line in returns[6:]] == [[10.0, 10.0], [1.0, 1.0]]
+    assert set(texts(drawn["Return"])[1:]) == {"rollouts", "evaluation", "expert", "random"}
+    # The success of a random policy is unknown.
+    assert len(drawn["Success"].lines) == 7
+    assert set(texts(drawn["Success"])[1:]) == {"rollouts", "evaluation", "expert"}
+    assert texts(drawn["Learned reward"])[1:] == ["agent data"]
+    assert texts(drawn["Losses"])[1:] == ["critic"]
+    # The mean ignores a seed with a gradient norm of NaN.
+    np.testing.assert_array_equal(drawn["Gradient norm"].lines[-1].get_ydata(), np.ones(4))
+    assert set(texts(drawn["Diagnostics"])[1:]) == {"reward", "critics", "dynamics"}
+    assert "20 episodes each" in texts(drawn["Return"])[0]
+
+
+def test_panels_without_data_are_annotated(tmp_path: Path) -> None:
+    logger = JsonlLogger(tmp_path / "metrics.jsonl")
+    logger.log(100, {"grad_norm": [float("nan"), None], "critic_loss": 2.0}, "train")
+    logger.close()
+    drawn = panels(draw_report(read_run(tmp_path)))
+    marked = {name for name, axes in drawn.items() if "not reported" in texts(axes)}
+    assert marked == {"Return", "Learned reward", "Gradient norm"}
+    assert all(len(drawn[name].get_yticks()) == 0 for name in marked)
+
+
+def test_report_of_a_run_without_lines_is_all_annotated(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text("")
+    for axes in draw_report(read_run(tmp_path)).axes:
+        assert texts(axes)[-1] == "not reported"
+
+
+def test_headline_of_a_finished_run_has_settings_and_scores(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    (run / "result.json").write_text(json.dumps(RESULT))
+    headline = texts(draw_report(read_run(run)))
+    assert headline == [
+        "metaworld/reach",
+        "cdred   ·   preset cpu   ·   2 seeds   ·   10 demonstrations   ·   400 steps per seed   ·   2 min on cpu",
+        "final evaluation:  success 95 %,  normalized return 0.95",
+        "thin: seeds   bold: their mean",
+    ]
+
+
+def test_headline_of_an_unfinished_run_has_no_scores(tmp_path: Path) -> None:
+    headline = texts(draw_report(read_run(write_run(tmp_path))))
+    assert headline == [tmp_path.name, "", ""]
+
+
+def test_report_of_a_damaged_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has no metrics.jsonl"):
         write_report(tmp_path)
     run = write_run(tmp_path)

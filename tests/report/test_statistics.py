@@ -1,22 +1,43 @@
-"""Scores with known answers."""
+"""Statistics with known answers."""
 
 import math
 
 import numpy as np
 import pytest
 
-from cdred.report.statistics import bootstrap_interval, iqm, normalized
+from cdred.report.statistics import bootstrap_interval, iqm, normalized_score, probability_of_improvement
 
 
-def test_normalized() -> None:
-    assert [normalized(x, random=10.0, expert=110.0) for x in (10.0, 60.0, 110.0, 160.0)] == [0.0, 0.5, 1.0, 1.5]
-    assert normalized(-5.0, random=0.0, expert=-10.0) == 0.5
-    assert math.isnan(normalized(1.0, random=2.0, expert=2.0))
+def test_normalized_score() -> None:
+    scores = [normalized_score(x, random=10.0, expert=110.0) for x in (10.0, 60.0, 110.0, 160.0)]
+    assert scores == [0.0, 0.5, 1.0, 1.5]
+    assert normalized_score(-5.0, random=0.0, expert=-10.0) == 0.5
+    assert math.isnan(normalized_score(1.0, random=2.0, expert=2.0))
 
 
 def test_iqm_is_the_mean_of_the_middle_half() -> None:
     assert iqm([100.0, 2.0, 0.0, 4.0]) == 3.0
     assert iqm([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 1000.0]) == 3.5
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "expected"),
+    [
+        # No ties: of 3 x 2 pairs, 5 > {1, 4}, 3 > {1} and 0 > {} are won.
+        ([5.0, 0.0, 3.0], [4.0, 1.0], 3 / 6),
+        ([4.0, 1.0], [5.0, 0.0, 3.0], 3 / 6),
+        ([2.0], [1.0, 0.0, 3.0, 5.0], 2 / 4),
+        ([1.0, 2.0], [0.0, 0.5], 1.0),
+        ([0.0, 0.5], [1.0, 2.0], 0.0),
+        ([9.0, 2.0, 2.5], [1.0, 3.0], 4 / 6),
+        # A tie counts half.
+        ([1.0, 2.0], [1.0, 2.0], 0.5),
+        ([0.0, 3.0], [1.0, 1.0, 3.0], 2.5 / 6),
+    ],
+)
+def test_probability_of_improvement(x: list[float], y: list[float], expected: float) -> None:
+    assert probability_of_improvement(x, y) == pytest.approx(expected)
+    assert probability_of_improvement(y, x) == pytest.approx(1 - expected)
 
 
 def test_interval_of_a_large_normal_sample() -> None:
@@ -27,7 +48,7 @@ def test_interval_of_a_large_normal_sample() -> None:
     assert low < iqm(scores.tolist()) < high
 
 
-def test_interval_draws_within_tasks_and_repeats_itself() -> None:
+def test_interval_resamples_within_tasks_and_is_deterministic() -> None:
     assert bootstrap_interval([[1.0], [2.0], [3.0]]) == (2.0, 2.0)
     assert bootstrap_interval([[1.0, 1.0], [5.0, 5.0]]) == (3.0, 3.0)
     uneven = [[0.0, 1.0, 0.5], [0.2, 0.9]]

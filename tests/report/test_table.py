@@ -15,29 +15,29 @@ FULL = {
     "wall_seconds": 725.0,
     "eval": {"success": [0.85, 1.0], "random_success": 0.0, "expert_success": 1.0, "normalized": [0.9, 1.0]},
 }
-BARE = {"task": "dmc/walker-walk", "steps": 20000, "eval": {"success": None, "normalized": [0.5, None]}}
+MINIMAL = {"task": "dmc/walker-walk", "steps": 20000, "eval": {"success": None, "normalized": [0.5, None]}}
 
 
-def write(folder: Path, result: dict) -> Path:
+def write_result(folder: Path, result: dict) -> Path:
     folder.mkdir()
     (folder / "result.json").write_text(json.dumps(result))
     return folder
 
 
 def test_rows_and_summary(tmp_path: Path) -> None:
-    text = markdown_table([write(tmp_path / "a", FULL), write(tmp_path / "b", BARE)])
-    header, rule, full, bare, blank, summary = text.splitlines()
-    assert header.count("|") == rule.count("|") == full.count("|") == bare.count("|") == 10
+    text = markdown_table([write_result(tmp_path / "a", FULL), write_result(tmp_path / "b", MINIMAL)])
+    header, rule, full, minimal, blank, summary = text.splitlines()
+    assert header.count("|") == rule.count("|") == full.count("|") == minimal.count("|") == 10
     assert full == "| metaworld/door-open | 10 | 5,000 | 85 %, 100 % | **92 %** | 0 % | 100 % | 0.90, 1.00 | 12 |"
-    assert bare == "| dmc/walker-walk | – | 20,000 | – | – | – | – | 0.50 | – |"
+    assert minimal == "| dmc/walker-walk | – | 20,000 | – | – | – | – | 0.50 | – |"
     assert blank == ""
     assert summary.startswith("Normalized return, interquartile mean over 3 seeds of 2 runs: **0.80** (95 %")
 
 
-def test_one_run_has_no_summary(tmp_path: Path) -> None:
-    assert len(markdown_table([write(tmp_path / "a", FULL)]).splitlines()) == 3
+def test_single_run_has_no_summary(tmp_path: Path) -> None:
+    assert len(markdown_table([write_result(tmp_path / "a", FULL)]).splitlines()) == 3
 
 
-def test_an_unfinished_run_is_told(tmp_path: Path) -> None:
+def test_unfinished_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has not finished"):
         markdown_table([tmp_path])

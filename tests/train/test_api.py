@@ -1,4 +1,4 @@
-"""What `cdred.api` does before anything learns."""
+"""Checks of `cdred.api` before training starts."""
 
 from dataclasses import replace
 
@@ -14,8 +14,8 @@ SPEC = EnvSpec("probe/point", (4,), 2, 20, has_success=True)
 
 
 @pytest.fixture
-def mixed(tmp_path):
-    """Two truncated demonstrations of different lengths, and the settings of a run that is given them."""
+def mixed_lengths(tmp_path):
+    """Settings of a run with two truncated demonstrations of different lengths."""
 
     def episode(steps):
         return Trajectory(
@@ -26,35 +26,35 @@ def mixed(tmp_path):
             truncated=True,
         )
 
-    cdred.save_demos(DemoDataset("probe/point", (episode(10), episode(12))), tmp_path / "mixed")
-    return replace(cdred.preset("debug"), task="probe/point", demos=str(tmp_path / "mixed"))
+    cdred.save_demos(DemoDataset("probe/point", (episode(10), episode(12))), tmp_path / "demos")
+    return replace(cdred.preset("debug"), task="probe/point", demos=str(tmp_path / "demos"))
 
 
-def test_mixed_horizons_need_an_option(mixed):
+def test_variable_horizon_needs_an_option(mixed_lengths):
     with pytest.raises(UserError, match=r"10 to 12 steps long.*--allow-variable-horizon"):
-        api.demonstrations(mixed, SPEC, print)
-    accepted = api.demonstrations(replace(mixed, allow_variable_horizon=True), SPEC, print)
-    assert [len(one) for one in accepted] == [10, 12]
+        api.resolve_demos(mixed_lengths, SPEC, print)
+    demos = api.resolve_demos(replace(mixed_lengths, allow_variable_horizon=True), SPEC, print)
+    assert [len(demo) for demo in demos] == [10, 12]
 
 
-def test_a_method_that_does_not_imitate_reads_no_demonstrations(mixed):
-    assert api.demonstrations(replace(mixed, algo="tdmpc2", demos="no such file"), SPEC, print) is None
+def test_method_without_demonstrations_reads_none(mixed_lengths):
+    assert api.resolve_demos(replace(mixed_lengths, algo="tdmpc2", demos="no such file"), SPEC, print) is None
 
 
-def test_collecting_demonstrations_tells_how_far_it_is(tmp_path, monkeypatch):
+def test_collection_of_demonstrations_logs_its_progress(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(api, "COLLECTING_SECONDS", 0.0)
+    monkeypatch.setattr(api, "PROGRESS_SECONDS", 0.0)
     settings = replace(cdred.preset("debug"), task="probe/point", demos="3")
-    collected, read = [], []
-    api.demonstrations(settings, SPEC, collected.append)
+    collected, cached = [], []
+    api.resolve_demos(settings, SPEC, collected.append)
     assert all(line.startswith("collecting demonstrations of probe/point: ") for line in collected[:-1])
     assert collected[-2].count("3 of 3, from") == 1
     assert collected[-1].startswith("demonstrations: 3 of probe/point")
-    api.demonstrations(settings, SPEC, read.append)
-    assert read == collected[-1:], "what is in the cache was collected again"
+    api.resolve_demos(settings, SPEC, cached.append)
+    assert cached == collected[-1:], "cached demonstrations were collected again"
 
 
-def test_checkpoints_without_settings_are_neither_resumed_nor_overwritten(tmp_path):
+def test_checkpoints_without_config_are_neither_resumed_nor_overwritten(tmp_path):
     settings = {"preset": "debug", "task": "probe/point", "demos": "2", "video": False, "out": str(tmp_path / "run")}
     cdred.train(**settings, quiet=True, steps=40)
     for name in ("config.yaml", "result.json"):

@@ -1,4 +1,4 @@
-"""Seeds shared out among devices learn what they learn on one. The CPU plays several, in a process of its own."""
+"""Seeds sharded over devices learn what they learn on one; XLA splits the CPU into several, in a process of its own."""
 
 import json
 import os
@@ -41,14 +41,14 @@ SHORT = {
         ("jaxprobe/point", "red-sac", 2),
     ],
 )
-def test_a_run_over_several_devices_is_the_run_on_one(tmp_path, task, algo, devices):
+def test_sharded_run_equals_run_on_one_device(tmp_path, task, algo, devices):
     changes = SHORT | {"task": task, "algo": algo, "seeds": list(range(devices))}
-    flags = {
+    env = {
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
         "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
     }
-    words = [json.dumps(changes | {"out": str(tmp_path / "many")}), str(devices)]
-    subprocess.run([sys.executable, "-c", TRAIN, *words], env=os.environ | flags, check=True)
+    args = [json.dumps(changes | {"out": str(tmp_path / "many")}), str(devices)]
+    subprocess.run([sys.executable, "-c", TRAIN, *args], env=os.environ | env, check=True)
     cdred.train(preset("debug"), quiet=True, **changes | {"out": str(tmp_path / "one"), "seeds": tuple(range(devices))})
     many, one = arrays(tmp_path / "many"), arrays(tmp_path / "one")
     assert many.keys() == one.keys()
@@ -57,10 +57,10 @@ def test_a_run_over_several_devices_is_the_run_on_one(tmp_path, task, algo, devi
     assert int(one["learner/updates"].min()) == 40
 
 
-def test_seeds_that_no_number_of_devices_shares_evenly_stay_on_one():
+def test_seed_mesh_divides_seeds_evenly():
     script = (
         "from cdred.train.devices import seed_mesh; print([m and m.size for m in map(seed_mesh, (1, 2, 3, 4, 5, 6))])"
     )
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
-    said = subprocess.run([sys.executable, "-c", script], env=os.environ | flags, check=True, capture_output=True)
-    assert said.stdout.decode().strip() == "[None, 2, 3, 4, None, 3]"
+    env = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    process = subprocess.run([sys.executable, "-c", script], env=os.environ | env, check=True, capture_output=True)
+    assert process.stdout.decode().strip() == "[None, 2, 3, 4, None, 3]"

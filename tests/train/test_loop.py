@@ -1,4 +1,4 @@
-"""The loop as a whole, on a world that needs no simulator."""
+"""Whole runs on a task without a simulator."""
 
 import json
 from dataclasses import replace
@@ -12,88 +12,91 @@ import cdred
 from cdred import api
 from cdred.checkpoint import checkpoint
 from cdred.config_file import to_yaml
+from cdred.data.demonstrations import save_demos
 from cdred.errors import UserError
-from cdred.train import setup
-from cdred.train.loop import crossed
-from runs import arrays, assert_same_arrays, config, curves, killed_at
+from cdred.run_folder import load_run
+from cdred.train.keys import INIT, seed_keys
+from cdred.train.loop import interval_elapsed
+from cdred.train.setup import make_compiled_fns, split_demos
+from runs import arrays, assert_same_arrays, killed_at, metric_lines, run_config
 
 
 @pytest.mark.usefixtures("toy")
 @pytest.mark.parametrize("vectorization", ["thread", "process"])
-def test_a_run_is_the_same_whoever_steps_its_environments(reference_run, tmp_path, vectorization):
-    cdred.train(config(tmp_path / "run", vectorization=vectorization), quiet=True)
+def test_vectorization_does_not_change_the_run(reference_run, tmp_path, vectorization):
+    cdred.train(run_config(tmp_path / "run", vectorization=vectorization), quiet=True)
     assert_same_arrays(arrays(reference_run), arrays(tmp_path / "run"))
-    assert curves(reference_run) == curves(tmp_path / "run")
+    assert metric_lines(reference_run) == metric_lines(tmp_path / "run")
 
 
 @pytest.mark.usefixtures("toy")
 @pytest.mark.parametrize("steps", [60, 140])
-def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(reference_run, tmp_path, steps):
+def test_resumed_run_is_bitwise_identical(reference_run, tmp_path, steps):
     with killed_at(steps):
-        cdred.train(config(tmp_path / "run"), quiet=True)
+        cdred.train(run_config(tmp_path / "run"), quiet=True)
     assert not (tmp_path / "run" / "result.json").exists()
-    cdred.train(config(tmp_path / "run"), quiet=True)
+    cdred.train(run_config(tmp_path / "run"), quiet=True)
     assert_same_arrays(arrays(reference_run), arrays(tmp_path / "run"))
-    assert curves(reference_run) == curves(tmp_path / "run")
+    assert metric_lines(reference_run) == metric_lines(tmp_path / "run")
 
 
 @pytest.mark.usefixtures("toy")
-def test_a_simulator_is_resumed_in_the_middle_of_an_episode(tmp_path):
+def test_run_resumes_in_the_middle_of_an_episode(tmp_path):
     changes = {"checkpoint_every": 30, "updates_per_call": 10, "steps": 100, "eval_every": 1000}
-    cdred.train(config(tmp_path / "whole", **changes), quiet=True)
+    cdred.train(run_config(tmp_path / "whole", **changes), quiet=True)
     with killed_at(50):
-        cdred.train(config(tmp_path / "broken", **changes), quiet=True)
-    assert int(checkpoint.latest(tmp_path / "broken" / "checkpoints").name) % 20 == 10
-    cdred.train(config(tmp_path / "broken", **changes), quiet=True)
-    assert_same_arrays(arrays(tmp_path / "whole"), arrays(tmp_path / "broken"))
+        cdred.train(run_config(tmp_path / "resumed", **changes), quiet=True)
+    assert int(checkpoint.latest(tmp_path / "resumed" / "checkpoints").name) % 20 == 10
+    cdred.train(run_config(tmp_path / "resumed", **changes), quiet=True)
+    assert_same_arrays(arrays(tmp_path / "whole"), arrays(tmp_path / "resumed"))
 
 
-def test_a_method_that_only_watches_is_resumed_too_and_lives_through_nothing(tmp_path):
-    cdred.train(config(tmp_path / "whole", algo="bc"), quiet=True)
+def test_bc_run_resumes_and_collects_nothing(tmp_path):
+    cdred.train(run_config(tmp_path / "whole", algo="bc"), quiet=True)
     with killed_at(140):
-        cdred.train(config(tmp_path / "broken", algo="bc"), quiet=True)
-    cdred.train(config(tmp_path / "broken", algo="bc"), quiet=True)
-    assert_same_arrays(arrays(tmp_path / "whole"), arrays(tmp_path / "broken"))
-    assert curves(tmp_path / "whole") == curves(tmp_path / "broken")
-    assert {line["kind"] for line in curves(tmp_path / "whole")} == {"levels", "train", "eval"}
-    assert (arrays(tmp_path / "whole")["replay/time"] == -1).all()
+        cdred.train(run_config(tmp_path / "resumed", algo="bc"), quiet=True)
+    cdred.train(run_config(tmp_path / "resumed", algo="bc"), quiet=True)
+    assert_same_arrays(arrays(tmp_path / "whole"), arrays(tmp_path / "resumed"))
+    assert metric_lines(tmp_path / "whole") == metric_lines(tmp_path / "resumed")
+    assert {line["kind"] for line in metric_lines(tmp_path / "whole")} == {"reference", "train", "eval"}
+    assert (arrays(tmp_path / "whole")["replay/episode_step"] == -1).all()
 
 
-def test_a_method_that_validates_needs_a_demonstration_for_it(tmp_path):
+def test_early_stopping_needs_a_validation_demo(tmp_path):
     with pytest.raises(UserError, match="one demonstration is not enough"):
-        cdred.train(config(tmp_path / "run", algo="bc", demos="1"), quiet=True)
+        cdred.train(run_config(tmp_path / "run", algo="bc", demos="1"), quiet=True)
 
 
-def test_a_method_without_a_world_model_has_no_opinion_of_an_action(tmp_path):
-    cdred.train(config(tmp_path / "run", algo="bc", steps=20), quiet=True)
-    with pytest.raises(UserError, match="only methods with a world model"):
+def test_agent_reward_needs_a_world_model(tmp_path):
+    cdred.train(run_config(tmp_path / "run", algo="bc", steps=20), quiet=True)
+    with pytest.raises(UserError, match="needs an algorithm with a world model"):
         cdred.load(tmp_path / "run").reward(np.zeros((1, 4)), np.zeros((1, 2)))
 
 
 @pytest.mark.parametrize("algo", ["iqmpc", "iqlearn-sac"])
-def test_methods_without_a_reward_model_or_a_world_model_train_are_saved_and_act(tmp_path, algo):
-    result = cdred.train(config(tmp_path / "run", algo=algo, steps=60), quiet=True)
+def test_iq_learn_runs_train_and_act(tmp_path, algo):
+    result = cdred.train(run_config(tmp_path / "run", algo=algo, steps=60), quiet=True)
     assert result["algo"] == algo
     assert cdred.load(tmp_path / "run").act(np.zeros(4, np.float32)).shape == (2,)
 
 
 @pytest.mark.usefixtures("toy")
-def test_the_same_seeds_give_the_same_run_bit_for_bit(reference_run, tmp_path):
-    cdred.train(config(tmp_path / "again"), quiet=True)
-    assert_same_arrays(arrays(reference_run), arrays(tmp_path / "again"))
-    assert curves(reference_run) == curves(tmp_path / "again")
+def test_same_seeds_give_bitwise_identical_runs(reference_run, tmp_path):
+    cdred.train(run_config(tmp_path / "repeated"), quiet=True)
+    assert_same_arrays(arrays(reference_run), arrays(tmp_path / "repeated"))
+    assert metric_lines(reference_run) == metric_lines(tmp_path / "repeated")
 
 
 @pytest.mark.usefixtures("toy")
-def test_a_seed_lives_the_same_random_episodes_alone_as_beside_others(finished, tmp_path):
-    cdred.train(config(tmp_path / "alone", seeds=(1,), steps=20, random_episodes=1), quiet=True)
-    beside, alone = arrays(finished), arrays(tmp_path / "alone")
-    np.testing.assert_array_equal(beside["replay/action"][1, 0, :20], alone["replay/action"][0, 0, :20])
-    np.testing.assert_array_equal(beside["replay/obs"][1, 0, :21], alone["replay/obs"][0, 0, :21])
+def test_random_episodes_are_independent_of_other_seeds(finished_run, tmp_path):
+    cdred.train(run_config(tmp_path / "single", seeds=(1,), steps=20, random_episodes=1), quiet=True)
+    vmapped, single = arrays(finished_run), arrays(tmp_path / "single")
+    np.testing.assert_array_equal(vmapped["replay/action"][1, 0, :20], single["replay/action"][0, 0, :20])
+    np.testing.assert_array_equal(vmapped["replay/obs"][1, 0, :21], single["replay/obs"][0, 0, :21])
 
 
-def test_result_says_what_outside_scripts_rely_on(finished):
-    result = json.loads((finished / "result.json").read_text())
+def test_result_has_its_documented_entries(finished_run):
+    result = json.loads((finished_run / "result.json").read_text())
     assert result["task"] == "probe/point"
     assert (result["algo"], result["preset"], result["seeds"], result["demos"]) == ("cdred", "debug", [0, 1], 3)
     assert result["steps"] == result["updates"] == 200
@@ -105,143 +108,161 @@ def test_result_says_what_outside_scripts_rely_on(finished):
     assert scores["length"] is None
     span = scores["expert_return"] - scores["random_return"]
     assert scores["normalized"] == pytest.approx([(r - scores["random_return"]) / span for r in scores["return"]])
-    assert (finished / "report.png").stat().st_size > 10_000
+    assert (finished_run / "report.png").stat().st_size > 10_000
 
 
-def test_a_finished_run_is_not_run_again(finished):
-    before = (finished / "metrics.jsonl").read_text()
-    assert cdred.train(config(finished), quiet=True) == json.loads((finished / "result.json").read_text())
-    assert (finished / "metrics.jsonl").read_text() == before
+def test_finished_run_is_not_repeated(finished_run):
+    before = (finished_run / "metrics.jsonl").read_text()
+    assert cdred.train(run_config(finished_run), quiet=True) == json.loads((finished_run / "result.json").read_text())
+    assert (finished_run / "metrics.jsonl").read_text() == before
 
 
-def test_a_folder_with_another_run_is_refused_by_the_setting_that_differs(finished):
+def test_folder_of_another_run_is_refused_naming_the_setting(finished_run):
     with pytest.raises(UserError, match=r"optim\.batch_size: 8, not 4"):
-        cdred.train(config(finished, optim=replace(cdred.preset("debug").optim, batch_size=4)), quiet=True)
+        cdred.train(run_config(finished_run, optim=replace(cdred.preset("debug").optim, batch_size=4)), quiet=True)
 
 
-def test_a_run_that_could_not_start_leaves_its_folder_free(tmp_path):
+def test_run_that_cannot_start_creates_no_folder(tmp_path):
     with pytest.raises(UserError, match="Did you mean probe/point"):
-        cdred.train(config(tmp_path / "run", task="probe/pint"), quiet=True)
+        cdred.train(run_config(tmp_path / "run", task="probe/pint"), quiet=True)
     with pytest.raises(UserError, match=r"missing\.npz"):
-        cdred.train(config(tmp_path / "run", demos="missing.npz"), quiet=True)
+        cdred.train(run_config(tmp_path / "run", demos="missing.npz"), quiet=True)
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_without_a_checkpoint_may_be_begun_again_with_other_settings(tmp_path):
+def test_run_without_checkpoint_may_restart_with_other_settings(tmp_path):
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.yaml").write_text(to_yaml(config(tmp_path / "run", algo="bc", demos="7")))
-    cdred.train(config(tmp_path / "run", algo="bc", steps=20, demos="3"), quiet=True)
+    (tmp_path / "run" / "config.yaml").write_text(to_yaml(run_config(tmp_path / "run", algo="bc", demos="7")))
+    cdred.train(run_config(tmp_path / "run", algo="bc", steps=20, demos="3"), quiet=True)
     assert "demos: '3'" in (tmp_path / "run" / "config.yaml").read_text()
 
 
-def test_evaluation_needs_the_folder_alone_and_takes_episodes_not_seen_in_training(finished, tmp_path, monkeypatch):
+def test_evaluation_needs_the_run_folder_only(finished_run, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    one, again = (cdred.evaluate(finished, episodes=3, say=lambda _: None) for _ in range(2))
-    assert one == again
-    assert one["episodes"] == 3
-    assert len(one["return"]) == 2
-    by_prior = cdred.evaluate(finished, episodes=3, planner="policy", say=lambda _: None)
-    assert by_prior["return"] != one["return"]
+    first, second = (cdred.evaluate(finished_run, episodes=3, log=lambda _: None) for _ in range(2))
+    assert first == second
+    assert first["episodes"] == 3
+    assert len(first["return"]) == 2
+    without_planning = cdred.evaluate(finished_run, episodes=3, planner="policy", log=lambda _: None)
+    assert without_planning["return"] != first["return"]
 
 
-def test_a_loaded_agent_acts_on_one_observation_and_on_a_batch(finished):
-    agent = cdred.load(finished, seed=1)
+def test_loaded_agent_acts_on_single_and_batched_observations(finished_run):
+    agent = cdred.load(finished_run, seed=1)
     single = agent.act(np.zeros(4, np.float32))
     assert single.shape == (2,)
     assert np.abs(single).max() <= 1.0
-    assert cdred.load(finished, seed=1).act(np.zeros(4)).tolist() == single.tolist()
+    assert cdred.load(finished_run, seed=1).act(np.zeros(4)).tolist() == single.tolist()
     assert agent.reset().act(np.zeros((5, 4))).shape == (5, 2)
     with pytest.raises(UserError, match=r"\(4,\).*got \(3,\)"):
         agent.reset().act(np.zeros(3))
     with pytest.raises(UserError, match=r"seeds \[0, 1\], not 7"):
-        cdred.load(finished, seed=7)
+        cdred.load(finished_run, seed=7)
 
 
-def test_a_loaded_agent_says_what_an_action_is_worth_to_it(finished):
-    """R(h(s), a) of the saved networks."""
-    agent, generator = cdred.load(finished, seed=1), np.random.default_rng(0)
+def test_agent_reward_is_that_of_the_saved_networks(finished_run):
+    agent, generator = cdred.load(finished_run, seed=1), np.random.default_rng(0)
     obs, action = generator.normal(size=(5, 4)).astype(np.float32), generator.uniform(-1, 1, (5, 2)).astype(np.float32)
     learner = agent._learner
-    one = lambda obs, action: learner.reward(jnp.concatenate([learner.model.encode(obs), action]))  # noqa: E731
-    said = jax.vmap(one)(jnp.asarray(obs), jnp.asarray(action))
-    np.testing.assert_allclose(agent.reward(obs, action), said, rtol=1e-4, atol=1e-5)
+    reward = lambda obs, action: learner.reward(jnp.concatenate([learner.model.encode(obs), action]))  # noqa: E731
+    expected = jax.vmap(reward)(jnp.asarray(obs), jnp.asarray(action))
+    np.testing.assert_allclose(agent.reward(obs, action), expected, rtol=1e-4, atol=1e-5)
     with pytest.raises(UserError, match=r"\(5, 4\) and \(4, 2\)"):
         agent.reward(obs, action[:4])
 
 
 @pytest.mark.usefixtures("toy")
-def test_several_environments_per_seed_share_the_decisions(tmp_path):
-    result = cdred.train(config(tmp_path / "run", envs=2, steps=80, final_eval_episodes=3), quiet=True)
+def test_environments_of_a_seed_share_its_steps(tmp_path):
+    result = cdred.train(run_config(tmp_path / "run", envs=2, steps=80, final_eval_episodes=3), quiet=True)
     assert result["steps"] == result["updates"] == 80
     assert result["eval"]["episodes"] == 4
-    replay = arrays(tmp_path / "run")
-    # 40 steps in each of two lanes are two episodes of 20: with their final observations 42 rows.
-    assert (replay["replay/time"] >= 0).sum(axis=-1).tolist() == [[42, 42], [42, 42]]
-    assert replay["grid/episode"].tolist() == [[2, 2], [2, 2]]
+    state = arrays(tmp_path / "run")
+    # 40 steps in each environment are two episodes of 20, with their final observations 42 rows.
+    assert (state["replay/episode_step"] >= 0).sum(axis=-1).tolist() == [[42, 42], [42, 42]]
+    assert state["envs/episode"].tolist() == [[2, 2], [2, 2]]
 
 
 @pytest.mark.usefixtures("toy")
-def test_demonstrations_may_come_from_a_file(finished, tmp_path):
-    demos = api.demonstrations(config(finished), api.get_env_spec("probe/point"), lambda _: None)
-    from cdred.data.demonstrations import save_demos
+def test_steps_per_update_sets_the_number_of_updates(tmp_path):
+    result = cdred.train(run_config(tmp_path / "run", envs=4, steps_per_update=2), quiet=True)
+    assert result["updates"] == result["steps"] // 2
+    assert arrays(tmp_path / "run")["learner/updates"].tolist() == [result["updates"]] * 2
 
+
+@pytest.mark.usefixtures("toy")
+def test_demos_are_read_from_a_file(finished_run, tmp_path):
+    demos = api.resolve_demos(run_config(finished_run), api.get_env_spec("probe/point"), lambda _: None)
     save_demos(demos, tmp_path / "demos.npz")
-    result = cdred.train(config(tmp_path / "run", demos=str(tmp_path / "demos.npz"), steps=20), quiet=True)
+    result = cdred.train(run_config(tmp_path / "run", demos=str(tmp_path / "demos.npz"), steps=20), quiet=True)
     assert result["demos"] == 3
 
 
-def test_crossed():
-    assert crossed(80, 100, 100)
-    assert crossed(80, 220, 100)
-    assert not crossed(100, 180, 100)
+def test_interval_elapsed():
+    assert interval_elapsed(80, 100, 100)
+    assert interval_elapsed(80, 220, 100)
+    assert not interval_elapsed(100, 180, 100)
 
 
-def test_bonus_reward_is_read_from_the_saved_targets(finished):
-    """Trap 1: the targets are part of the agent, the same before and after a run, and the same after a reload."""
-    saved = arrays(finished)
-    names = [name for name in saved if name.startswith("learner/reward/targets")]
-    assert names
-    fresh = api.make_compiled_fns(config(finished), api.get_env_spec("probe/point")).init(
-        api.seed_keys((0, 1), api.INIT)
-    )
-    loaded = api._load(finished, None)[1]
-    for state in (fresh, loaded):
-        leaves = jax.tree.leaves(state.reward.targets)
-        assert len(leaves) == len(names)
-        assert all(any(np.array_equal(leaf, saved[name]) for name in names) for leaf in leaves)
+def assert_arrays_equal_by_name(tree, prefix, expected):
+    """Compare every leaf with the array of its path; `expected` has no other arrays below `prefix`."""
+    named = checkpoint._named_arrays(tree, prefix)
+    assert named.keys() == {name for name in expected if name.startswith(f"{prefix}/")} != set()
+    for name, leaf in named.items():
+        np.testing.assert_array_equal(leaf, expected[name], err_msg=name)
 
 
-def test_the_best_agents_are_taken_when_asked_for_and_missed_where_there_are_none(finished, tmp_path):
-    best = checkpoint.best(finished / "checkpoints")
-    stored, agent = checkpoint.load_arrays(best), cdred.load(finished, seed=1, best=True)
-    name = next(name for name in stored if name.startswith("learner/reward/targets"))
-    assert any(np.array_equal(leaf, stored[name][1]) for leaf in jax.tree.leaves(agent._learner.reward.targets))
-    assert cdred.evaluate(finished, episodes=1, best=True, say=lambda _: None)["steps"] == int(best.name[-9:])
+def test_random_targets_are_fixed_and_saved(finished_run):
+    """The targets define the reward, so training and reloading must not change them."""
+    saved, prefix = arrays(finished_run), "learner/reward/targets"
+    fns = make_compiled_fns(run_config(finished_run), api.get_env_spec("probe/point"))
+    initial = fns.init(seed_keys((0, 1), INIT))
+    for learner in (initial, load_run(finished_run, None).learner):
+        assert_arrays_equal_by_name(learner.reward.targets, prefix, saved)
+
+
+def test_best_checkpoint_is_loaded_on_request(finished_run, tmp_path):
+    best = checkpoint.best(finished_run / "checkpoints")
+    stored = {name: x[1] for name, x in checkpoint.load_arrays(best).items() if name.startswith("learner/")}
+    agent = cdred.load(finished_run, seed=1, best=True)
+    assert_arrays_equal_by_name(agent._learner, "learner", stored)
+    evaluation = cdred.evaluate(finished_run, episodes=1, best=True, log=lambda _: None)
+    assert evaluation["steps"] == int(best.name[-9:])
     with pytest.raises(UserError, match="not a run with the best checkpoint of an evaluation"):
         cdred.load(tmp_path, best=True)
 
 
-def test_signs_of_health_are_logged_beside_every_train_line(finished):
-    lines = {kind: [line for line in curves(finished) if line["kind"] == kind] for kind in ("train", "health")}
-    assert [line["step"] for line in lines["health"]] == [line["step"] for line in lines["train"]]
-    for train, health in zip(lines["train"], lines["health"], strict=True):
-        assert health.keys() == {"step", "kind", "novelty_expert", "mean_abs_q", "open_loop_fvu", "reward_margin"}
-        assert all(np.isfinite(health[name]).all() for name in health.keys() - {"kind"})
-        apart = [expert - own for expert, own in zip(train["reward_expert"], train["reward_agent"], strict=True)]
-        np.testing.assert_array_equal(np.sign(health["reward_margin"]), np.sign(apart))
-        assert np.abs(health["reward_margin"]).max() <= 1.0
+def test_diagnostics_are_logged_with_every_train_line(finished_run):
+    lines = {kind: [x for x in metric_lines(finished_run) if x["kind"] == kind] for kind in ("train", "diagnostics")}
+    assert [line["step"] for line in lines["diagnostics"]] == [line["step"] for line in lines["train"]]
+    for train, diagnostics in zip(lines["train"], lines["diagnostics"], strict=True):
+        names = {"novelty_expert", "mean_abs_q", "open_loop_fvu", "reward_margin"}
+        assert diagnostics.keys() == {"step", "kind"} | names
+        assert all(np.isfinite(diagnostics[name]).all() for name in names)
+        margin = [expert - agent for expert, agent in zip(train["reward_expert"], train["reward_agent"], strict=True)]
+        np.testing.assert_array_equal(np.sign(diagnostics["reward_margin"]), np.sign(margin))
+        assert np.abs(diagnostics["reward_margin"]).max() <= 1.0
 
 
-def test_demonstrations_are_held_out_for_the_panel_only_when_asked():
-    settings = config("", demos="4")
-    spec = api.get_env_spec(settings.task)
-    demos = api.demonstrations(settings, spec, lambda _: None)
-    programs = setup.make_compiled_fns(settings, spec)
-    rows = lambda store: int((np.asarray(store.time) >= 0).sum())  # noqa: E731
-    learned, validation = setup._expert_stores(demos, spec, programs, 0)
+def test_validation_demos_are_split_off_on_request():
+    config = run_config("", demos="4")
+    spec = api.get_env_spec(config.task)
+    demos = api.resolve_demos(config, spec, lambda _: None)
+    fns = make_compiled_fns(config, spec)
+    rows = lambda buffer: int((np.asarray(buffer.episode_step) >= 0).sum())  # noqa: E731
+    expert, validation = split_demos(demos, spec, fns, 0)
     assert validation is None
-    fewer, one = setup._expert_stores(demos, spec, programs, 1)
-    assert rows(fewer) + rows(one) == rows(learned) == 4 * 21
-    np.testing.assert_array_equal(one.obs[0, :21], demos[3].obs)
+    fewer, validation = split_demos(demos, spec, fns, 1)
+    assert rows(fewer) + rows(validation) == rows(expert) == 4 * 21
+    np.testing.assert_array_equal(validation.obs[0, :21], demos[3].obs)
     with pytest.raises(UserError, match="--num-validation-demos 4 of 4 demonstrations leaves none"):
-        setup._expert_stores(demos, spec, programs, 4)
+        split_demos(demos, spec, fns, 4)
+
+
+def test_bc_keeps_as_many_validation_demos_as_requested():
+    config = run_config("", demos="4", algo="bc")
+    spec = api.get_env_spec(config.task)
+    demos, fns = api.resolve_demos(config, spec, lambda _: None), make_compiled_fns(config, spec)
+    for requested, kept in ((0, 1), (1, 1), (3, 3)):
+        validation = split_demos(demos, spec, fns, requested)[1]
+        np.testing.assert_array_equal(validation.obs[0, :21], demos[4 - kept].obs)
+        assert int((np.asarray(validation.episode_step) >= 0).sum()) == kept * 21

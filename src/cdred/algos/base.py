@@ -1,4 +1,4 @@
-"""What the training loop asks of a method."""
+"""Interface between the training loop and an algorithm."""
 
 from abc import abstractmethod
 from typing import ClassVar, Generic, NamedTuple, TypeVar
@@ -14,9 +14,9 @@ State = TypeVar("State")
 
 
 class Batch(NamedTuple):
-    """What one update learns from: B segments of each store that the method has a use for.
+    """One update's batch: B segments of each replay buffer that the algorithm uses.
 
-    Nobody learns from `validation`: it is for early stopping, and for signs of health.
+    `validation` is never trained on: it is for early stopping and diagnostics.
     """
 
     expert: Segment | None
@@ -25,51 +25,53 @@ class Batch(NamedTuple):
 
 
 class Algorithm(eqx.Module, Generic[State]):
-    """A method: pure functions over a state that it alone understands.
+    """Algorithm as pure functions of a state that only it interprets.
 
-    Everything is for one seed (and `act` for one environment): the loop vmaps. Implementations are final.
+    All functions are for one seed (and `act` for one environment): the training loop vmaps. Implementations are final.
 
     Attributes:
-        uses_demos: whether it learns from demonstrations; `Batch.expert` is None otherwise.
-        uses_env: whether it learns from what it lives through; `Batch.agent` is None otherwise, and the environment is
-            stepped for evaluations only.
-        uses_validation_demos: whether it wants some demonstrations held out; `Batch.validation` is None otherwise.
+        uses_env: learns from its own experience; otherwise `Batch.agent` is None, and the environment is stepped for
+            evaluations only.
+        uses_validation_demos: needs validation demonstrations; otherwise `Batch.validation` is None in updates.
     """
 
-    uses_demos: ClassVar[bool]
-    uses_env: ClassVar[bool] = True
-    uses_validation_demos: ClassVar[bool] = False
+    uses_env: ClassVar[bool]
+    uses_validation_demos: ClassVar[bool]
+
+    @property
+    @abstractmethod
+    def uses_demos(self) -> bool:
+        """True for an algorithm that learns from demonstrations; otherwise `Batch.expert` is None."""
 
     @abstractmethod
     def init(self, key: Key[Array, ""]) -> State:
-        """A fresh learner: networks, fixed targets, optimisers, statistics."""
+        """Initialise the state: networks, random targets, optimiser states, statistics."""
 
     @abstractmethod
     def init_plan(self) -> MPPIState:
-        """What acting remembers at an episode's first step."""
+        """Return the planner state at an episode's first step."""
 
     @abstractmethod
     def set_obs_stats(self, state: State, mean: Float[Array, " obs"], std: Float[Array, " obs"]) -> State:
-        """The learner told, once and before its first update, how its observations are distributed."""
+        """Set the statistics of the observation normaliser, once, before the first update."""
 
     @abstractmethod
     def update(self, state: State, batch: Batch, key: Key[Array, ""]) -> tuple[State, Metrics]:
-        """One gradient step on one batch."""
+        """Take one gradient step on one batch."""
 
-    def diagnostics(self, state: State, batch: Batch, newest: Segment, there: Bool[Array, " N"]) -> Metrics:
-        """Signs of health that need no reward from the environment, as far as the method has them (docs/health.md).
+    @abstractmethod
+    def diagnostics(self, state: State, batch: Batch, recent: Segment, valid: Bool[Array, " N"]) -> Metrics:
+        """Compute diagnostics that need no environment reward; empty for an algorithm that has none.
 
         Args:
             state: of one seed.
-            batch: drawn as for an update; `validation`, if any, is not learned from.
-            newest: N of the agent's own segments, those that it has learned least from.
-            there: which of them exist.
+            batch: sampled as for an update; `validation`, where there is any, was not trained on.
+            recent: N segments of the agent's most recent experience.
+            valid: mask of the segments in `recent` that exist.
         """
-        del state, batch, newest, there
-        return {}
 
     @abstractmethod
     def act(
         self, state: State, plan: MPPIState, obs: Float[Array, "..."], key: Key[Array, ""], explore: Bool[Array, ""]
     ) -> tuple[Float[Array, " A"], MPPIState]:
-        """The action for one observation, with exploration noise or without."""
+        """Choose the action for one observation, with or without exploration noise."""

@@ -1,51 +1,201 @@
-"""Coupled Distributional Random Expert Distillation (arXiv 2505.02228)."""
+"""Coupled Distributional Random Expert Distillation (arXiv 2505.02228).
 
-from typing import ClassVar
+Two predictors distil the same K random target networks, f_phi on expert data and f_psi on the agent's own data. The
+distance of a predictor from the targets' mean, with a correction that counts visits (DRND, arXiv 2401.09750), estimates
+the density of its data in latent space. The reward is the weighted difference of the two: expert density minus agent
+density. Equations, metrics and options: docs/method.md.
+"""
 
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Self
+
+import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
-from cdred.algos.method import Lived
-from cdred.algos.reward_agent import RewardAgent
-from cdred.algos.td import Scores
-from cdred.models.rewards.coupled_rnd import CoupledRND, distillation_loss, target_moments
-
-
-class CDRED(RewardAgent[CoupledRND]):
-    """Be where the expert was, away from where you already go: both densities are learned beside the world model."""
-
-    uses_demos: ClassVar[bool] = True
-
-    def score(self, reward: CoupledRND, lived: Lived, key: Key[Array, ""]) -> Scores:
-        return coupled_scores(reward, lived.inputs, key)
+from cdred.algos.method import CriticState, LatentBatch
+from cdred.algos.reward_model import RewardModel
+from cdred.algos.td import RewardMethod, RewardOutput
+from cdred.constraints import Fraction, HiddenDims, NonNegative, PositiveFraction, PositiveInt
+from cdred.nn.layers import MLP, Ensemble, SplitInput, ema
+from cdred.types import Precision
 
 
-def coupled_scores(reward: CoupledRND, x: Float[Array, "N H in"], key: Key[Array, ""]) -> Scores:
-    """|f - f_k|^2 of each store's own predictor (L_r), and R (docs/method.md section 2).
+@dataclass(frozen=True)
+class CDREDConfig:
+    """CDRED's reward (cdred, cdred-sac)."""
 
-    x is cut off beforehand: the density estimates follow the latent space and do not shape it.
+    zeta: Fraction = 0.8
+    """Weight of the expert bonus against the agent bonus (1: no agent bonus)."""
+    alpha: Fraction = 0.9
+    """Weight of the squared distance against the count correction within a bonus."""
+    sigma: NonNegative = 1.0
+    """Scale of the bonuses in the reward."""
+    transform: Literal["identity", "exp"] = "identity"
+    """Transform g applied to each bonus."""
+    num_targets: PositiveInt = 5
+    """Random target networks, K; at least 2."""
+    embedding_dim: PositiveInt = 64
+    """Output dimension of targets and predictors."""
+    target_hidden_dims: HiddenDims = (512, 512)
+    """Hidden layers of the targets."""
+    predictor_hidden_dims: HiddenDims = (1024, 1024, 1024)
+    """Hidden layers of the two predictors."""
+    variance_eps: NonNegative = 1e-3
+    """Added to the targets' variance in the count estimate's denominator."""
+    ema_rate: PositiveFraction = 1.0
+    """Step of the predictors' EMA copies, from which the reward is computed (1: from the predictors themselves)."""
+
+
+class TargetMoments(NamedTuple):
+    """Mean mu(x) = mean_k f_k(x) and variance B2(x) - mu(x)^2 over the K targets, each `[e]`."""
+
+    mean: Float[Array, " e"]
+    variance: Float[Array, " e"]
+
+
+def target_moments(embeddings: Float[Array, "K e"]) -> TargetMoments:
+    """Compute the moments over K targets, the variance from centred values: B2 - mu^2 would cancel in float32."""
+    mean = jnp.mean(embeddings, axis=0)
+    return TargetMoments(mean, jnp.mean((embeddings - mean[None]) ** 2, axis=0))
+
+
+def inverse_count(prediction: Float[Array, " e"], moments: TargetMoments, eps: float) -> Float[Array, " e"]:
+    """Estimate 1/n after n visits: y(x) = (f^2 - mu^2) / (B2 - mu^2 + eps) (Lemma 1)."""
+    return (prediction**2 - moments.mean**2) / (moments.variance + eps)
+
+
+def distillation_loss(
+    prediction: Float[Array, " e"], embeddings: Float[Array, "K e"], target_index: Int[Array, ""]
+) -> Float[Array, ""]:
+    """Compute |f(x) - f_k(x)|^2 for a sampled k, one term of L_r; minimised by the mean of the sampled targets."""
+    return jnp.sum((prediction - embeddings[target_index]) ** 2)
+
+
+class CoupledRND(RewardModel):
+    """Coupled random network distillation: targets f_1..f_K, predictors f_phi and f_psi, and the reward.
+
+    All methods take one input x = (z, a). The targets are never trained, but belong to the agent: the predictors mean
+    nothing without them.
+
+    Attributes:
+        targets: K fixed random networks.
+        predictors: two networks, f_phi at index `EXPERT` and f_psi at index `AGENT`.
+        ema_predictors: their EMA copies, from which the reward is computed; None with an `ema_rate` of 1.
     """
-    stores = jax.lax.stop_gradient(x).reshape(2, -1, x.shape[-1])
+
+    EXPERT = 0
+    AGENT = 1
+
+    targets: Ensemble
+    predictors: Ensemble
+    ema_predictors: Ensemble | None
+    config: CDREDConfig = eqx.field(static=True)
+
+    @classmethod
+    def create(
+        cls, input_dim: int, config: CDREDConfig, *, precision: Precision = "float32", key: Key[Array, ""]
+    ) -> Self:
+        """Initialise targets and predictors."""
+        target_key, predictor_key = jax.random.split(key)
+
+        def ensemble(num: int, hidden_dims: tuple[int, ...], key: Key[Array, ""]) -> Ensemble:
+            dims = (input_dim, hidden_dims, config.embedding_dim)
+            return Ensemble(lambda k: MLP(*dims, precision=precision, key=k), num, key=key)
+
+        predictors = ensemble(2, config.predictor_hidden_dims, predictor_key)
+        return cls(
+            targets=ensemble(config.num_targets, config.target_hidden_dims, target_key),
+            predictors=predictors,
+            # A copy, so that no buffer is donated twice.
+            ema_predictors=None if config.ema_rate == 1.0 else jax.tree.map(jnp.copy, predictors),
+            config=config,
+        )
+
+    @property
+    def trainable(self) -> Ensemble:
+        return self.predictors
+
+    @jax.named_scope("ema")
+    def update_ema(self) -> Self:
+        if self.ema_predictors is None:
+            return self
+        new = ema(self.ema_predictors, self.predictors, self.config.ema_rate)
+        return eqx.tree_at(lambda r: r.ema_predictors, self, new)
+
+    def __call__(self, x: Float[Array, " in"] | SplitInput) -> Float[Array, ""]:
+        with jax.named_scope("targets"):
+            moments = target_moments(self.targets(x))
+        with jax.named_scope("predictors"):
+            predictions = self._reward_predictors(x)
+        return self.reward(predictions, moments)
+
+    def expert_novelty(self, x: Float[Array, " in"]) -> Float[Array, ""]:
+        """Compute the expert bonus b_phi(x)."""
+        return self.bonus(self._reward_predictors(x)[self.EXPERT], target_moments(self.targets(x)))
+
+    @property
+    def _reward_predictors(self) -> Ensemble:
+        return self.predictors if self.ema_predictors is None else self.ema_predictors
+
+    @jax.named_scope("reward")
+    def reward(self, predictions: Float[Array, "2 e"], moments: TargetMoments) -> Float[Array, ""]:
+        """Compute R from both predictions and the targets' moments."""
+        return self.combine(self.bonus(predictions[self.EXPERT], moments), self.bonus(predictions[self.AGENT], moments))
+
+    def bonus(self, prediction: Float[Array, " e"], moments: TargetMoments) -> Float[Array, ""]:
+        """Compute b_f(x) = alpha |f - mu|^2 + (1 - alpha) sqrt(|mean(y)|), y averaged over the embedding."""
+        distance = jnp.sum((prediction - moments.mean) ** 2)
+        count = jnp.mean(inverse_count(prediction, moments, self.config.variance_eps))
+        return self.config.alpha * distance + (1.0 - self.config.alpha) * jnp.sqrt(jnp.abs(count))
+
+    def combine(self, expert: Float[Array, ""], agent: Float[Array, ""]) -> Float[Array, ""]:
+        """Compute R = zeta g(-sigma b_phi) - (1 - zeta) g(-sigma b_psi)."""
+        zeta, sigma = self.config.zeta, self.config.sigma
+        g = jnp.exp if self.config.transform == "exp" else (lambda v: v)
+        return zeta * g(-sigma * expert) - (1.0 - zeta) * g(-sigma * agent)
+
+
+def cdred_reward(reward: CoupledRND, x: Float[Array, "N H in"], key: Key[Array, ""]) -> RewardOutput:
+    """Compute L_r per transition, |f - f_k|^2 of each half by its own predictor, and the reward R.
+
+    The input is cut from the gradient: the density estimates follow the latent space and do not shape it.
+    """
+    halves = jax.lax.stop_gradient(x).reshape(2, -1, x.shape[-1])
     with jax.named_scope("targets"):
-        embeddings = jax.lax.stop_gradient(jax.vmap(jax.vmap(reward.targets))(stores))
-    drawn = jax.random.randint(key, stores.shape[:2], 0, len(reward.targets))
-    fitted, predictions = _predictions(reward, stores)
-    distilled = jax.vmap(jax.vmap(distillation_loss))(fitted, embeddings, drawn)
+        embeddings = jax.lax.stop_gradient(jax.vmap(jax.vmap(reward.targets))(halves))
+    target_index = jax.random.randint(key, halves.shape[:2], 0, len(reward.targets))
+    own_predictions, predictions = _predict(reward, halves)
+    distillation = jax.vmap(jax.vmap(distillation_loss))(own_predictions, embeddings, target_index)
     r = jax.vmap(jax.vmap(reward.reward))(predictions, jax.vmap(jax.vmap(target_moments))(embeddings))
-    return Scores(distilled.reshape(x.shape[:2]), r.reshape(x.shape[:2]))
+    return RewardOutput(distillation.reshape(x.shape[:2]), r.reshape(x.shape[:2]))
 
 
 @jax.named_scope("predictors")
-def _predictions(reward: CoupledRND, stores: Float[Array, "2 n in"]) -> tuple[Float[Array, "2 n e"], Array]:
-    """What the loss fits, each store by its own predictor, and what the reward reads, `[2, n, 2, e]` without gradient.
+def _predict(reward: CoupledRND, halves: Float[Array, "2 n in"]) -> tuple[Float[Array, "2 n e"], Array]:
+    """Predict each half by its own predictor (loss), and by both without gradient, `[2, n, 2, e]` (reward).
 
-    Without averages one pass of each network serves both (trap 10).
+    Without EMA copies one pass of each network serves both.
     """
-    each = jax.vmap(reward.predictors.each, in_axes=1, out_axes=1)
-    fitted = each(stores)
-    if reward.averages is not None:
-        return fitted, jax.lax.stop_gradient(jax.vmap(jax.vmap(reward.averages))(stores))
-    crossed = each(stores[::-1])
-    on_expert, on_own = jnp.stack([fitted[0], crossed[1]], 1), jnp.stack([crossed[0], fitted[1]], 1)
-    return fitted, jax.lax.stop_gradient(jnp.stack([on_expert, on_own]))
+    per_predictor = jax.vmap(reward.predictors.per_member, in_axes=1, out_axes=1)
+    own = per_predictor(halves)
+    if reward.ema_predictors is not None:
+        return own, jax.lax.stop_gradient(jax.vmap(jax.vmap(reward.ema_predictors))(halves))
+    crossed = per_predictor(halves[::-1])
+    on_expert, on_agent = jnp.stack([own[0], crossed[1]], 1), jnp.stack([crossed[0], own[1]], 1)
+    return own, jax.lax.stop_gradient(jnp.stack([on_expert, on_agent]))
+
+
+class CDRED(RewardMethod):
+    """CDRED: reward = expert density minus agent density, both estimated in latent space."""
+
+    config: CDREDConfig = eqx.field(static=True)
+    precision: Precision = eqx.field(static=True, default="float32")
+
+    def make_reward(self, input_dim: int, *, key: Key[Array, ""]) -> CoupledRND:
+        return CoupledRND.create(input_dim, self.config, precision=self.precision, key=key)
+
+    def reward_output(self, state: CriticState, batch: LatentBatch, key: Key[Array, ""]) -> RewardOutput:
+        assert isinstance(state.reward, CoupledRND)
+        return cdred_reward(state.reward, batch.state_actions, key)

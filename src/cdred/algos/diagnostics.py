@@ -1,55 +1,55 @@
-"""Signs of a learner's health that need no reward from the environment (docs/health.md)."""
+"""Training diagnostics that need no environment reward."""
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from cdred.algos.base import Batch, Metrics
-from cdred.algos.method import encode
+from cdred.algos.method import encode_batch
 from cdred.algos.reward_model import RewardModel
 from cdred.models.actor_critic import ActorCritic
 from cdred.types import Segment
 
 
-def signs(model: ActorCritic, reward: RewardModel | None, batch: Batch) -> Metrics:
-    """The critics' scale on the expert's data (own without one), and the expert's bonus there and on held-out data."""
-    shown = batch.agent if batch.expert is None else batch.expert
-    assert shown is not None, "critics learn from what was lived through"
-    stores = {"novelty_expert": batch.expert, "novelty_validation": batch.validation}
-    bonuses = {name: expert_bonus(reward, model, one) for name, one in stores.items() if one is not None and reward}
-    return {"mean_abs_q": mean_abs_q(model, shown)} | {k: v for k, v in bonuses.items() if v is not None}
+def diagnostics(model: ActorCritic, reward: RewardModel | None, batch: Batch) -> Metrics:
+    """Compute mean |Q| on the expert's data (without demonstrations, the agent's) and the novelty of expert data."""
+    segments = batch.agent if batch.expert is None else batch.expert
+    assert segments is not None, "critics are trained on the agent's own data"
+    sources = {"novelty_expert": batch.expert, "novelty_validation": batch.validation}
+    novelty = {name: expert_novelty(reward, model, s) for name, s in sources.items() if s is not None and reward}
+    return {"mean_abs_q": mean_abs_q(model, segments)} | {k: v for k, v in novelty.items() if v is not None}
 
 
 def mean_abs_q(model: ActorCritic, segments: Segment) -> Float[Array, ""]:
-    """mean |Q(z, a)| over critics and transitions."""
-    z = encode(model, segments.obs[:, :-1], segments.absorbing[:, :-1])
+    """Compute mean |Q(z, a)| over critics and transitions."""
+    z = encode_batch(model, segments.obs[:, :-1], segments.absorbing[:, :-1])
     q = jax.vmap(jax.vmap(lambda z, a: model.values(model.critics, z, a)))(z, segments.action)
     return jnp.mean(jnp.abs(q))
 
 
-def expert_bonus(reward: RewardModel, model: ActorCritic, segments: Segment) -> Float[Array, ""] | None:
-    """The mean of `RewardModel.expert_bonus` over transitions; None where the model has none."""
-    z = encode(model, segments.obs[:, :-1], segments.absorbing[:, :-1])
+def expert_novelty(reward: RewardModel, model: ActorCritic, segments: Segment) -> Float[Array, ""] | None:
+    """Compute the mean of `RewardModel.expert_novelty` over transitions; None where the model has none."""
+    z = encode_batch(model, segments.obs[:, :-1], segments.absorbing[:, :-1])
     x = jnp.concatenate([z, segments.action], axis=-1)
-    bonus = jax.vmap(jax.vmap(reward.expert_bonus))(x)
-    return None if bonus is None else jnp.mean(bonus)
+    novelty = jax.vmap(jax.vmap(reward.expert_novelty))(x)
+    return None if novelty is None else jnp.mean(novelty)
 
 
-def unexplained(
+def fraction_variance_unexplained(
     predicted: Float[Array, "N Z"],
     actual: Float[Array, "N Z"],
-    counts: Bool[Array, " N"],
+    valid: Bool[Array, " N"],
     sample: Float[Array, "M Z"],
-    sampled: Bool[Array, " M"],
+    sample_valid: Bool[Array, " M"],
 ) -> Float[Array, ""]:
-    """mean |predicted - actual|^2 as a share of the variance of `sample`: 0 is perfect, 1 no better than its mean.
+    """Compute mean |predicted - actual|^2 over the variance of `sample`: 0 is perfect, 1 no better than its mean.
 
-    Only rows that `counts`, and `sampled`, mark are looked at; without any, or without variance, there is no number.
+    Only rows marked by `valid` and `sample_valid` are used; without any, or without variance, the result is not finite.
     """
-    error = _mean(jnp.sum((predicted - actual) ** 2, axis=-1), counts)
-    centre = jax.vmap(_mean, in_axes=(1, None))(sample, sampled)
-    return error / _mean(jnp.sum((sample - centre[None]) ** 2, axis=-1), sampled)
+    error = _masked_mean(jnp.sum((predicted - actual) ** 2, axis=-1), valid)
+    centre = jax.vmap(_masked_mean, in_axes=(1, None))(sample, sample_valid)
+    return error / _masked_mean(jnp.sum((sample - centre[None]) ** 2, axis=-1), sample_valid)
 
 
-def _mean(x: Float[Array, " N"], rows: Bool[Array, " N"]) -> Float[Array, ""]:
-    return jnp.sum(jnp.where(rows, x, 0.0)) / jnp.sum(rows.astype(jnp.float32))
+def _masked_mean(x: Float[Array, " N"], mask: Bool[Array, " N"]) -> Float[Array, ""]:
+    return jnp.sum(jnp.where(mask, x, 0.0)) / jnp.sum(mask.astype(jnp.float32))

@@ -1,38 +1,86 @@
-"""Generative adversarial imitation (arXiv 1606.03476) in the latent space of the world model, planned with MPPI."""
+"""Generative adversarial imitation learning (GAIL, arXiv 1606.03476), with DAC's reward (arXiv 1809.02925)."""
 
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import Self
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from cdred.algos.losses import gradient_penalty
-from cdred.algos.method import Lived
-from cdred.algos.reward_agent import RewardAgent
-from cdred.algos.td import Scores
-from cdred.models.rewards.discriminator import Discriminator, adversarial_loss
+from cdred.algos.method import CriticState, LatentBatch
+from cdred.algos.reward_model import RewardModel
+from cdred.algos.td import RewardMethod, RewardOutput
+from cdred.constraints import HiddenDims, NonNegative
+from cdred.nn.layers import MLP, SplitInput
+from cdred.types import Precision
 
 
-class GAIL(RewardAgent[Discriminator]):
-    """A discriminator tells the expert's (z, a) from the agent's own; its logit is the reward (DAC, arXiv 1809.02925).
+@dataclass(frozen=True)
+class GAILConfig:
+    """GAIL's discriminator (gail, gail-sac)."""
 
-    Attributes:
-        gradient_penalty: weight of the discriminator's gradient penalty.
+    hidden_dims: HiddenDims = (1024, 1024, 1024)
+    """Hidden layers of the discriminator."""
+    gradient_penalty: NonNegative = 0.1
+    """Weight of the discriminator's gradient penalty."""
+
+
+class Discriminator(RewardModel):
+    """Discriminator D(x) = sigmoid(logit(x)), the probability that x is the expert's.
+
+    The reward is the logit, log D - log(1 - D). It takes either sign, so it favours neither short nor long episodes.
     """
 
-    uses_demos: ClassVar[bool] = True
+    network: MLP
 
-    gradient_penalty: float = eqx.field(static=True)
+    @classmethod
+    def create(
+        cls, input_dim: int, hidden_dims: tuple[int, ...], *, precision: Precision = "float32", key: Key[Array, ""]
+    ) -> Self:
+        """Initialise the network with D = 1/2 everywhere."""
+        return cls(MLP(input_dim, hidden_dims, 1, zero_head=True, precision=precision, key=key))
 
-    def score(self, reward: Discriminator, lived: Lived, key: Key[Array, ""]) -> Scores:
-        return adversarial_scores(reward, lived.inputs, key, penalty=self.gradient_penalty)
+    @property
+    def trainable(self) -> MLP:
+        return self.network
+
+    def update_ema(self) -> Self:
+        return self
+
+    def expert_novelty(self, x: Float[Array, " in"]) -> None:
+        del x
+
+    def __call__(self, x: Float[Array, " in"] | SplitInput) -> Float[Array, ""]:
+        return self.network(x)[0]
 
 
-def adversarial_scores(
+def discriminator_loss(logits: Float[Array, "N ..."]) -> Float[Array, "N ..."]:
+    """Compute -log D of the expert's half and -log(1 - D) of the agent's."""
+    expert, agent = jnp.split(logits, 2)
+    return jax.nn.softplus(jnp.concatenate([-expert, agent]))
+
+
+def gail_reward(
     reward: Discriminator, x: Float[Array, "N H in"], key: Key[Array, ""], *, penalty: float
-) -> Scores:
-    """The discriminator's cross-entropy and penalty, and its logits; it follows the latents and does not shape them."""
+) -> RewardOutput:
+    """Compute the discriminator's loss with gradient penalty, and its logits, on inputs cut from the gradient."""
     x = jax.lax.stop_gradient(x)
     logits = jax.vmap(jax.vmap(reward))(x)
-    loss = adversarial_loss(logits) + penalty * gradient_penalty(jax.vmap(reward), x, key)
-    return Scores(loss, jax.lax.stop_gradient(logits))
+    loss = discriminator_loss(logits) + penalty * gradient_penalty(jax.vmap(reward), x, key)
+    return RewardOutput(loss, jax.lax.stop_gradient(logits))
+
+
+class GAIL(RewardMethod):
+    """GAIL: the reward is the logit of a discriminator between the expert's and the agent's (z, a)."""
+
+    config: GAILConfig = eqx.field(static=True)
+    precision: Precision = eqx.field(static=True, default="float32")
+
+    def make_reward(self, input_dim: int, *, key: Key[Array, ""]) -> Discriminator:
+        return Discriminator.create(input_dim, self.config.hidden_dims, precision=self.precision, key=key)
+
+    def reward_output(self, state: CriticState, batch: LatentBatch, key: Key[Array, ""]) -> RewardOutput:
+        assert isinstance(state.reward, Discriminator)
+        return gail_reward(state.reward, batch.state_actions, key, penalty=self.config.gradient_penalty)

@@ -1,35 +1,40 @@
-"""A batch as networks see it, and what is learned from it: where encodings, methods and agents meet."""
+"""Methods: the losses of critics and reward model, and the reward used in planning. Agents are given one."""
 
-from typing import NamedTuple
+from abc import abstractmethod
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, runtime_checkable
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Key
 
 from cdred.algos.base import Batch, Metrics
+from cdred.algos.reward_model import RewardModel
 from cdred.models.actor_critic import ActorCritic
+from cdred.nn.layers import Ensemble, SharedLatent
+from cdred.nn.normalizer import ObsNormalizer
 from cdred.types import Segment
 
 
-class Lived(NamedTuple):
-    """A batch as the model sees it: all segments, the expert's first; their latents, rolled out and encoded.
+class LatentBatch(NamedTuple):
+    """Batch of N segments, the expert's half first, as the model encodes it.
 
-    `latents` are z_0 .. z_H as the dynamics make them, `encoded` h(s_1) .. h(s_H). Without dynamics H is 1, and the
-    latents are encoded too.
+    `latents` are z_0 .. z_H rolled out by the dynamics, `target_latents` the encodings h(s_1) .. h(s_H). Without a
+    world model H is 1 and both are encodings.
     """
 
     segments: Segment
     latents: Float[Array, "N T Z"]
-    encoded: Float[Array, "N H Z"]
+    target_latents: Float[Array, "N H Z"]
 
     @property
-    def inputs(self) -> Float[Array, "N H in"]:
-        """x_t = (z_t, a_t), concatenated."""
+    def state_actions(self) -> Float[Array, "N H in"]:
+        """Concatenated x_t = (z_t, a_t)."""
         return jnp.concatenate([self.latents[:, :-1], self.segments.action], axis=-1)
 
 
-class Objective(NamedTuple):
-    """What is good about a batch: the losses of those who learn it, the reward as they see it, and metrics."""
+class MethodLosses(NamedTuple):
+    """Losses of critics and reward model on one batch, the reward per transition, and metrics."""
 
     critic_loss: Float[Array, ""]
     reward_loss: Float[Array, ""]
@@ -37,21 +42,96 @@ class Objective(NamedTuple):
     metrics: Metrics
 
 
-def joined(batch: Batch) -> Segment:
-    """The segments of all stores, the expert's first."""
-    assert batch.agent is not None, "critics learn from what was lived through"
+class TDParams(NamedTuple):
+    """Constants of the value losses.
+
+    Attributes:
+        discount: gamma.
+        rho: weight of a loss one transition further into a segment.
+        entropy_coef: beta, the policy's entropy coefficient.
+        target_entropy_coef: entropy coefficient in TD targets of learned rewards (0 in TD-MPC2).
+    """
+
+    discount: float
+    rho: float
+    entropy_coef: float
+    target_entropy_coef: float
+
+
+@runtime_checkable
+class CriticState(Protocol):
+    """Agent state as methods see it: networks, reward model (None for a method without one), target critics."""
+
+    @property
+    def model(self) -> ActorCritic: ...
+
+    @property
+    def reward(self) -> Any: ...
+
+    @property
+    def target_critics(self) -> Ensemble: ...
+
+
+AnyCriticState = TypeVar("AnyCriticState", bound=CriticState)
+
+
+class Method(eqx.Module):
+    """Method: the object in which agents on the same networks differ. Implementations are final.
+
+    Attributes:
+        uses_demos: trains on demonstrations besides the agent's own data.
+        has_warmup: critics and policy wait for `optim.reward_warmup_updates` updates of the reward model.
+        scalar_critics: critics output one value instead of a two-hot distribution.
+    """
+
+    uses_demos: ClassVar[bool] = True
+    has_warmup: ClassVar[bool] = True
+    scalar_critics: ClassVar[bool] = False
+
+    @abstractmethod
+    def make_reward(self, input_dim: int, *, key: Key[Array, ""]) -> RewardModel | None:
+        """Initialise the reward model of x = (z, a) with `input_dim` components; None for a method without one."""
+
+    @abstractmethod
+    def losses(self, state: CriticState, batch: LatentBatch, params: TDParams, key: Key[Array, ""]) -> MethodLosses:
+        """Compute the losses of critics and reward model. `state` holds the parameters that are differentiated."""
+
+    @abstractmethod
+    def reward(
+        self,
+        state: CriticState,
+        z: Float[Array, " Z"] | SharedLatent,
+        action: Float[Array, " A"],
+        next_z: Float[Array, " Z"],
+        discount: float,
+    ) -> Float[Array, ""]:
+        """Compute the reward of (z, a) with predicted next latent `next_z`, for planning."""
+
+
+def concat_batch(batch: Batch) -> Segment:
+    """Concatenate the segments of both replay buffers, the expert's first."""
+    assert batch.agent is not None, "critics are trained on the agent's own data"
     if batch.expert is None:
         return batch.agent
-    return jax.tree.map(lambda e, o: jnp.concatenate([e, o]), batch.expert, batch.agent)
+    return jax.tree.map(lambda e, a: jnp.concatenate([e, a]), batch.expert, batch.agent)
 
 
-def encode(model: ActorCritic, obs: Float[Array, "N T ..."], absorbing: Bool[Array, "N T"]) -> Float[Array, "N T Z"]:
-    """The latents of observations, the absorbing one where the world has ended."""
+def encode_batch(
+    model: ActorCritic, obs: Float[Array, "N T ..."], absorbing: Bool[Array, "N T"]
+) -> Float[Array, "N T Z"]:
+    """Encode observations; where `absorbing`, return the absorbing latent."""
     latents = jax.vmap(jax.vmap(model.encode))(obs)
-    return jnp.where(absorbing[..., None], model.absorbing, latents)
+    return jnp.where(absorbing[..., None], model.absorbing_latent, latents)
 
 
-def mean_rewards(reward: Float[Array, "N H"], uses_demos: bool) -> Metrics:
-    """The mean reward of each store, for the log."""
-    stores = ("reward_expert", "reward_agent") if uses_demos else ("reward_agent",)
-    return {name: jnp.mean(one) for name, one in zip(stores, jnp.split(reward, len(stores)), strict=True)}
+def reward_metrics(reward: Float[Array, "N H"], uses_demos: bool) -> Metrics:
+    """Compute the mean reward of the expert's and of the agent's transitions."""
+    names = ("reward_expert", "reward_agent") if uses_demos else ("reward_agent",)
+    return {name: jnp.mean(part) for name, part in zip(names, jnp.split(reward, len(names)), strict=True)}
+
+
+def set_obs_stats(state: AnyCriticState, mean: Array, std: Array) -> AnyCriticState:
+    """Set the observation normaliser's statistics; a model without one stays as it is."""
+    if state.model.normalizer is None:
+        return state
+    return eqx.tree_at(lambda s: s.model.normalizer, state, ObsNormalizer.from_stats(mean, std))

@@ -1,4 +1,4 @@
-"""What scores (z, a): the one object in which the world-model methods differ."""
+"""Interface of reward models R(z, a)."""
 
 from abc import abstractmethod
 from typing import Self
@@ -6,26 +6,25 @@ from typing import Self
 import equinox as eqx
 from jaxtyping import Array, Float, PyTree
 
-from cdred.nn.layers import Apart
+from cdred.nn.layers import SplitInput
 
 
 class RewardModel(eqx.Module):
-    """A reward R(z, a), and which part of it a gradient may change."""
+    """Reward R(x) of one x = (z, a), and the part of it that is trained."""
 
     @property
     @abstractmethod
     def trainable(self) -> PyTree:
-        """The networks that learn; whatever else the model holds stays as it was made."""
-
-    def settled(self) -> Self:
-        """The model after a step of its trainable part: what follows it from afar moves now."""
-        return self
-
-    def expert_bonus(self, x: Float[Array, " in"]) -> Float[Array, ""] | None:
-        """How unfamiliar x is beside the expert's data; None for a model that estimates no density."""
-        del x
-        return None
+        """Networks that gradients update; everything else in the model stays as initialised."""
 
     @abstractmethod
-    def __call__(self, x: Float[Array, " in"] | Apart) -> Float[Array, ""]:
-        """R of one x = (z, a)."""
+    def update_ema(self) -> Self:
+        """Update the EMA copies, if any, after a gradient step of `trainable`."""
+
+    @abstractmethod
+    def expert_novelty(self, x: Float[Array, " in"]) -> Float[Array, ""] | None:
+        """Compute how far x is from the expert's data; None for a model that estimates no density."""
+
+    @abstractmethod
+    def __call__(self, x: Float[Array, " in"] | SplitInput) -> Float[Array, ""]:
+        """Compute R(x)."""

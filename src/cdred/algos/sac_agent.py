@@ -1,11 +1,10 @@
-"""Soft actor-critic (arXiv 1801.01290) on raw observations: what the peers were before they had a world model.
+"""Soft actor-critic (arXiv 1801.01290) on raw observations, with any method's losses: baselines without a world model.
 
-A method says what its critics learn, as on the world model: from a reward model's scores (`reward_sac.py`), or from the
-demonstrations themselves (`iqlearn_sac.py`). Stores, schedules, networks' sizes and updates per step are the same.
+Replay buffers, schedules, network sizes and updates per step are those of the world-model agent.
 """
 
-from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
@@ -16,150 +15,171 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from cdred.algos import losses
 from cdred.algos.base import Algorithm, Batch, Metrics
-from cdred.algos.diagnostics import signs
-from cdred.algos.method import Lived, Objective, encode, joined, mean_rewards
-from cdred.algos.reward_model import RewardModel
+from cdred.algos.diagnostics import diagnostics
+from cdred.algos.method import (
+    LatentBatch,
+    Method,
+    TDParams,
+    concat_batch,
+    encode_batch,
+    reward_metrics,
+    set_obs_stats,
+)
+from cdred.algos.optim import OptimConfig
+from cdred.constraints import NonNegative
 from cdred.models.actor_critic import ObsActorCritic
 from cdred.nn.layers import Ensemble, ema
-from cdred.nn.normalizer import ObsNormalizer
 from cdred.planning.mppi import MPPIState
 from cdred.types import Segment
 
 
-class Judges(NamedTuple):
-    """What is differentiated together: everything but the policy."""
+@dataclass(frozen=True)
+class SACConfig:
+    """Soft actor-critic (methods on raw observations); its networks have `model.hidden_dims`."""
+
+    entropy_coef: NonNegative = 0.01
+    """Fixed entropy coefficient of policy and targets: learning it destabilises inverse Q-learning."""
+
+
+class CriticParams(NamedTuple):
+    """Parameters that are differentiated together: critics and reward model, everything but the policy."""
 
     critics: PyTree
     reward: PyTree
 
 
 class SACState(eqx.Module):
-    """The whole agent; `reward` is None where the critics are the reward."""
+    """Networks, target critics and optimiser states; `reward` is None for a method without a reward model."""
 
     model: ObsActorCritic
     reward: Any
     target_critics: Ensemble
-    judges_opt: optax.OptState
-    policy_opt: optax.OptState
+    critic_opt_state: optax.OptState
+    policy_opt_state: optax.OptState
     updates: Int[Array, ""]
 
     @property
-    def judges(self) -> Judges:
-        return Judges(self.model.critics, None if self.reward is None else self.reward.trainable)
+    def trainable(self) -> CriticParams:
+        return CriticParams(self.model.critics, None if self.reward is None else self.reward.trainable)
 
-    def replace_judges(self, new: Judges) -> "SACState":
-        """The state with critics and reward exchanged."""
+    def replace_trainable(self, new: CriticParams) -> "SACState":
+        """Return the state with these parameters."""
         state = eqx.tree_at(lambda s: s.model.critics, self, new.critics)
         return state if new.reward is None else eqx.tree_at(lambda s: s.reward.trainable, state, new.reward)
 
 
 class SACAgent(Algorithm[SACState]):
-    """Actor and critics at a fixed temperature, which peers need: learning it destabilises inverse Q-learning.
+    """Actor and critics with a fixed entropy coefficient, trained on one method's losses.
 
     Attributes:
-        make_model, make_reward: build fresh networks from a key; no reward model is made if the second is None.
-        horizon, action_dim: of the plan that it does not make.
+        method: losses and reward model.
+        config: BC weight, target EMA rate, warm-up.
+        entropy_coef: of policy and targets.
+        make_model: initialises actor and critics from a key.
+        horizon, action_dim: shape of the (unused) planner state.
+        input_dim: components of x = (observation, action).
         discount: gamma.
-        temperature: weight of the policy's entropy, beside values as they are.
-        bc_coef: per update, the weight of the policy's squared distance from the expert's actions; None without.
-        warmup_updates: updates that fit the reward model before anybody else learns from it.
+        critic_optimizer, policy_optimizer: of critics and reward model, and of the policy.
     """
 
-    uses_demos: ClassVar[bool] = True
+    uses_env: ClassVar[bool] = True
+    uses_validation_demos: ClassVar[bool] = False
 
+    method: Method
+    config: OptimConfig = eqx.field(static=True)
+    entropy_coef: float = eqx.field(static=True)
     make_model: Callable[..., ObsActorCritic] = eqx.field(static=True)
-    make_reward: Callable[..., RewardModel] | None = eqx.field(static=True)
-    judges_optimiser: optax.GradientTransformation = eqx.field(static=True)
-    policy_optimiser: optax.GradientTransformation = eqx.field(static=True)
     horizon: int = eqx.field(static=True)
     action_dim: int = eqx.field(static=True)
+    input_dim: int = eqx.field(static=True)
     discount: float = eqx.field(static=True)
-    temperature: float = eqx.field(static=True)
-    bc_coef: optax.Schedule | None = eqx.field(static=True)
-    tau: float = eqx.field(static=True)
-    warmup_updates: int = eqx.field(static=True)
+    critic_optimizer: optax.GradientTransformation = eqx.field(static=True)
+    policy_optimizer: optax.GradientTransformation = eqx.field(static=True)
 
-    @abstractmethod
-    def objective(self, state: SACState, lived: Lived, key: Key[Array, ""]) -> Objective:
-        """What critics and reward model learn from a batch. `state` holds what is differentiated."""
+    @property
+    def uses_demos(self) -> bool:
+        return self.method.uses_demos
 
     def init(self, key: Key[Array, ""]) -> SACState:
         model_key, reward_key = jax.random.split(key)
         model = self.make_model(key=model_key)
         state = SACState(
             model=model,
-            reward=None if self.make_reward is None else self.make_reward(key=reward_key),
-            # A copy, so that donated buffers are never given away twice.
+            reward=self.method.make_reward(self.input_dim, key=reward_key),
+            # A copy, so that no buffer is donated twice.
             target_critics=jax.tree.map(jnp.copy, model.critics),
-            judges_opt=(),
-            policy_opt=self.policy_optimiser.init(eqx.filter(model.policy, eqx.is_array)),
+            critic_opt_state=(),
+            policy_opt_state=self.policy_optimizer.init(eqx.filter(model.policy, eqx.is_array)),
             updates=jnp.zeros((), jnp.int32),
         )
-        return eqx.tree_at(lambda s: s.judges_opt, state, self.judges_optimiser.init(state.judges))
+        return eqx.tree_at(lambda s: s.critic_opt_state, state, self.critic_optimizer.init(state.trainable))
 
     def init_plan(self) -> MPPIState:
         return MPPIState.create(self.horizon, self.action_dim)
 
-    def set_obs_stats(self, state: SACState, mean, std) -> SACState:
-        if state.model.normalizer is None:
-            return state
-        return eqx.tree_at(lambda s: s.model.normalizer, state, ObsNormalizer.fitted(mean, std))
+    def set_obs_stats(self, state: SACState, mean: Float[Array, " obs"], std: Float[Array, " obs"]) -> SACState:
+        return set_obs_stats(state, mean, std)
 
     def update(self, state: SACState, batch: Batch, key: Key[Array, ""]) -> tuple[SACState, Metrics]:
-        judges_key, policy_key = jax.random.split(key)
-        lived = _lived(state.model, batch)
-        state, metrics = self._update_judges(state, lived, judges_key)
-        state, policy_metrics = self._update_policy(state, lived, policy_key)
+        critic_key, policy_key = jax.random.split(key)
+        transitions = _as_transitions(state.model, batch)
+        state, metrics = self._update_critics(state, transitions, critic_key)
+        state, policy_metrics = self._update_policy(state, transitions, policy_key)
         state = eqx.tree_at(
             lambda s: (s.target_critics, s.updates),
             state,
-            (ema(state.target_critics, state.model.critics, self.tau), state.updates + 1),
+            (ema(state.target_critics, state.model.critics, self.config.tau), state.updates + 1),
         )
         return state, metrics | policy_metrics
 
-    def _update_judges(self, state, lived, key):
-        def loss(judges):
-            objective = self.objective(state.replace_judges(judges), lived, key)
-            terms = {"critic_loss": objective.critic_loss, "reward_loss": objective.reward_loss}
-            total = self._learning(state) * objective.critic_loss + objective.reward_loss
-            return total, terms | {"loss": total} | mean_rewards(objective.reward, self.uses_demos) | objective.metrics
+    def _update_critics(self, state, batch, key):
+        params = TDParams(self.discount, 1.0, self.entropy_coef, target_entropy_coef=self.entropy_coef)
 
-        grads, metrics = jax.grad(loss, has_aux=True)(state.judges)
-        updates, opt = self.judges_optimiser.update(grads, state.judges_opt)
-        state = state.replace_judges(optax.apply_updates(state.judges, updates))
-        state = eqx.tree_at(lambda s: s.judges_opt, state, opt)
+        def loss(trainable):
+            method = self.method.losses(state.replace_trainable(trainable), batch, params, key)
+            terms = {"critic_loss": method.critic_loss, "reward_loss": method.reward_loss}
+            total = self._past_warmup(state) * method.critic_loss + method.reward_loss
+            return total, terms | {"loss": total} | reward_metrics(method.reward, self.uses_demos) | method.metrics
+
+        grads, metrics = jax.grad(loss, has_aux=True)(state.trainable)
+        updates, opt_state = self.critic_optimizer.update(grads, state.critic_opt_state)
+        state = state.replace_trainable(optax.apply_updates(state.trainable, updates))
+        state = eqx.tree_at(lambda s: s.critic_opt_state, state, opt_state)
         if state.reward is not None:
-            state = eqx.tree_at(lambda s: s.reward, state, state.reward.settled())
+            state = eqx.tree_at(lambda s: s.reward, state, state.reward.update_ema())
         return state, metrics | {"grad_norm": optax.tree.norm(grads)}
 
-    def _update_policy(self, state, lived, key):
-        there = lived.latents[:, :-1]
-        expert = jax.tree.map(lambda x: x[: len(x) // 2], lived.segments)
+    def _update_policy(self, state, batch, key):
+        z = batch.latents[:, :-1]
+        expert = jax.tree.map(lambda x: x[: len(x) // 2], batch.segments)
 
         def loss(policy):
-            args = (policy, state.model, there, jnp.ones(()), self.temperature, 1.0, key)
+            args = (policy, state.model, z, jnp.ones(()), self.entropy_coef, 1.0, key)
             soft, (values, log_prob) = losses.policy_loss(*args)
-            shown, over = there[: len(expert.action)], expert.absorbing[:, :-1]
-            imitation = losses.bc_loss(policy, state.model, shown, expert.action, over, 1.0)
             metrics = {"policy_loss": soft, "q_pi": jnp.mean(values), "policy_entropy": -log_prob}
-            total = self._learning(state) * soft
-            # Without weight it is a metric, and no gradient is computed for it.
-            total += self.bc_coef(state.updates) * imitation if self.bc_coef else 0.0
-            return total, metrics | {"bc_loss": imitation}
+            total = self._past_warmup(state) * soft
+            if self.uses_demos:
+                expert_z, absorbing = z[: len(expert.action)], expert.absorbing[:, :-1]
+                bc = losses.bc_loss(policy, state.model, expert_z, expert.action, absorbing, 1.0)
+                metrics["bc_loss"] = bc
+                # Without a weight the term is a metric only, and needs no gradient.
+                total += self.config.bc_coef * bc if self.config.bc_coef else 0.0
+            return total, metrics
 
         grads, metrics = jax.grad(loss, has_aux=True)(state.model.policy)
-        updates, opt = self.policy_optimiser.update(grads, state.policy_opt)
-        new = (optax.apply_updates(state.model.policy, updates), opt)
-        state = eqx.tree_at(lambda s: (s.model.policy, s.policy_opt), state, new)
+        updates, opt_state = self.policy_optimizer.update(grads, state.policy_opt_state)
+        new = (optax.apply_updates(state.model.policy, updates), opt_state)
+        state = eqx.tree_at(lambda s: (s.model.policy, s.policy_opt_state), state, new)
         return state, metrics | {"policy_grad_norm": optax.tree.norm(grads)}
 
-    def diagnostics(self, state: SACState, batch: Batch, newest: Segment, there: Bool[Array, " N"]) -> Metrics:
-        del newest, there  # without dynamics there is nothing to predict
-        return signs(state.model, state.reward, batch)
+    def diagnostics(self, state: SACState, batch: Batch, recent: Segment, valid: Bool[Array, " N"]) -> Metrics:
+        """Compute the shared diagnostics; without dynamics there is no prediction error."""
+        del recent, valid
+        return diagnostics(state.model, state.reward, batch)
 
-    def _learning(self, state: SACState) -> Float[Array, ""]:
-        """0 while the reward model warms up, then 1."""
-        return (state.updates >= self.warmup_updates).astype(jnp.float32)
+    def _past_warmup(self, state: SACState) -> Float[Array, ""]:
+        warmup = self.config.reward_warmup_updates if self.method.has_warmup else 0
+        return (state.updates >= warmup).astype(jnp.float32)
 
     def act(
         self, state: SACState, plan: MPPIState, obs: Float[Array, "..."], key: Key[Array, ""], explore: Bool[Array, ""]
@@ -168,19 +188,19 @@ class SACAgent(Algorithm[SACState]):
         return jnp.where(explore, policy.sample(key)[0], policy.mode), plan
 
 
-def _lived(model: ObsActorCritic, batch: Batch) -> Lived:
-    """The transitions of all segments, each one a segment of its own."""
-    segments = joined(batch)
+def _as_transitions(model: ObsActorCritic, batch: Batch) -> LatentBatch:
+    """Split all segments into transitions, each a segment of length 1."""
+    segments = concat_batch(batch)
     flat = Segment(
         obs=_pairs(segments.obs),
         action=segments.action.reshape(-1, 1, segments.action.shape[-1]),
         reward=segments.reward.reshape(-1, 1),
         absorbing=_pairs(segments.absorbing),
     )
-    z = encode(model, flat.obs, flat.absorbing)
-    return Lived(flat, z, z[:, 1:])
+    z = encode_batch(model, flat.obs, flat.absorbing)
+    return LatentBatch(flat, z, z[:, 1:])
 
 
 def _pairs(rows: Array) -> Array:
-    """[N, H + 1, ...] to [N H, 2, ...]: what each transition leads from and to."""
+    """Reshape [N, H + 1, ...] to [N H, 2, ...], the start and end of each transition."""
     return jnp.stack([rows[:, :-1], rows[:, 1:]], axis=2).reshape(-1, 2, *rows.shape[2:])

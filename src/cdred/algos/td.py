@@ -1,5 +1,6 @@
-"""Critics that learn from a reward: regression on one-step targets, whoever says what the reward is."""
+"""TD regression of critics on a learned or given reward."""
 
+from abc import abstractmethod
 from typing import NamedTuple
 
 import jax
@@ -7,49 +8,66 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from cdred.algos import losses
-from cdred.algos.method import Lived, Objective
-from cdred.models.actor_critic import ActorCritic
-from cdred.nn.layers import Ensemble
+from cdred.algos.method import CriticState, LatentBatch, Method, MethodLosses, TDParams
+from cdred.nn.layers import SharedLatent, concat_input
 
 
-class Scores(NamedTuple):
-    """What a reward model makes of a batch: its loss, and the reward that critics learn from, per transition."""
+class RewardOutput(NamedTuple):
+    """Reward model's loss and reward per transition, the reward without gradient."""
 
     loss: Float[Array, "N H"]
     reward: Float[Array, "N H"]
 
 
-def regress(
-    model: ActorCritic,
-    target_critics: Ensemble,
-    lived: Lived,
-    scores: Scores,
-    *,
-    discount: float,
-    rho: float,
-    beta: float,
+class RewardMethod(Method):
+    """Method whose critics learn from a reward model; implementations differ in that model alone."""
+
+    @abstractmethod
+    def reward_output(self, state: CriticState, batch: LatentBatch, key: Key[Array, ""]) -> RewardOutput:
+        """Compute the reward model's loss and reward on a batch, the reward without gradient."""
+
+    def losses(self, state: CriticState, batch: LatentBatch, params: TDParams, key: Key[Array, ""]) -> MethodLosses:
+        reward_key, value_key, dropout_key = jax.random.split(key, 3)
+        output = self.reward_output(state, batch, reward_key)
+        return td_losses(state, batch, output, params, value_key, dropout_key)
+
+    def reward(
+        self,
+        state: CriticState,
+        z: Float[Array, " Z"] | SharedLatent,
+        action: Float[Array, " A"],
+        next_z: Float[Array, " Z"],
+        discount: float,
+    ) -> Float[Array, ""]:
+        del next_z, discount
+        return state.reward(concat_input(z, action))
+
+
+def td_losses(
+    state: CriticState,
+    batch: LatentBatch,
+    output: RewardOutput,
+    params: TDParams,
     value_key: Key[Array, ""],
     dropout_key: Key[Array, ""],
-) -> Objective:
-    """q_t = R(z_t, a_t) + gamma min_{2 of 5} Vbar(h(s_{t+1})), and the reward model's own loss.
+) -> MethodLosses:
+    """Compute the critic loss on q_t = R(z_t, a_t) + gamma min_{2 of 5} Qbar(h(s_{t+1}), a'), and the reward loss.
 
     Args:
-        model: whose critics are differentiated.
-        target_critics: of the values beyond a transition.
-        lived: a batch.
-        scores: what the reward model makes of it.
-        discount: gamma.
-        rho: lambda.
-        beta: the policy's temperature, of V = Q - beta log pi; TD-MPC2's values leave the entropy out.
-        value_key: of the actions that values are estimated with.
+        state: its critics are differentiated; its target critics give the values of next states.
+        batch: latents, actions and target latents.
+        output: reward model's loss and reward.
+        params: discount, rho and entropy coefficient of the targets.
+        value_key: of the actions sampled for target values.
         dropout_key: of the critics' dropout.
     """
-    value = losses.next_values(model, target_critics, lived.encoded, beta, value_key)
-    target = jax.lax.stop_gradient(scores.reward + discount * value)
-    args = (lived.latents[:, :-1], lived.segments.action, target, rho, dropout_key)
-    return Objective(
-        losses.critic_loss(model, *args),
-        losses.discounted_over_time(scores.loss, rho),
-        scores.reward,
+    entropy_coef = params.target_entropy_coef
+    value = losses.target_values(state.model, state.target_critics, batch.target_latents, entropy_coef, value_key)
+    target = jax.lax.stop_gradient(output.reward + params.discount * value)
+    args = (batch.latents[:, :-1], batch.segments.action, target, params.rho, dropout_key)
+    return MethodLosses(
+        losses.critic_loss(state.model, *args),
+        losses.rho_weighted(output.loss, params.rho),
+        output.reward,
         {"td_target": jnp.mean(target), "td_target_abs_max": jnp.max(jnp.abs(target))},
     )

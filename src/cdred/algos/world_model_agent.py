@@ -1,12 +1,7 @@
-"""Learning and planning on a TD-MPC2 world model (arXiv 2310.16828), whatever makes (z, a) good.
+"""Agent that learns a TD-MPC2 world model (arXiv 2310.16828) and plans in it, with any method's losses and reward."""
 
-A method says what its critics learn: from a reward model's scores (`reward_agent.py`), or from the demonstrations
-themselves (`iqmpc.py`).
-"""
-
-from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -16,18 +11,25 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from cdred.algos import losses
 from cdred.algos.base import Algorithm, Batch, Metrics
-from cdred.algos.diagnostics import signs, unexplained
-from cdred.algos.method import Lived, Objective, encode, joined, mean_rewards
-from cdred.algos.reward_model import RewardModel
+from cdred.algos.diagnostics import diagnostics, fraction_variance_unexplained
+from cdred.algos.method import (
+    LatentBatch,
+    Method,
+    TDParams,
+    concat_batch,
+    encode_batch,
+    reward_metrics,
+    set_obs_stats,
+)
+from cdred.algos.optim import OptimConfig
 from cdred.models.world_model import WorldModel
-from cdred.nn.layers import Ensemble, Fixed, ema
-from cdred.nn.normalizer import ObsNormalizer
-from cdred.planning.mppi import MPPI, MPPIState, Return
+from cdred.nn.layers import Ensemble, SharedLatent, ema
+from cdred.planning.mppi import MPPI, MPPIState, TrajectoryValueFn
 from cdred.types import Segment
 
 
-class Trainable(NamedTuple):
-    """What the model's loss is differentiated by, everything but the prior; or one value for each."""
+class ModelParams(NamedTuple):
+    """Parameters that the model's loss is differentiated by, everything but the policy; or one value for each."""
 
     encoder: PyTree
     dynamics: PyTree
@@ -36,204 +38,203 @@ class Trainable(NamedTuple):
     reward: PyTree
 
 
-class LearnerState(eqx.Module):
-    """The whole agent and what its learning remembers.
-
-    What a reward model never trains is in `reward` too: CDRED's means nothing without its targets (trap 1). A method
-    without a reward model has None there.
-    """
+class AgentState(eqx.Module):
+    """Networks, target critics, Q-scale and optimiser states; `reward` is None for a method without a reward model."""
 
     model: WorldModel
     reward: Any
     target_critics: Ensemble
     q_scale: Float[Array, ""]
-    model_opt: optax.OptState
-    policy_opt: optax.OptState
+    model_opt_state: optax.OptState
+    policy_opt_state: optax.OptState
     updates: Int[Array, ""]
 
     @property
-    def trainable(self) -> Trainable:
+    def trainable(self) -> ModelParams:
         model, reward = self.model, self.reward
-        learned = None if reward is None else reward.trainable
-        return Trainable(model.encoder, model.dynamics, model.critics, model.termination, learned)
+        reward_params = None if reward is None else reward.trainable
+        return ModelParams(model.encoder, model.dynamics, model.critics, model.termination, reward_params)
 
-    def replace_trainable(self, new: Trainable) -> "LearnerState":
-        """The state with the trained parts exchanged."""
-        *learned, reward = new
+    def replace_trainable(self, new: ModelParams) -> "AgentState":
+        """Return the state with these parameters."""
+        *model_params, reward = new
         state = eqx.tree_at(
             lambda s: (s.model.encoder, s.model.dynamics, s.model.critics, s.model.termination),
             self,
-            tuple(learned),
+            tuple(model_params),
             is_leaf=lambda x: x is None,
         )
         return state if reward is None else eqx.tree_at(lambda s: s.reward.trainable, state, reward)
 
 
-class WorldModelAgent(Algorithm[LearnerState]):
-    """World model, critics, prior and planner. The fields are settings; `init` makes networks.
+class WorldModelAgent(Algorithm[AgentState]):
+    """World model, critics, policy and MPPI planner, trained on one method's losses.
 
     Attributes:
-        make_model, make_reward: build fresh networks from a key; no reward model is made if the second is None.
-        planner: MPPI's settings; its horizon is also a segment's length.
-        plan_actions: plan with MPPI, or act from the prior alone.
-        policy_penalty_coef: what a plan pays for leaving the prior's.
-        action_dim: components of an action.
+        method: losses and reward.
+        config: loss weights and optimiser settings.
+        planner: MPPI; its horizon is also the length of a training segment.
+        make_model: initialises the world model from a key.
+        plan_actions: act by planning; otherwise by the policy.
+        action_dim: number of action components.
         discount: gamma.
+        model_optimizer, policy_optimizer: of everything but the policy, and of the policy.
     """
 
-    make_model: Callable[..., WorldModel] = eqx.field(static=True)
-    make_reward: Callable[..., RewardModel] | None = eqx.field(static=True)
+    uses_env: ClassVar[bool] = True
+    uses_validation_demos: ClassVar[bool] = False
+
+    method: Method
+    config: OptimConfig = eqx.field(static=True)
     planner: MPPI
-    model_optimiser: optax.GradientTransformation = eqx.field(static=True)
-    policy_optimiser: optax.GradientTransformation = eqx.field(static=True)
+    make_model: Callable[..., WorldModel] = eqx.field(static=True)
     plan_actions: bool = eqx.field(static=True)
-    policy_penalty_coef: float = eqx.field(static=True)
     action_dim: int = eqx.field(static=True)
     discount: float = eqx.field(static=True)
-    rho: float = eqx.field(static=True)
-    consistency_coef: float = eqx.field(static=True)
-    value_coef: float = eqx.field(static=True)
-    reward_coef: float = eqx.field(static=True)
-    termination_coef: float = eqx.field(static=True)
-    entropy_coef: float = eqx.field(static=True)
-    bc_coef: optax.Schedule | None = eqx.field(static=True)
-    bc_encoder_coef: float = eqx.field(static=True)
-    tau: float = eqx.field(static=True)
-    warmup_updates: int = eqx.field(static=True)
+    model_optimizer: optax.GradientTransformation = eqx.field(static=True)
+    policy_optimizer: optax.GradientTransformation = eqx.field(static=True)
 
-    @abstractmethod
-    def objective(self, state: LearnerState, lived: Lived, key: Key[Array, ""]) -> Objective:
-        """What critics and reward model learn from a batch. `state` holds what is differentiated."""
+    @property
+    def uses_demos(self) -> bool:
+        return self.method.uses_demos
 
-    @abstractmethod
-    def imagined_reward(
-        self,
-        state: LearnerState,
-        z: Float[Array, " Z"] | Fixed,
-        action: Float[Array, " A"],
-        following: Float[Array, " Z"],
-    ) -> Float[Array, ""]:
-        """The reward of (z, a), after which the model expects the latent `following`."""
+    @property
+    def _td_params(self) -> TDParams:
+        # TD-MPC2's TD targets leave the entropy out.
+        return TDParams(self.discount, self.config.rho, self.config.entropy_coef, target_entropy_coef=0.0)
 
-    def init(self, key: Key[Array, ""]) -> LearnerState:
+    def init(self, key: Key[Array, ""]) -> AgentState:
         model_key, reward_key = jax.random.split(key)
         model = self.make_model(key=model_key)
-        reward = None if self.make_reward is None else self.make_reward(key=reward_key)
-        state = LearnerState(
+        state = AgentState(
             model=model,
-            reward=reward,
-            # A copy, so that donated buffers are never given away twice.
+            reward=self.method.make_reward(model.latent_dim + self.action_dim, key=reward_key),
+            # A copy, so that no buffer is donated twice.
             target_critics=jax.tree.map(jnp.copy, model.critics),
             q_scale=jnp.ones(()),
-            model_opt=(),
-            policy_opt=self.policy_optimiser.init(eqx.filter(model.policy, eqx.is_array)),
+            model_opt_state=(),
+            policy_opt_state=self.policy_optimizer.init(eqx.filter(model.policy, eqx.is_array)),
             updates=jnp.zeros((), jnp.int32),
         )
-        return eqx.tree_at(lambda s: s.model_opt, state, self.model_optimiser.init(state.trainable))
+        return eqx.tree_at(lambda s: s.model_opt_state, state, self.model_optimizer.init(state.trainable))
 
     def init_plan(self) -> MPPIState:
-        return MPPIState.create(self.planner.horizon, self.action_dim)
+        return MPPIState.create(self.planner.config.horizon, self.action_dim)
 
-    def set_obs_stats(self, state: LearnerState, mean, std) -> LearnerState:
-        if state.model.normalizer is None:
-            return state
-        return eqx.tree_at(lambda s: s.model.normalizer, state, ObsNormalizer.fitted(mean, std))
+    def set_obs_stats(self, state: AgentState, mean: Float[Array, " obs"], std: Float[Array, " obs"]) -> AgentState:
+        return set_obs_stats(state, mean, std)
 
-    def update(self, state: LearnerState, batch: Batch, key: Key[Array, ""]) -> tuple[LearnerState, Metrics]:
+    def update(self, state: AgentState, batch: Batch, key: Key[Array, ""]) -> tuple[AgentState, Metrics]:
         model_key, policy_key = jax.random.split(key)
         state, latents, metrics = self._update_model(state, batch, model_key)
         state, policy_metrics = self._update_policy(state, batch, latents, policy_key)
-        with jax.named_scope("averages"):
-            target_critics = ema(state.target_critics, state.model.critics, self.tau)
+        with jax.named_scope("ema"):
+            target_critics = ema(state.target_critics, state.model.critics, self.config.tau)
         state = eqx.tree_at(lambda s: (s.target_critics, s.updates), state, (target_critics, state.updates + 1))
         return state, metrics | policy_metrics
 
     def _update_model(self, state, batch, key):
         grads, (latents, metrics) = jax.grad(self.model_loss, has_aux=True)(state.trainable, state, batch, key)
-        with jax.named_scope("optimiser"):
-            updates, opt = self.model_optimiser.update(grads, state.model_opt, state.trainable)
+        with jax.named_scope("optimizer"):
+            updates, opt_state = self.model_optimizer.update(grads, state.model_opt_state, state.trainable)
             state = state.replace_trainable(optax.apply_updates(state.trainable, updates))
-        state = eqx.tree_at(lambda s: s.model_opt, state, opt)
+        state = eqx.tree_at(lambda s: s.model_opt_state, state, opt_state)
         if state.reward is not None:
-            state = eqx.tree_at(lambda s: s.reward, state, state.reward.settled())
+            state = eqx.tree_at(lambda s: s.reward, state, state.reward.update_ema())
         return state, latents, metrics | {"grad_norm": optax.tree.norm(grads)}
 
     def _update_policy(self, state, batch, latents, key):
         grad = jax.grad(self.policy_loss, has_aux=True)
         grads, (values, metrics) = grad(state.model.policy, state, batch, latents, key)
-        with jax.named_scope("optimiser"):
-            updates, opt = self.policy_optimiser.update(grads, state.policy_opt)
+        with jax.named_scope("optimizer"):
+            updates, opt_state = self.policy_optimizer.update(grads, state.policy_opt_state)
             policy = optax.apply_updates(state.model.policy, updates)
-        q_scale = ema(state.q_scale, losses.q_range(values[:, :1]), self.tau)
-        new = (policy, opt, q_scale)
+        q_scale = ema(state.q_scale, losses.percentile_range(values[:, :1]), self.config.tau)
+        new = (policy, opt_state, q_scale)
         metrics |= {"policy_grad_norm": optax.tree.norm(grads), "q_scale": q_scale}
-        return eqx.tree_at(lambda s: (s.model.policy, s.policy_opt, s.q_scale), state, new), metrics
+        return eqx.tree_at(lambda s: (s.model.policy, s.policy_opt_state, s.q_scale), state, new), metrics
 
     def model_loss(
-        self, trainable: Trainable, state: LearnerState, batch: Batch, key: Key[Array, ""]
+        self, params: ModelParams, state: AgentState, batch: Batch, key: Key[Array, ""]
     ) -> tuple[Float[Array, ""], tuple[Float[Array, "N T Z"], Metrics]]:
-        """L of docs/method.md section 3 (without L_pi); also the rolled-out latents, cut off, and the metrics."""
-        both = joined(batch)
-        over, rate = both.absorbing[:, 1:], self.rho
-        encoded = encode(state.model, both.obs[:, 1:], over)
-        state = state.replace_trainable(trainable)
-        latents = jax.vmap(_rolled_out, in_axes=(None, 0))(state.model, both)
-        objective = self.objective(state, Lived(both, latents, encoded), key)
+        """Compute the loss L of everything but the policy.
+
+        Returns:
+            The loss, and with it the rolled-out latents without gradient and the metrics.
+        """
+        config, segments = self.config, concat_batch(batch)
+        terminated = segments.absorbing[:, 1:]
+        target_latents = encode_batch(state.model, segments.obs[:, 1:], terminated)
+        state = state.replace_trainable(params)
+        latents = jax.vmap(rollout_latents, in_axes=(None, 0))(state.model, segments)
+        method = self.method.losses(state, LatentBatch(segments, latents, target_latents), self._td_params, key)
+        termination_args = (state.model, latents[:, :-1], segments.action, terminated, config.rho)
         terms = {
-            "consistency_loss": losses.consistency_loss(latents[:, 1:], encoded, rate),
-            "critic_loss": objective.critic_loss,
-            "reward_loss": objective.reward_loss,
-            "termination_loss": losses.termination_loss(state.model, latents[:, :-1], both.action, over, rate),
+            "consistency_loss": losses.consistency_loss(latents[:, 1:], target_latents, config.rho),
+            "critic_loss": method.critic_loss,
+            "reward_loss": method.reward_loss,
+            "termination_loss": losses.termination_loss(*termination_args),
         }
         loss = (
-            self.consistency_coef * terms["consistency_loss"]
-            + self._learning(state) * self.value_coef * terms["critic_loss"]
-            + self.reward_coef * terms["reward_loss"]
-            + self.termination_coef * terms["termination_loss"]
+            config.consistency_coef * terms["consistency_loss"]
+            + self._past_warmup(state) * config.value_coef * terms["critic_loss"]
+            + config.reward_coef * terms["reward_loss"]
+            + config.termination_coef * terms["termination_loss"]
         )
-        if self.bc_encoder_coef and batch.expert is not None:
-            loss += self.bc_encoder_coef * self._imitation(state.model.policy, state, batch, latents)
-        metrics = terms | {"loss": loss} | mean_rewards(objective.reward, self.uses_demos) | objective.metrics
+        if config.bc_encoder_coef and batch.expert is not None:
+            loss += config.bc_encoder_coef * self._bc_loss(state.model.policy, state, batch, latents)
+        metrics = terms | {"loss": loss} | reward_metrics(method.reward, self.uses_demos) | method.metrics
         return loss, (jax.lax.stop_gradient(latents), metrics)
 
     def policy_loss(
-        self, policy: eqx.Module, state: LearnerState, batch: Batch, latents: Float[Array, "N T Z"], key: Key[Array, ""]
+        self,
+        policy: eqx.Module,
+        state: AgentState,
+        batch: Batch,
+        latents: Float[Array, "N T Z"],
+        key: Key[Array, ""],
     ) -> tuple[Float[Array, ""], tuple[Float[Array, "N T"], Metrics]]:
-        """L_pi of docs/method.md section 3, and at all times how far the prior is from the expert's actions."""
-        args = (policy, state.model, latents, state.q_scale, self.entropy_coef, self.rho, key)
+        """Compute L_pi with the BC term.
+
+        Returns:
+            The loss, and with it the values of the sampled actions and the metrics.
+        """
+        config = self.config
+        args = (policy, state.model, latents, state.q_scale, config.entropy_coef, config.rho, key)
         loss, (values, log_prob) = losses.policy_loss(*args)
         metrics = {"policy_loss": loss, "q_pi": jnp.mean(values), "policy_entropy": -log_prob}
-        loss = self._learning(state) * loss
+        loss = self._past_warmup(state) * loss
         if batch.expert is not None:
-            imitation = self._imitation(policy, state, batch, latents)
-            metrics["bc_loss"] = imitation
-            # Without weight it is a metric, and no gradient is computed for it.
-            loss += self.bc_coef(state.updates) * imitation if self.bc_coef else 0.0
+            bc = self._bc_loss(policy, state, batch, latents)
+            metrics["bc_loss"] = bc
+            # Without a weight the term is a metric only, and needs no gradient.
+            loss += config.bc_coef * bc if config.bc_coef else 0.0
         return loss, (values, metrics)
 
-    def _imitation(self, policy, state, batch, latents):
-        """How far the prior is from the expert's actions, at the latents of the expert's segments, which come first."""
-        action, over = batch.expert.action, batch.expert.absorbing[:, :-1]
-        there = latents[: len(action), :-1]
-        return losses.bc_loss(policy, state.model, there, action, over, self.rho)
+    def _bc_loss(self, policy, state, batch, latents):
+        """Compute the BC loss at the latents of the expert's segments, which come first."""
+        action, absorbing = batch.expert.action, batch.expert.absorbing[:, :-1]
+        expert_latents = latents[: len(action), :-1]
+        return losses.bc_loss(policy, state.model, expert_latents, action, absorbing, self.config.rho)
 
-    def diagnostics(self, state: LearnerState, batch: Batch, newest: Segment, there: Bool[Array, " N"]) -> Metrics:
-        model, own = state.model, batch.agent
-        assert own is not None, "a world model is learned from what was lived through"
-        predicted = jax.vmap(_rolled_out, in_axes=(None, 0))(model, newest)[:, -1]
-        actual = jax.vmap(model.encode)(newest.obs[:, -1])
-        seen = jax.vmap(jax.vmap(model.encode))(own.obs).reshape(-1, actual.shape[1])
-        counts = there & ~newest.absorbing[:, -1]
-        error = unexplained(predicted, actual, counts, seen, ~own.absorbing.reshape(-1))
-        return signs(model, state.reward, batch) | {"open_loop_fvu": error}
+    def diagnostics(self, state: AgentState, batch: Batch, recent: Segment, valid: Bool[Array, " N"]) -> Metrics:
+        """Compute the shared diagnostics, and the open-loop prediction error over a segment."""
+        model, agent = state.model, batch.agent
+        assert agent is not None, "a world model is trained on the agent's own data"
+        predicted = jax.vmap(rollout_latents, in_axes=(None, 0))(model, recent)[:, -1]
+        actual = jax.vmap(model.encode)(recent.obs[:, -1])
+        sample = jax.vmap(jax.vmap(model.encode))(agent.obs).reshape(-1, actual.shape[1])
+        valid = valid & ~recent.absorbing[:, -1]
+        error = fraction_variance_unexplained(predicted, actual, valid, sample, ~agent.absorbing.reshape(-1))
+        return diagnostics(model, state.reward, batch) | {"open_loop_fvu": error}
 
-    def _learning(self, state: LearnerState) -> Float[Array, ""]:
-        """0 while the predictors warm up, then 1."""
-        return (state.updates >= self.warmup_updates).astype(jnp.float32)
+    def _past_warmup(self, state: AgentState) -> Float[Array, ""]:
+        warmup = self.config.reward_warmup_updates if self.method.has_warmup else 0
+        return (state.updates >= warmup).astype(jnp.float32)
 
     def act(
         self,
-        state: LearnerState,
+        state: AgentState,
         plan: MPPIState,
         obs: Float[Array, "..."],
         key: Key[Array, ""],
@@ -244,64 +245,70 @@ class WorldModelAgent(Algorithm[LearnerState]):
         if not self.plan_actions:
             policy = state.model.pi(z)
             return jnp.where(explore, policy.sample(pi_key)[0], policy.mode), plan
-        proposals = self._propose(state.model, z, pi_key)
-        return self.planner.plan(plan, proposals, self.worth(state, z), plan_key, explore)
+        policy_actions = self._policy_rollouts(state.model, z, pi_key)
+        return self.planner.plan(plan, policy_actions, self.plan_objective(state, z), plan_key, explore)
 
-    def _propose(self, model: WorldModel, z: Float[Array, " Z"], key: Key[Array, ""]) -> Float[Array, "P H A"]:
-        """Action sequences of the policy prior from z."""
+    def _policy_rollouts(self, model: WorldModel, z: Float[Array, " Z"], key: Key[Array, ""]) -> Float[Array, "P H A"]:
+        """Sample action sequences of the policy from z."""
 
-        def one(key):
+        def rollout(key):
             actions, latent = [], z
-            for k in jax.random.split(key, self.planner.horizon):
+            for k in jax.random.split(key, self.planner.config.horizon):
                 actions.append(model.pi(latent).sample(k)[0])
-                latent = model.imagine(latent, actions[-1])
+                latent = model.predict_next(latent, actions[-1])
             return jnp.stack(actions)
 
-        return jax.vmap(one)(jax.random.split(key, self.planner.num_pi_trajs))
+        return jax.vmap(rollout)(jax.random.split(key, self.planner.config.num_pi_trajs))
 
-    def worth(self, state: LearnerState, z: Float[Array, " Z"]) -> Return:
-        """What the planner maximises from z: the imagined return, less c S sum_h |a_h - mu_h|^2.
+    def plan_objective(self, state: AgentState, z: Float[Array, " Z"]) -> TrajectoryValueFn:
+        """Return the planner's objective from z: the imagined return minus c S sum_h |a_h - mu_h|^2.
 
-        mu is the prior's own plan, its modes along the model. Where few demonstrations reach, reward and critics are
-        guesses, and the best of many guesses is the boldest; the prior has been held to the expert's actions. The
-        Q-scale S gives the weight c the same meaning whatever the reward's scale.
+        mu are the policy's modes along the model's prediction. Far from the demonstrations reward and critics are
+        guesses, and the best of many sampled sequences is the one most overestimated; the penalty keeps plans near the
+        policy, which is regularised towards the expert's actions. The Q-scale S makes the weight c independent of the
+        reward's scale.
         """
-        # All sequences begin at the same latent.
-        start = Fixed(z)
-        if not self.policy_penalty_coef:
+        start = SharedLatent(z)
+        coef = self.planner.config.policy_penalty_coef if self.uses_demos else 0.0
+        if not coef:
             return lambda actions: self.imagined_return(state, start, actions)
         modes, latent = [], z
-        for _ in range(self.planner.horizon):
+        for _ in range(self.planner.config.horizon):
             modes.append(state.model.pi(latent).mode)
-            latent = state.model.imagine(latent, modes[-1])
-        nominal, weight = jnp.stack(modes), self.policy_penalty_coef * state.q_scale
-        return lambda actions: self.imagined_return(state, start, actions) - weight * jnp.sum((actions - nominal) ** 2)
+            latent = state.model.predict_next(latent, modes[-1])
+        mu, weight = jnp.stack(modes), coef * state.q_scale
+        return lambda actions: self.imagined_return(state, start, actions) - weight * jnp.sum((actions - mu) ** 2)
 
-    def reward_at(self, state: LearnerState, obs: Float[Array, "*obs"], action: Float[Array, " A"]) -> Float[Array, ""]:
-        """The imagined reward of an action at an observation."""
+    def reward_at(self, state: AgentState, obs: Float[Array, "*obs"], action: Float[Array, " A"]) -> Float[Array, ""]:
+        """Compute the reward used in planning, at an observation and an action."""
         z = state.model.encode(obs)
-        return self.imagined_reward(state, z, action, state.model.imagine(z, action))
+        return self.predict_reward(state, z, action, state.model.predict_next(z, action))
+
+    def predict_reward(
+        self,
+        state: AgentState,
+        z: Float[Array, " Z"] | SharedLatent,
+        action: Float[Array, " A"],
+        next_z: Float[Array, " Z"],
+    ) -> Float[Array, ""]:
+        """Compute the method's reward of (z, a) with predicted next latent `next_z`."""
+        return self.method.reward(state, z, action, next_z, self.discount)
 
     def imagined_return(
-        self, state: LearnerState, z: Float[Array, " Z"] | Fixed, actions: Float[Array, "H A"]
+        self, state: AgentState, z: Float[Array, " Z"] | SharedLatent, actions: Float[Array, "H A"]
     ) -> Float[Array, ""]:
-        """sum_{h<H} gamma^h R(z_h, a_h) + gamma^H mean_q Q(z_H, pi(z_H))."""
+        """Compute sum_{h<H} gamma^h R(z_h, a_h) + gamma^H mean_q Q(z_H, pi(z_H))."""
         first, *others = actions
-        latent = state.model.imagine(z, first)
-        total = self.imagined_reward(state, z, first, latent)
+        latent = state.model.predict_next(z, first)
+        total = self.predict_reward(state, z, first, latent)
         for h, action in enumerate(others, 1):
-            following = state.model.imagine(latent, action)
-            total += self.discount**h * self.imagined_reward(state, latent, action, following)
-            latent = following
-        return total + self.discount**self.planner.horizon * mean_value(state.model, latent)
+            next_latent = state.model.predict_next(latent, action)
+            total += self.discount**h * self.predict_reward(state, latent, action, next_latent)
+            latent = next_latent
+        return total + self.discount**self.planner.config.horizon * losses.bootstrap_value(state.model, latent)
 
 
-def mean_value(model: WorldModel, z: Float[Array, " Z"]) -> Float[Array, ""]:
-    """mean_q Q(z, pi(z)), the prior at its mode."""
-    return jnp.mean(model.values(model.critics, z, model.pi(z).mode))
-
-
-def _rolled_out(model: WorldModel, segment: Segment) -> Float[Array, "T Z"]:
-    """z_0 = h(s_0) and what the dynamics make of the actions."""
-    first = jnp.where(segment.absorbing[0], model.absorbing, model.encode(segment.obs[0]))
+def rollout_latents(model: WorldModel, segment: Segment) -> Float[Array, "T Z"]:
+    """Roll out the latents of a segment from z_0 = h(s_0) along its actions."""
+    first = jnp.where(segment.absorbing[0], model.absorbing_latent, model.encode(segment.obs[0]))
     return model.rollout(first, segment.action, segment.absorbing[1:])

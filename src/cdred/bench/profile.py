@@ -1,4 +1,4 @@
-"""Where a compiled program's time goes, by the parts that the code names with `jax.named_scope`."""
+"""Profiles of compiled functions: device time per `jax.named_scope`."""
 
 import re
 import tempfile
@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import jax
 
-OPTIMISER = "optimiser"
-# A part's name as operations carry it, also inside `jvp(...)` and `transpose(...)`.
-PARTS = (
+OPTIMIZER = "optimizer"
+# Scopes in the names of operations, where they may be inside `jvp(...)` and `transpose(...)`.
+SCOPES = (
     "encoder",
     "dynamics",
     "critics",
@@ -22,21 +22,24 @@ PARTS = (
     "reward",
     "planner",
     "replay",
-    OPTIMISER,
-    "averages",
+    OPTIMIZER,
+    "ema",
 )
 OTHER = "everything else"
 _COMPUTATION = re.compile(r"(?:ENTRY )?%?([\w.-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?([\w.-]+) = ")
 _CONTAINER = re.compile(r" (?:while|call|conditional|parameter|constant|tuple|get-tuple-element|bitcast)\(")
 _OPERAND = re.compile(r"%([\w.-]+)")
-_SCOPE = re.compile(rf"(?<![\w-])({'|'.join(PARTS)})(?![\w-])")
+_SCOPE = re.compile(rf"(?<![\w-])({'|'.join(SCOPES)})(?![\w-])")
+
+# A scope, and whether the operation belongs to the backward pass.
+Origin = tuple[str, bool]
 
 
-class Share(NamedTuple):
-    """A part's milliseconds, forwards and in gradients' backward pass."""
+class ScopeTime(NamedTuple):
+    """Milliseconds of a scope in the forward and the backward pass."""
 
-    part: str
+    scope: str
     forward_ms: float
     backward_ms: float
 
@@ -45,91 +48,95 @@ class Share(NamedTuple):
         return self.forward_ms + self.backward_ms
 
 
-def profile(call: Callable[[], object], program: str) -> list[Share]:
-    """Run `call` once under JAX's profiler; its parts, the longest first.
+def profile(call: Callable[[], object], hlo: str) -> list[ScopeTime]:
+    """Run `call` once under JAX's profiler and measure the time of every scope, longest first.
 
-    Times are summed over the device's threads. An operation that the compiler fused out of several parts counts for the
-    one that most of its instructions are from, and one that it left without a name for its neighbours' part.
+    Times are summed over the threads of the device. An operation that the compiler fused from several scopes counts for
+    the one of most of its instructions; an operation without a name for the scope of its neighbours.
 
     Args:
-        call: runs the compiled program and waits for it.
-        program: the program's text, `compiled.as_text()`.
+        call: runs the compiled function and waits for its result.
+        hlo: text of the compiled function, `compiled.as_text()`.
     """
-    origins = operation_parts(program)
+    origins = operation_scopes(hlo)
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
             call()
         events = jax.profiler.ProfileData.from_file(str(next(Path(folder).rglob("*.xplane.pb"))))
-        spent: Counter[tuple[str, bool]] = Counter()
+        durations: Counter[Origin] = Counter()
         for plane in events.planes:
             for line in plane.lines:
                 for event in line.events:
                     operation = dict(event.stats).get("hlo_op")
                     if operation in origins:
-                        spent[origins[operation]] += event.duration_ns
-    shares = [Share(part, spent[part, False] / 1e6, spent[part, True] / 1e6) for part in (*PARTS, OTHER)]
-    return sorted((share for share in shares if share.total_ms), key=lambda share: -share.total_ms)
+                        durations[origins[operation]] += event.duration_ns
+    times = [
+        ScopeTime(scope, durations[scope, False] / 1e6, durations[scope, True] / 1e6) for scope in (*SCOPES, OTHER)
+    ]
+    return sorted((time for time in times if time.total_ms), key=lambda time: -time.total_ms)
 
 
-def operation_parts(program: str) -> dict[str, tuple[str, bool]]:
-    """Of each operation in a program's text, the part it belongs to and whether it is of a backward pass.
+def operation_scopes(hlo: str) -> dict[str, Origin]:
+    """Map every operation of a compiled function to its scope and whether it belongs to a backward pass.
 
-    Loops and calls are left out: what they contain has times of its own.
+    Loops and calls are omitted: the operations that they contain are timed themselves.
     """
-    inside: dict[str, Counter] = defaultdict(Counter)
-    operations: dict[str, tuple[str, bool]] = {}
+    instructions: dict[str, Counter] = defaultdict(Counter)
+    operations: dict[str, Origin] = {}
     calls: dict[str, str] = {}
     operands: dict[str, list[str]] = {}
     computation = ""
-    for line in program.splitlines():
+    for line in hlo.splitlines():
         opens = _COMPUTATION.match(line)
         instruction = _INSTRUCTION.match(line)
         if opens:
             computation = opens[1]
         elif instruction and not _CONTAINER.search(line):
-            head, _, about = line.partition(", metadata=")
-            name = re.search(r'op_name="([^"]*)"', about)
-            operations[instruction[1]] = _origin(name[1] if name else "")
-            inside[computation][operations[instruction[1]]] += 1
+            head, _, metadata = line.partition(", metadata=")
+            name = re.search(r'op_name="([^"]*)"', metadata)
+            operations[instruction[1]] = _parse_origin(name[1] if name else "")
+            instructions[computation][operations[instruction[1]]] += 1
             operands[instruction[1]] = _OPERAND.findall(head)[1:]
             fused = re.search(r"calls=%?([\w.-]+)", line)
             if fused:
                 calls[instruction[1]] = fused[1]
-    parts = {
-        name: _most(inside[calls[name]]) if inside.get(calls.get(name, "")) else own for name, own in operations.items()
+    origins = {
+        name: _most_common(instructions[calls[name]]) if instructions.get(calls.get(name, "")) else origin
+        for name, origin in operations.items()
     }
-    return _inherited(parts, operands)
+    return _propagate(origins, operands)
 
 
-def _inherited(parts: dict[str, tuple[str, bool]], operands: dict[str, list[str]]) -> dict[str, tuple[str, bool]]:
-    """The compiler strips some operations of their names: these count for those who use their result, or feed them.
+def _propagate(origins: dict[str, Origin], operands: dict[str, list[str]]) -> dict[str, Origin]:
+    """Give operations without a name the scope of those that use their result, or else of their operands.
 
-    What feeds the optimiser is a gradient and counts for the part that it comes from, if any, else for the optimiser.
+    An operand of the optimizer is a gradient and gets the scope that it is computed from, or else the optimizer's.
     """
     users: dict[str, list[str]] = defaultdict(list)
-    for name, given in operands.items():
-        for operand in given:
+    for name, inputs in operands.items():
+        for operand in inputs:
             users[operand].append(name)
-    nameless = {name for name, (part, _) in parts.items() if part == OTHER}
-    gradients = {name for name in nameless if any(parts[user][0] == OPTIMISER for user in users[name])}
+    nameless = {name for name, (scope, _) in origins.items() if scope == OTHER}
+    gradients = {name for name in nameless if any(origins[user][0] == OPTIMIZER for user in users[name])}
     for neighbours in (users, operands, users, operands):
-        found = {
-            name: _most(Counter(parts[other] for other in neighbours.get(name, ()) if other in parts) or Counter([own]))
-            for name, own in parts.items()
-            if own[0] == OTHER and not (neighbours is users and name in gradients)
+        origins = origins | {
+            name: _most_common(
+                Counter(origins[other] for other in neighbours.get(name, ()) if other in origins) or Counter([origin])
+            )
+            for name, origin in origins.items()
+            if origin[0] == OTHER and not (neighbours is users and name in gradients)
         }
-        parts = parts | found
-    owners = {name: parts[name][0] for name in gradients}
-    return parts | {
-        name: (OPTIMISER, False) if owner in (OPTIMISER, OTHER) else (owner, True) for name, owner in owners.items()
+    scopes = {name: origins[name][0] for name in gradients}
+    return origins | {
+        name: (OPTIMIZER, False) if scope in (OPTIMIZER, OTHER) else (scope, True) for name, scope in scopes.items()
     }
 
 
-def _origin(name: str) -> tuple[str, bool]:
-    found = _SCOPE.findall(name)
-    return (found[-1] if found else OTHER, "transpose(" in name)
+def _parse_origin(name: str) -> Origin:
+    scopes = _SCOPE.findall(name)
+    return (scopes[-1] if scopes else OTHER, "transpose(" in name)
 
 
-def _most(origins: Counter) -> tuple[str, bool]:
-    """The commonest origin, a named part before none."""
+def _most_common(origins: Counter) -> Origin:
+    """Return the most common origin, preferring any scope to none."""
     return max(origins, key=lambda origin: (origin[0] != OTHER, origins[origin]))

@@ -1,7 +1,7 @@
-"""A replay on the disk: its rows in files of their own, of which a save writes only those that have changed.
+"""Replay buffer on disk: its rows in shard files, of which a save writes only those that have changed.
 
-A file holds a stretch of rows of all lanes and seeds. Where a lane was written to since an earlier checkpoint follows
-from its head then and now (`data.replay.rows_written_since`), so the replay itself is neither compared nor fetched.
+A shard holds a range of rows of all environments and seeds. The rows written since an earlier checkpoint follow from
+the insert indices then and now (`replay_buffer.rows_written_since`), so the buffer is neither compared nor fetched.
 """
 
 from collections.abc import Iterable
@@ -13,102 +13,114 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool
 
-from cdred.data.replay_buffer import EMPTY_TIME, ReplayBuffer, rows_written_since
+from cdred.data.replay_buffer import EMPTY, ReplayBuffer, rows_written_since
 
-FIELDS = ("obs", "action", "reward", "absorbing", "time")
-# Small enough that a save of few steps writes little; large enough that a large replay is not a crowd of files.
-FILE_BYTES, MOST_ROWS = 4 * 2**20, 4096
+FIELDS = ("obs", "action", "reward", "absorbing", "episode_step")
+# Bounds on a shard: small enough that a save after few steps writes little, large enough to keep the files few.
+SHARD_BYTES, MAX_SHARD_ROWS = 4 * 2**20, 4096
 SUFFIX = ".safetensors"
 
 
 class ReplayShards:
-    """A replay, cut into files along the ring.
+    """Shards of a replay buffer along its ring of rows.
 
     Args:
-        path: where it is in the state.
-        replay: with any leading axes (seeds) before that of lanes.
+        path: path of the buffer in the state.
+        replay: the buffer, with any leading axes (seeds) before that of environments.
+
+    Attributes:
+        shard_rows: rows per shard; the last shard may be shorter.
+        row_bytes: bytes of one row of all environments and seeds.
+        row_ranges: range of rows of every shard, by file name.
     """
 
     def __init__(self, path: str, replay: ReplayBuffer):
         self.path, self.replay = path, replay
-        self.axis, self.capacity = replay.head.ndim, replay.time.shape[-1]
+        self.axis, self.capacity = replay.insert_index.ndim, replay.episode_step.shape[-1]
         self._fields = {f"{path}/{name}": getattr(replay, name) for name in FIELDS}
         self.row_bytes = sum(x.size * x.dtype.itemsize for x in self._fields.values()) // self.capacity
-        fitting = int(np.clip(FILE_BYTES // self.row_bytes, 1, MOST_ROWS))
-        self.size = min(self.capacity, 2 ** (fitting.bit_length() - 1))
-        firsts = range(0, self.capacity, self.size)
-        self.parts = {file_name(path, first): range(first, min(first + self.size, self.capacity)) for first in firsts}
+        max_rows = int(np.clip(SHARD_BYTES // self.row_bytes, 1, MAX_SHARD_ROWS))
+        self.shard_rows = rows = min(self.capacity, 2 ** (max_rows.bit_length() - 1))
+        starts = range(0, self.capacity, rows)
+        self.row_ranges = {file_name(path, start): range(start, min(start + rows, self.capacity)) for start in starts}
 
-    def about(self) -> dict[str, Any]:
-        """What a later save, and whoever reads, must know: JSON."""
-        return {"axis": self.axis, "rows_per_file": self.size, "head": np.asarray(self.replay.head).tolist()}
+    def metadata(self) -> dict[str, Any]:
+        """Return what readers and later saves need, as JSON."""
+        index = np.asarray(self.replay.insert_index).tolist()
+        return {"axis": self.axis, "rows_per_file": self.shard_rows, "insert_index": index}
 
-    def occupied(self) -> set[str]:
-        """The files whose rows were ever written to. Costs one pass over the replay on its device."""
-        return self._files(np.asarray(_written(self.replay)))
+    def nonempty(self) -> set[str]:
+        """Find the shards with a row that was ever written. Costs one pass over the buffer on its device."""
+        return self._shards_of(np.asarray(_nonempty_rows(self.replay)))
 
-    def touched(self, about: dict[str, Any], steps: int) -> set[str]:
-        """The files whose rows may have been written to by the last `steps` of each lane.
+    def dirty(self, metadata: dict[str, Any], steps: int) -> set[str]:
+        """Find the shards that the last `steps` steps of each environment may have written to.
 
         Args:
-            about: what `about` said before these steps.
-            steps: at least as many as have been made.
+            metadata: result of `metadata` before these steps.
+            steps: upper bound on the number of steps since.
         """
-        before, now = np.array(about["head"]), np.asarray(self.replay.head)
-        starts, counts = rows_written_since(before, now, steps, self.capacity, self.replay.tail)
+        before, now = np.array(metadata["insert_index"]), np.asarray(self.replay.insert_index)
+        starts, counts = rows_written_since(before, now, steps, self.capacity, self.replay.num_absorbing)
         rows = np.zeros(self.capacity, bool)
-        # Lanes mostly write in step, so few stretches differ.
+        # A set, because most environments write to the same rows.
         for start, count in {*zip(starts.reshape(-1).tolist(), counts.reshape(-1).tolist(), strict=True)}:
             rows[(start + np.arange(count)) % self.capacity] = True
-        return self._files(rows)
+        return self._shards_of(rows)
 
-    def fetch(self, name: str) -> dict[str, np.ndarray]:
-        """The arrays of one file; nothing else leaves the device."""
-        part = self.parts[name]
-        # The last one may be short: cut as long as the others, so that one program serves all, and trimmed here.
-        first = min(part.start, self.capacity - self.size)
-        cut = jax.device_get(_cut(self._fields, np.int32(first), self.size, self.axis))
-        trim = (slice(None),) * self.axis + (slice(part.start - first, None),)
-        return {field: np.ascontiguousarray(x[trim]) for field, x in cut.items()}
+    def read(self, name: str) -> dict[str, np.ndarray]:
+        """Fetch the arrays of one shard from the device."""
+        rows = self.row_ranges[name]
+        # The last shard may be shorter: it is sliced at full size, so that one compiled function serves all, then cut.
+        start = min(rows.start, self.capacity - self.shard_rows)
+        arrays = jax.device_get(_slice_rows(self._fields, np.int32(start), self.shard_rows, self.axis))
+        cut = (slice(None),) * self.axis + (slice(rows.start - start, None),)
+        return {field: np.ascontiguousarray(x[cut]) for field, x in arrays.items()}
 
-    def _files(self, rows: Bool[np.ndarray, " L"]) -> set[str]:
-        return {name for name, part in self.parts.items() if rows[part.start : part.stop].any()}
+    def _shards_of(self, rows: Bool[np.ndarray, " L"]) -> set[str]:
+        return {name for name, shard in self.row_ranges.items() if rows[shard.start : shard.stop].any()}
 
 
-def file_name(path: str, first: int) -> str:
-    """Of the file whose rows begin with `first`."""
-    return f"{path.replace('/', '.')}-{first:09d}{SUFFIX}"
+def file_name(path: str, first_row: int) -> str:
+    """Return the file name of the shard that starts at `first_row`."""
+    return f"{path.replace('/', '.')}-{first_row:09d}{SUFFIX}"
 
 
 def first_row(path: str, name: str) -> int | None:
-    """The opposite of `file_name`; None for another file's name."""
+    """Return the first row of the shard in file `name`; None if it is not a shard of the buffer at `path`."""
     stem, _, first = name.removesuffix(SUFFIX).rpartition("-")
     return int(first) if stem == path.replace("/", ".") else None
 
 
-def join(entries: dict[str, dict], axis: int, parts: Iterable[tuple[int, dict[str, np.ndarray]]]) -> dict:
-    """Arrays of the shapes and dtypes in `entries` from files' first rows and contents; other rows as when new."""
-    fill = {name: EMPTY_TIME if name.endswith("/time") else 0 for name in entries}
-    whole = {name: np.full(entry["shape"], fill[name], entry["dtype"]) for name, entry in entries.items()}
-    for first, part in parts:
-        for name, target in whole.items():
-            target[(slice(None),) * axis + (slice(first, first + part[name].shape[axis]),)] = part[name]
-    return whole
+def merge(entries: dict[str, dict], axis: int, shards: Iterable[tuple[int, dict[str, np.ndarray]]]) -> dict:
+    """Merge shards into whole arrays.
+
+    Args:
+        entries: shape and dtype of every array.
+        axis: axis of rows.
+        shards: first row and arrays of every shard; rows in no shard are filled as in an empty buffer.
+    """
+    fill = {name: EMPTY if name.endswith("/episode_step") else 0 for name in entries}
+    merged = {name: np.full(entry["shape"], fill[name], entry["dtype"]) for name, entry in entries.items()}
+    for first, arrays in shards:
+        for name, target in merged.items():
+            target[(slice(None),) * axis + (slice(first, first + arrays[name].shape[axis]),)] = arrays[name]
+    return merged
 
 
 @partial(jax.jit, static_argnums=(2, 3))
-def _cut(fields: dict[str, Array], first: Array, size: int, axis: int) -> dict[str, Array]:
-    return {name: jax.lax.dynamic_slice_in_dim(x, first, size, axis) for name, x in fields.items()}
+def _slice_rows(fields: dict[str, Array], start: Array, num_rows: int, axis: int) -> dict[str, Array]:
+    return {name: jax.lax.dynamic_slice_in_dim(x, start, num_rows, axis) for name, x in fields.items()}
 
 
 @jax.jit
-def _written(replay: ReplayBuffer) -> Array:
-    """For every row, whether anything in any lane differs from a new replay's."""
-    axis = replay.head.ndim
+def _nonempty_rows(replay: ReplayBuffer) -> Array:
+    """Find the rows that differ from those of an empty buffer in any environment."""
+    axis = replay.insert_index.ndim
 
-    def differs(x: Array, new: int) -> Array:
-        content = x != jnp.full((1,) * x.ndim, new, x.dtype)
-        return jnp.any(content, [other for other in range(x.ndim) if other != axis])
+    def differs(x: Array, empty: int) -> Array:
+        mask = x != jnp.full((1,) * x.ndim, empty, x.dtype)
+        return jnp.any(mask, [other for other in range(x.ndim) if other != axis])
 
     fields = {name: getattr(replay, name) for name in FIELDS}
-    return jnp.any(jnp.stack([differs(x, EMPTY_TIME if n == "time" else 0) for n, x in fields.items()]), 0)
+    return jnp.any(jnp.stack([differs(x, EMPTY if n == "episode_step" else 0) for n, x in fields.items()]), 0)

@@ -1,4 +1,4 @@
-"""`cdred bench`."""
+"""Command `cdred bench`."""
 
 import json
 from dataclasses import asdict, dataclass, field, replace
@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from cdred.cli.words import understood
-from cdred.config import AlgoName, PrecisionConfig, PresetName, check, preset
+from cdred.config import AlgoName, PrecisionConfig, PresetName, RunConfig, preset, validate
 from cdred.errors import UserError
 from cdred.files import check_output_file
 from cdred.types import VectorizationMode
@@ -19,100 +18,108 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """Time an update, a plan, the whole loop on a task, seeds in lockstep, or all of them as sizes grow."""
+    """Measure the time of an update, of planning, or of the whole training loop."""
 
-    what: Annotated[Literal["update", "plan", "loop", "seeds", "growth"], tyro.conf.Positional]
-    """update, plan: one gradient step, and the plan of one step, with what it computes, the share of the machine's
-    best and where the time goes; loop: steps per second on TASK; seeds: 1 to 16 in lockstep; growth: as seeds,
-    environments, targets, widths and replay grow."""
+    benchmark: Annotated[Literal["update", "plan", "loop", "seeds", "scaling"], tyro.conf.Positional]
+    """update, plan: one gradient step, or planning for one env step, with operations, fraction of peak FLOP/s and time
+    per part; loop: steps per second on TASK; seeds: update and plan for 1 to 16 vmapped seeds; scaling: update and plan
+    for growing numbers of seeds, environments and targets, network widths and replay buffers."""
     preset: PresetName = "cpu"
-    """The sizes."""
+    """Preset of all other settings."""
     algo: AlgoName = "cdred"
-    """The method."""
+    """Algorithm."""
     seeds: int = 1
-    """In lockstep (update, plan, loop)."""
+    """Number of vmapped seeds (update, plan, loop)."""
     envs: int = 1
     """Environments per seed (plan, loop)."""
     task: str = "metaworld/button-press"
-    """For `loop`."""
+    """Task of `loop`."""
     vectorization: VectorizationMode = "sync"
-    """Who steps its simulators."""
-    overlap: bool = False
-    """Whether it learns while they do."""
+    """How the simulators of `loop` are stepped, as in `cdred train`."""
     repeats: int = 7
-    """Whose median is told."""
+    """Number of measurements; their median is reported."""
     precision: PrecisionConfig = field(default_factory=PrecisionConfig)
     json: Path | None = None
-    """A file for the figures, with commit, device and versions."""
+    """File for the measurements, with commit, device and versions."""
     plot: Path | None = None
-    """A picture of `growth`."""
+    """Image file for a plot of `scaling`."""
 
 
 def main(arguments: list[str]) -> None:
-    """Measure, print, write."""
-    options = understood(lambda words: tyro.cli(BenchOptions, args=words, prog="cdred bench"), arguments, "cdred bench")
-    if options.plot and options.what != "growth":
-        raise UserError("--plot draws `growth` alone.")
+    """Run a benchmark, print its measurements and write them to the given files."""
+    options = tyro.cli(BenchOptions, args=arguments, prog="cdred bench")
+    if options.plot and options.benchmark != "scaling":
+        raise UserError("--plot is for `cdred bench scaling` only.")
     for file in (options.json, options.plot):
         check_output_file(file)
     if options.repeats < 1:
         raise UserError(f"--repeats must be at least 1, got {options.repeats}.")
-    config = replace(
+    config = _run_config(options)
+    validate(config)
+    from cdred.bench import benchmarks
+    from cdred.compilation_cache import use_compilation_cache  # after parsing, because it imports JAX
+    from cdred.provenance import provenance
+
+    use_compilation_cache()
+    peak_gflops = benchmarks.matmul_gflops(config.precision.model)
+    result = provenance()
+    print(f"{result['device']}, large matrix product: {peak_gflops:,.0f} GFLOP/s in {config.precision.model}")
+    result |= {"preset": config.preset, "algo": config.algo, "seeds": options.seeds, "envs": options.envs}
+    result |= {"precision": asdict(config.precision), "matmul_gflops": peak_gflops}
+    result[options.benchmark] = measurements = _measure(config, options, peak_gflops)
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(result, indent=1) + "\n")
+    if options.plot:
+        from cdred.bench.scaling_plot import plot_scaling
+
+        plot_scaling(measurements, options.plot)
+
+
+def _run_config(options: BenchOptions) -> RunConfig:
+    return replace(
         preset(options.preset),
         task=options.task,
         algo=options.algo,
         seeds=tuple(range(options.seeds)),
         envs=options.envs,
         vectorization=options.vectorization,
-        overlap=options.overlap,
         precision=options.precision,
-        updates_per_call=max(4, options.envs) if options.what != "loop" else 20,
+        updates_per_call=max(4, options.envs) if options.benchmark != "loop" else 20,
     )
-    check(config)
-    from cdred.api import demonstrations, get_env_spec, use_compilation_cache  # after parsing: it has to wait for JAX
-    from cdred.bench import benchmarks as bench
-    from cdred.provenance import origin
-
-    use_compilation_cache()
-    ceiling = bench.matmul_gflops(config.precision.model)
-    made_with = origin()
-    print(f"{made_with['device']}, a large matrix product at {ceiling:,.0f} GFLOP/s in {config.precision.model}")
-    figures: Any
-    if options.what in ("update", "plan"):
-        figures = _one(bench.Bench(config), options, ceiling)
-    elif options.what == "loop":
-        demos = demonstrations(config, get_env_spec(config.task), print)
-        figures = bench.loop_rates(config, demos, options.repeats)
-        print(", ".join(f"{name} {value:,.2f}" for name, value in figures.items()))
-    elif options.what == "seeds":
-        figures = bench.sweep(config, "seeds", options.repeats, print)
-    else:
-        figures = {size: bench.sweep(config, size, options.repeats, print) for size in bench.SWEEPS}
-    sizes = {"preset": config.preset, "algo": config.algo, "seeds": options.seeds, "envs": options.envs}
-    result = (
-        made_with | sizes | {"precision": asdict(config.precision), "matmul_gflops": ceiling, options.what: figures}
-    )
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
-    if options.plot:
-        from cdred.bench.scaling_plot import draw_growth
-
-        draw_growth(figures, options.plot)
 
 
-def _one(bench: "Bench", options: BenchOptions, ceiling: float) -> dict[str, Any]:
+def _measure(config: RunConfig, options: BenchOptions, peak_gflops: float) -> dict[Any, Any]:
+    from cdred.api import get_env_spec, resolve_demos
+    from cdred.bench import benchmarks
+
+    if options.benchmark in ("update", "plan"):
+        return _measure_one(benchmarks.Bench(config), options, peak_gflops)
+    if options.benchmark == "loop":
+        demos = resolve_demos(config, get_env_spec(config.task), print)
+        rates = benchmarks.loop_rates(config, demos, options.repeats)
+        print(", ".join(f"{name} {value:,.2f}" for name, value in rates.items()))
+        return rates
+    if options.benchmark == "seeds":
+        return benchmarks.sweep(config, "seeds", options.repeats, print)
+    return {size: benchmarks.sweep(config, size, options.repeats, print) for size in benchmarks.SWEEPS}
+
+
+def _measure_one(bench: "Bench", options: BenchOptions, peak_gflops: float) -> dict[str, Any]:
     from rich.console import Console
     from rich.table import Table
 
-    measured = (bench.update if options.what == "update" else bench.plan)(options.repeats, ceiling)
+    measured = (bench.update if options.benchmark == "update" else bench.plan)(options.repeats, peak_gflops)
     print(
-        f"{options.what}: {measured.ms:.2f} ms, {measured.gflop:.2f} GFLOP at {measured.gflops:,.0f} GFLOP/s, "
-        f"{measured.share:.0%} of that; {measured.mb:,.0f} MB touched; compiled in {measured.compile_s:.1f} s"
+        f"{options.benchmark}: {measured.ms:.2f} ms, {measured.gflop:.2f} GFLOP at {measured.gflops:,.0f} GFLOP/s, "
+        f"{measured.fraction_of_peak:.0%} of peak; {measured.mb:,.0f} MB read and written; "
+        f"compiled in {measured.compile_s:.1f} s"
     )
-    table = Table("where the time goes", "forwards ms", "backwards ms", "share")
-    whole = sum(part.total_ms for part in measured.parts)
-    for part in measured.parts:
-        table.add_row(part.part, f"{part.forward_ms:.2f}", f"{part.backward_ms:.2f}", f"{part.total_ms / whole:.0%}")
+    table = Table("part", "forward ms", "backward ms", "fraction of time")
+    total = sum(time.total_ms for time in measured.scopes)
+    for time in measured.scopes:
+        table.add_row(time.scope, f"{time.forward_ms:.2f}", f"{time.backward_ms:.2f}", f"{time.total_ms / total:.0%}")
     Console().print(table)
-    return measured._asdict() | {"parts": {part.part: [part.forward_ms, part.backward_ms] for part in measured.parts}}
+    return measured._asdict() | {
+        "scopes": {time.scope: [time.forward_ms, time.backward_ms] for time in measured.scopes}
+    }

@@ -1,44 +1,42 @@
 """`cdred compare`."""
 
 from dataclasses import dataclass, fields
+from typing import Annotated
 
 import tyro
 
-from cdred.cli.train import preset_in
-from cdred.cli.words import understood
-from cdred.config import AlgoName, RunConfig, preset
+from cdred.api import compare
+from cdred.cli.presets import preset_config
+from cdred.config import AlgoName, RunConfig
 
 
 @dataclass(frozen=True)
-class Compare(RunConfig):
-    """Train several methods with the same settings, demonstrations and seeds, one after another, and compare them.
+class CompareOptions(RunConfig):
+    """Train several methods one after another with the same settings, demonstrations and seeds, and compare them.
 
-    The same command again resumes. OUT gets a folder per method, table.md, table.json and curves.png.
+    The folder --out gets a run folder per method, table.md, table.json and curves.png. The same command again resumes.
     """
 
-    algo: tyro.conf.Suppress[AlgoName] = "cdred"
+    algo: Annotated[AlgoName, tyro.conf.Fixed, tyro.conf.Suppress] = "cdred"
     algos: tuple[AlgoName, ...] = ("cdred", "iqmpc", "iqlearn-sac", "gail", "red", "bc")
-    """The methods; the others are held against the first."""
+    """Methods to train; the others are compared with the first."""
 
 
 def main(arguments: list[str]) -> None:
-    """Read the settings, train, print the table."""
-    start = preset(preset_in(arguments))
-    options = understood(
-        lambda words: tyro.cli(
-            Compare,
-            args=words,
-            default=Compare(**_settings(start)),
-            prog="cdred compare",
-            config=(tyro.conf.FlagConversionOff,),
-        ),
-        arguments,
-        "cdred compare",
-    )
-    from cdred.api import compare  # after parsing: a wrong option should not have to wait for JAX
-
-    print(compare(RunConfig(**_settings(options)), options.algos))
+    """Parse the settings, train, print the table."""
+    options = parse(arguments)
+    print(compare(RunConfig(**_run_settings(options)), options.algos))
 
 
-def _settings(config: RunConfig) -> dict:
+def parse(arguments: list[str]) -> CompareOptions:
+    """Parse command-line options on top of the preset that they name.
+
+    Raises:
+        SystemExit: with code 2 after a usage error, with code 0 after `--help`.
+    """
+    default = CompareOptions(**_run_settings(preset_config(arguments)))
+    return tyro.cli(CompareOptions, args=arguments, default=default, prog="cdred compare")
+
+
+def _run_settings(config: RunConfig) -> dict:
     return {field.name: getattr(config, field.name) for field in fields(RunConfig)}

@@ -6,45 +6,45 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+from rich.console import Console
+from rich.table import Table
 
-from cdred.cli.words import understood
+from cdred.api import evaluate
 from cdred.config import PlannerName
 from cdred.files import check_output_file
 
 
 @dataclass(frozen=True)
 class EvalOptions:
-    """Evaluate a run's agents on fresh episodes without exploration; needs the run's folder alone."""
+    """Evaluate the agents of a run on unseen episodes without exploration. Only the run folder is needed."""
 
-    run: Annotated[Path, tyro.conf.Positional]
-    """The run's folder."""
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Run folder."""
     episodes: int = 20
     """Episodes per seed."""
     planner: PlannerName | None = None
-    """How to act: planning, or the policy prior alone; as the run was trained if not given."""
+    """How to act: MPPI planning (mppi) or the policy alone (policy); None for the planner of the training run."""
     best: bool = False
-    """Evaluate the agents that did best in one of the run's evaluations, not the last ones. They are chosen by the
-    environment's own success and return, which an imitator does not have: say so where you report them."""
+    """Evaluate the checkpoint with the best evaluation during training instead of the last one. It is selected by the
+    environment's success and return, which an imitation learner does not have: state this when reporting its scores."""
     json: Path | None = None
-    """A file for the result."""
+    """Write the result to this JSON file."""
 
 
 def main(arguments: list[str]) -> None:
-    """Evaluate, print a table, write JSON if asked."""
-    options = understood(lambda words: tyro.cli(EvalOptions, args=words, prog="cdred eval"), arguments, "cdred eval")
-    from rich.console import Console
-    from rich.table import Table
-
-    from cdred.api import evaluate_run
-
+    """Evaluate, print a table, write JSON if requested."""
+    options = tyro.cli(EvalOptions, args=arguments, prog="cdred eval")
     check_output_file(options.json)
-    result = evaluate_run(options.run, episodes=options.episodes, planner=options.planner, best=options.best)
-    columns = {"seed": [str(seed) for seed in result["seeds"]], "return": [f"{one:,.1f}" for one in result["return"]]}
+    result = evaluate(options.run, episodes=options.episodes, planner=options.planner, best=options.best)
+    columns = {
+        "seed": [str(seed) for seed in result["seeds"]],
+        "return": [f"{value:,.1f}" for value in result["return"]],
+    }
     if result["success"] is not None:
-        columns["success"] = [f"{one:.0%}" for one in result["success"]]
-        columns["success at the end"] = [f"{one:.0%}" for one in result["success_at_end"]]
+        columns["success"] = [f"{rate:.0%}" for rate in result["success"]]
+        columns["success at the end"] = [f"{rate:.0%}" for rate in result["success_at_end"]]
     if result["length"] is not None:
-        columns["steps"] = [f"{one:,.0f}" for one in result["length"]]
+        columns["steps"] = [f"{length:,.0f}" for length in result["length"]]
     table = Table(*columns)
     for row in zip(*columns.values(), strict=True):
         table.add_row(*row)

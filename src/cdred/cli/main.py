@@ -1,66 +1,77 @@
-"""The `cdred` command: one verb per task, each a thin face over `cdred.api`."""
+"""The `cdred` command: one verb per task, each a thin layer over `cdred.api`."""
 
 import importlib
 import os
 import signal
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
 
 from cdred.errors import DivergenceError, Interrupted, UserError
+from cdred.suggest import did_you_mean
 
-# Verb: the module whose `main(arguments)` serves it, and what `cdred --help` says of it.
+# Verb: module whose `main(arguments)` runs it, and its line in `cdred --help`.
 VERBS = {
     "train": ("cdred.cli.train", "train an agent from demonstrations; the same command again resumes"),
-    "eval": ("cdred.cli.evaluate", "evaluate a run's agents on fresh episodes"),
-    "compare": ("cdred.cli.compare", "train several methods on one task, and set them beside each other"),
-    "expert": ("cdred.cli.expert", "make an expert with the true reward, and demonstrations with the expert"),
-    "demos": ("cdred.cli.demos", "collect demonstrations, convert them from other formats, look into them"),
-    "bench": ("cdred.cli.bench", "time updates, plans, whole loops, and how they grow"),
-    "report": ("cdred.cli.report", "draw a run's report; a table of several runs"),
+    "eval": ("cdred.cli.evaluate", "evaluate the agents of a run on unseen episodes"),
+    "compare": ("cdred.cli.compare", "train several methods on one task and compare them"),
+    "train-expert": ("cdred.cli.train_expert", "train TD-MPC2 on the true reward and record demonstrations with it"),
+    "demos": ("cdred.cli.demos", "collect, convert, inspect and list demonstrations"),
+    "bench": ("cdred.cli.bench", "measure the speed of updates, planning and whole training loops"),
+    "report": ("cdred.cli.report", "draw the report of a run; print a table of several runs"),
 }
-USAGE = "usage: cdred VERB ...\n\n{verbs}\n\n`cdred VERB --help` tells more."
+USAGE = "usage: cdred VERB ...\n\n{verbs}\n\nRun `cdred VERB --help` for the options of a verb."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 if it finished, 2 for what the user can mend, 3 if it diverged, 130 or 143 if told to stop."""
+    """Run one command and return its exit code.
+
+    Returns:
+        0 on success, 2 for an error that the user can fix, 3 if training diverged, 130 or 143 after Ctrl-C or SIGTERM.
+    """
     try:
         try:
             return _run(list(sys.argv[1:] if arguments is None else arguments))
         finally:
-            # A reader that has gone, as in `cdred train --help | head -1`, is to be noticed here, not at Python's exit.
+            # A closed pipe, as in `cdred train --help | head -1`, has to raise here and not at interpreter exit.
             sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
 
 
-def _run(words: list[str]) -> int:
-    if not words or words[0] in ("-h", "--help"):
+def _run(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
         print(_usage())
-        return 0 if words else 2
+        return 0 if arguments else 2
     try:
-        if words[0] not in VERBS:
-            close = get_close_matches(words[0], VERBS, n=1)
-            hint = f" Did you mean {close[0]}?" if close else ""
-            raise UserError(f"no verb '{words[0]}': there are {', '.join(VERBS)}.{hint}")
-        # Imported when asked for, so that `--help` does not wait for JAX.
-        importlib.import_module(VERBS[words[0]][0]).main(words[1:])
+        _run_verb(*arguments)
+    except SystemExit as exit_:
+        # tyro prints its own message about wrong options.
+        if exit_.code != 2:
+            raise
+        return 2
     except UserError as error:
-        # What a file says of itself may be in the message, and is not to steer the terminal.
-        told = "".join(one if one.isprintable() or one == "\n" else ascii(one)[1:-1] for one in str(error))
-        print(f"cdred: {told}", file=sys.stderr)
+        # The message may quote a file's content, and its control characters must not reach the terminal.
+        text = "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in str(error))
+        print(f"cdred: {text}", file=sys.stderr)
         return 2
     except DivergenceError as error:
         print(f"cdred: {error}", file=sys.stderr)
         return 3
-    except Interrupted as stopped:
-        print(f"cdred: {stopped}", file=sys.stderr)
-        return stopped.code
+    except Interrupted as error:
+        print(f"cdred: {error}", file=sys.stderr)
+        return error.code
     except KeyboardInterrupt:
-        print("cdred: interrupted; the same command goes on from the last checkpoint.", file=sys.stderr)
+        print("cdred: interrupted; the same command resumes from the last checkpoint.", file=sys.stderr)
         return 130
     return 0
+
+
+def _run_verb(verb: str, *arguments: str) -> None:
+    if verb not in VERBS:
+        raise UserError(f"unknown verb '{verb}'. Verbs: {', '.join(VERBS)}.{did_you_mean(verb, VERBS)}")
+    # Imported on demand, because a verb needs the modules of no other verb.
+    importlib.import_module(VERBS[verb][0]).main(list(arguments))
 
 
 def _usage() -> str:

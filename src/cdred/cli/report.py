@@ -6,31 +6,27 @@ from typing import Annotated
 
 import tyro
 
-from cdred.cli.words import understood
 from cdred.errors import UserError
 from cdred.files import check_output_file
+from cdred.report.run_report import write_report
+from cdred.report.table import markdown_table
 
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """Draw report.png into each run folder, and print the table of the finished ones."""
+    """Draw report.png in each run folder and print a table of the finished runs."""
 
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run folders."""
     table: Path | None = None
-    """A file for the table, in Markdown."""
+    """Write the table to this Markdown file."""
 
 
 def main(arguments: list[str]) -> None:
-    """Draw and print."""
-    options = understood(
-        lambda words: tyro.cli(ReportOptions, args=words, prog="cdred report"), arguments, "cdred report"
-    )
+    """Draw the reports and print the table."""
+    options = tyro.cli(ReportOptions, args=arguments, prog="cdred report")
     if not options.runs:
-        raise UserError("give the folders of one or more runs: cdred report RUN ...")
-    from cdred.report.run_report import write_report
-    from cdred.report.table import markdown_table
-
+        raise UserError("no run folder given. Usage: cdred report RUN ...")
     check_output_file(options.table)
     for run in options.runs:
         print(f"report: {write_report(run)}")

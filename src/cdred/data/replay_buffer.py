@@ -1,13 +1,13 @@
-"""Episodes in device memory, and segments of them that never cross an episode's end.
+"""Replay buffer on the device, sampled in segments that never cross an episode boundary.
 
-A store is a set of lanes, one per environment; a lane is a ring of rows. Row i holds an observation, the action taken
-there and its place in the episode; an episode of T steps takes T + 1 rows, the last for its final observation.
-So each observation is kept once, and a segment is valid exactly if its rows count upwards without a gap.
+The buffer holds one ring of rows per environment. Row i holds an observation, the action taken there and its step in
+the episode; an episode of T steps takes T + 1 rows, the last one for its final observation. So each observation is
+stored once, and a segment is valid exactly if the episode steps of its rows increase by one from row to row.
 
-Where the world can end, the final row of an episode that it ended is absorbing, and `tail` more such rows follow: as
-many as a segment needs to begin there.
+In tasks with termination, the final row of a terminated episode is absorbing, and `num_absorbing` more absorbing rows
+follow it: as many as a segment needs to start there.
 
-All functions are pure and written for one seed; `jax.vmap` gives the seed axis.
+All functions are pure and written for one seed; `jax.vmap` adds the seed axis.
 """
 
 from collections.abc import Sequence
@@ -21,22 +21,22 @@ from jaxtyping import Array, Bool, Float, Float32, Int, Key
 
 from cdred.types import EnvSpec, Segment, Trajectory
 
-# `ReplayBuffer.time` of a row that holds nothing.
-EMPTY_TIME = -1
+# `ReplayBuffer.episode_step` of an empty row.
+EMPTY = -1
 
 
 class Transition(NamedTuple):
-    """One step of every lane (leading axes `[time, E]` in a block).
+    """One step of every environment (leading axes `[time, E]` in a block).
 
     Attributes:
-        obs: where the action was taken.
-        action: what was done.
-        reward: what the environment gave for it.
-        next_obs: what came of it: the true final observation where the episode ended.
-        terminated: whether the world ended.
-        done: whether the episode ended, for whatever reason.
-        void: whether the simulator broke, and the episode ended with the step before. Nothing of a void step
-            is stored.
+        obs: observation before the step.
+        action: action taken there.
+        reward: reward of the environment.
+        next_obs: observation after the step; the true final observation where the episode ended.
+        terminated: the environment reached a terminal state.
+        done: the episode ended, by termination, truncation or failure.
+        invalid: the simulator failed in this step, so the episode ended with the step before. Nothing of an invalid
+            step is stored.
     """
 
     obs: Float[Array | np.ndarray, "..."]
@@ -45,89 +45,102 @@ class Transition(NamedTuple):
     next_obs: Float[Array | np.ndarray, "..."]
     terminated: Bool[Array | np.ndarray, "..."]
     done: Bool[Array | np.ndarray, "..."]
-    void: Bool[Array | np.ndarray, "..."]
+    invalid: Bool[Array | np.ndarray, "..."]
 
 
 class ReplayBuffer(eqx.Module):
-    """Rows of E lanes of capacity L.
+    """Ring buffers of E environments with L rows each.
 
-    `obs [E, L, *obs]`, `action [E, L, A]`, `reward [E, L]`, `absorbing [E, L]`, `time [E, L]`, `head [E]`.
-    `time` is a row's place in its episode, -1 if the row holds nothing; `head` is where a lane writes next.
+    Attributes:
+        obs: observations `[E, L, *obs]`.
+        action: actions `[E, L, A]`.
+        reward: rewards `[E, L]`.
+        absorbing: whether the row is an absorbing state `[E, L]`.
+        episode_step: step of the row within its episode `[E, L]`; -1 where the row is empty.
+        insert_index: row that each environment writes next `[E]`.
+        num_absorbing: absorbing rows appended to the final row of a terminated episode.
     """
 
     obs: Float32[Array, "..."]
     action: Float32[Array, "... A"]
     reward: Float32[Array, "..."]
     absorbing: Bool[Array, "..."]
-    time: Int[Array, "..."]
-    head: Int[Array, "..."]
-    tail: int = eqx.field(static=True)
+    episode_step: Int[Array, "..."]
+    insert_index: Int[Array, "..."]
+    num_absorbing: int = eqx.field(static=True)
 
     @classmethod
-    def init(cls, spec: EnvSpec, lanes: int, capacity: int, horizon: int) -> Self:
-        """An empty store of `lanes` x `capacity` rows, for segments of up to `horizon` transitions."""
+    def init(cls, spec: EnvSpec, num_envs: int, capacity: int, horizon: int) -> Self:
+        """Return an empty buffer of `num_envs` x `capacity` rows, for segments of up to `horizon` transitions."""
         return cls(
-            obs=jnp.zeros((lanes, capacity, *spec.obs_shape), jnp.float32),
-            action=jnp.zeros((lanes, capacity, spec.action_dim), jnp.float32),
-            reward=jnp.zeros((lanes, capacity), jnp.float32),
-            absorbing=jnp.zeros((lanes, capacity), bool),
-            time=jnp.full((lanes, capacity), EMPTY_TIME, jnp.int32),
-            head=jnp.zeros(lanes, jnp.int32),
-            tail=horizon if spec.can_terminate else 0,
+            obs=jnp.zeros((num_envs, capacity, *spec.obs_shape), jnp.float32),
+            action=jnp.zeros((num_envs, capacity, spec.action_dim), jnp.float32),
+            reward=jnp.zeros((num_envs, capacity), jnp.float32),
+            absorbing=jnp.zeros((num_envs, capacity), bool),
+            episode_step=jnp.full((num_envs, capacity), EMPTY, jnp.int32),
+            insert_index=jnp.zeros(num_envs, jnp.int32),
+            num_absorbing=horizon if spec.can_terminate else 0,
         )
 
     def add(self, block: Transition) -> "ReplayBuffer":
-        """Append a block of steps `[time, E, ...]`; the oldest rows make way."""
+        """Append a block of steps `[time, E, ...]`, overwriting the oldest rows."""
 
         def step(replay, transition):
-            return jax.vmap(_write)(replay, transition), None
+            return jax.vmap(_insert)(replay, transition), None
 
         return jax.lax.scan(step, self, block)[0]
 
     @jax.named_scope("replay")
     def index(self, horizon: int) -> Int[Array, " rows"]:
-        """Cumulative count of valid starts over all rows, from which `sample` draws. Costs one pass over the store."""
-        return jnp.cumsum(jax.vmap(lambda lane: _valid_starts(lane, horizon))(self).reshape(-1).astype(jnp.int32))
+        """Return the cumulative count of valid start rows, from which `sample` draws; one pass over the buffer."""
+        return jnp.cumsum(jax.vmap(lambda env: _valid_starts(env, horizon))(self).reshape(-1).astype(jnp.int32))
 
     @jax.named_scope("replay")
     def sample(self, index: Int[Array, " rows"], key: Key[Array, ""], batch: int, horizon: int) -> Segment:
-        """`batch` segments of `horizon` transitions, drawn uniformly with replacement from all valid starts.
+        """Draw `batch` segments of `horizon` transitions, uniformly with replacement from all valid starts.
 
-        Actions in an absorbing state, where they do nothing, are drawn uniformly from [-1, 1], the expert's as the
-        agent's: neither can be told by them. With no valid start at all the result is meaningless: ask `num_segments`
-        first.
+        Actions in absorbing states have no effect and are drawn uniformly from [-1, 1], for the expert's data as for
+        the agent's, so that no reward model can discriminate the two by them. If there is no valid start the result is
+        meaningless: check `num_segments` first.
+
+        Args:
+            index: result of `self.index(horizon)`.
+            key: random key.
+            batch: number of segments.
+            horizon: transitions per segment.
         """
         start_key, action_key = jax.random.split(key)
         ranks = jax.random.randint(start_key, (batch,), 0, jnp.maximum(index[-1], 1))
-        lane, start = jnp.divmod(jnp.searchsorted(index, ranks, side="right"), self.time.shape[1])
-        rows = (start[:, None] + jnp.arange(horizon + 1)[None]) % self.time.shape[1]
-        lane, before = lane[:, None], rows[:, :-1]
-        action, absorbing = self.action[lane, before], self.absorbing[lane, rows]
-        if self.tail:
-            idle = jax.random.uniform(action_key, action.shape, minval=-1.0)
-            action = jnp.where(absorbing[:, :-1, None], idle, action)
-        return Segment(self.obs[lane, rows], action, self.reward[lane, before], absorbing)
+        env, start = jnp.divmod(jnp.searchsorted(index, ranks, side="right"), self.episode_step.shape[1])
+        rows = (start[:, None] + jnp.arange(horizon + 1)[None]) % self.episode_step.shape[1]
+        env, action_rows = env[:, None], rows[:, :-1]
+        action, absorbing = self.action[env, action_rows], self.absorbing[env, rows]
+        if self.num_absorbing:
+            random_action = jax.random.uniform(action_key, action.shape, minval=-1.0)
+            action = jnp.where(absorbing[:, :-1, None], random_action, action)
+        return Segment(self.obs[env, rows], action, self.reward[env, action_rows], absorbing)
 
-    def newest(self, num: int, horizon: int) -> tuple[Segment, Bool[Array, " N"]]:
-        """The last `num` segments of every lane, N in all, and which of them there are (the others mean nothing)."""
+    def most_recent(self, num: int, horizon: int) -> tuple[Segment, Bool[Array, " N"]]:
+        """Return the last `num` segments of every environment, N in all, and a mask of the valid ones."""
 
-        def of_lane(lane):
-            capacity = lane.time.shape[0]
-            age = (jnp.arange(capacity) - lane.head - 1) % capacity
-            order, start = jax.lax.top_k(jnp.where(_valid_starts(lane, horizon), age, -1), min(num, capacity))
+        def last_segments(env):
+            capacity = env.episode_step.shape[0]
+            age = (jnp.arange(capacity) - env.insert_index - 1) % capacity
+            order, start = jax.lax.top_k(jnp.where(_valid_starts(env, horizon), age, -1), min(num, capacity))
             rows = (start[:, None] + jnp.arange(horizon + 1)[None]) % capacity
-            before = rows[:, :-1]
-            return Segment(lane.obs[rows], lane.action[before], lane.reward[before], lane.absorbing[rows]), order >= 0
+            action_rows = rows[:, :-1]
+            segment = Segment(env.obs[rows], env.action[action_rows], env.reward[action_rows], env.absorbing[rows])
+            return segment, order >= 0
 
-        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), jax.vmap(of_lane)(self))
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), jax.vmap(last_segments)(self))
 
     def num_segments(self, horizon: int) -> Int[Array, ""]:
-        """How many segments of `horizon` transitions there are."""
+        """Return the number of segments of `horizon` transitions."""
         return self.index(horizon)[-1]
 
     def obs_stats(self) -> tuple[Float[Array, " obs"], Float[Array, " obs"]]:
-        """Mean and variance of every component of the stored observations, flattened."""
-        rows = ((self.time >= 0) & ~self.absorbing).reshape(-1, 1)
+        """Return mean and variance of every component of the stored observations, flattened."""
+        rows = ((self.episode_step >= 0) & ~self.absorbing).reshape(-1, 1)
         obs = self.obs.reshape(rows.shape[0], -1)
         num = jnp.maximum(jnp.sum(rows), 1).astype(jnp.float32)
         mean = jnp.sum(jnp.where(rows, obs, 0.0), axis=0) / num
@@ -135,89 +148,100 @@ class ReplayBuffer(eqx.Module):
 
 
 def from_trajectories(trajectories: Sequence[Trajectory], spec: EnvSpec, horizon: int) -> ReplayBuffer:
-    """A full store of given episodes in one lane: the expert's."""
-    rows = sum(len(one) + 1 + horizon * (spec.can_terminate and one.terminated) for one in trajectories)
-    # As if it had been lived through: one row more, where the next episode would begin.
+    """Return a full buffer of one environment that holds the given episodes, such as the expert's."""
+    rows = sum(
+        len(trajectory) + 1 + horizon * (spec.can_terminate and trajectory.terminated) for trajectory in trajectories
+    )
+    # One row more, where the next episode would begin, as if the episodes had been added step by step.
     empty = ReplayBuffer.init(spec, 1, rows + 1, horizon)
     replay = jax.tree.map(lambda x: np.array(x), empty)
     row = 0
     for trajectory in trajectories:
         steps = len(trajectory)
-        end = row + steps + 1 + empty.tail * trajectory.terminated
+        end = row + steps + 1 + empty.num_absorbing * trajectory.terminated
         replay.obs[0, row : row + steps + 1] = trajectory.obs
         replay.action[0, row : row + steps] = trajectory.action
         replay.reward[0, row : row + steps] = trajectory.reward
         replay.absorbing[0, row + steps : end] = trajectory.terminated
-        replay.time[0, row:end] = np.arange(end - row)
+        replay.episode_step[0, row:end] = np.arange(end - row)
         row = end
-    replay.head[0] = row
+    replay.insert_index[0] = row
     return jax.tree.map(jnp.asarray, replay)
 
 
-def replay_bytes(spec: EnvSpec, lanes: int, capacity: int) -> int:
-    """Bytes of device memory that `ReplayBuffer.init` will take."""
-    shapes = jax.eval_shape(lambda: ReplayBuffer.init(spec, lanes, capacity, 0))
+def replay_bytes(spec: EnvSpec, num_envs: int, capacity: int) -> int:
+    """Return the bytes of device memory that `ReplayBuffer.init` allocates."""
+    shapes = jax.eval_shape(lambda: ReplayBuffer.init(spec, num_envs, capacity, 0))
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
 
 
 def rows_written_since(
-    before: Int[np.ndarray, "..."], after: Int[np.ndarray, "..."], steps: int, capacity: int, tail: int
+    before: Int[np.ndarray, "..."], after: Int[np.ndarray, "..."], steps: int, capacity: int, num_absorbing: int
 ) -> tuple[Int[np.ndarray, "..."], Int[np.ndarray, "..."]]:
-    """Which rows of each lane `steps` of it may have changed, its head having been `before` and being `after`.
+    """Return the rows that `steps` steps of each environment may have changed.
+
+    Args:
+        before: `insert_index` of each environment before these steps.
+        after: `insert_index` of each environment after them.
+        steps: number of steps of each environment.
+        capacity: rows per environment.
+        num_absorbing: as in `ReplayBuffer`.
 
     Returns:
-        The first row of each lane, and how many from there on, around the ring. Every row where the lane may have been
-        written to all around: its head does not tell how often.
+        The first row of each environment and the number of rows from there on, modulo the capacity. All rows if the
+        steps may have filled the whole ring, because the insert index does not show how often it wrapped around.
     """
-    # Written from the old head to the new one, the new one included: it holds the next observation, or the -1 that
-    # sets a new episode apart (`_write`).
+    # Written from the old insert index to the new one, the new one included: it holds the next observation, or the -1
+    # that separates a new episode (`_insert`).
     counts = (after - before) % capacity + 1
-    return before, np.full_like(counts, capacity) if steps * (2 + tail) >= capacity else counts
+    return before, np.full_like(counts, capacity) if steps * (2 + num_absorbing) >= capacity else counts
 
 
-def _write(lane: ReplayBuffer, transition: Transition) -> ReplayBuffer:
-    """One step into one lane (all arrays without the lane axis).
+def _insert(env: ReplayBuffer, transition: Transition) -> ReplayBuffer:
+    """Insert one step into the rows of one environment (all arrays without the environment axis).
 
-    The next observation is always written one row on: the next step overwrites it with the same content, unless
-    the episode ended, in which case it stays as the final row and the head moves past it and the absorbing rows. A void
-    step leaves as the final row what the step before wrote there, if there was one.
+    The next observation is always written to the following row. The next step overwrites it with the same content,
+    unless the episode ended: then it stays as the final row, and the insert index moves past it and the absorbing rows.
+    An invalid step keeps, as the final row, what the step before wrote there, if there was one.
     """
-    capacity, void = lane.time.shape[0], transition.void
-    after = (lane.head + 1) % capacity
-    time = jnp.maximum(lane.time[lane.head], 0)  # -1 where an episode begins, else what the last step left
-    ended = transition.terminated & (lane.tail > 0) & ~void
-    skipped = jnp.where(transition.done, 1 + jnp.where(ended, lane.tail, 0), 0)
-    head = jnp.where(void, lane.head + jnp.minimum(time, 1), after + skipped) % capacity
-    # What is void is written beyond the end, and so nowhere.
-    here, there = jnp.where(void, capacity, lane.head), jnp.where(void, capacity, after)
-    times = lane.time.at[here].set(time, mode="drop").at[there].set(time + 1, mode="drop")
-    absorbing = lane.absorbing.at[here].set(False, mode="drop").at[there].set(ended, mode="drop")
-    rewards = lane.reward.at[here].set(transition.reward, mode="drop")
-    if lane.tail:
-        beyond = (after + 1 + jnp.arange(lane.tail)) % capacity
-        times = times.at[beyond].set(jnp.where(ended, time + 2 + jnp.arange(lane.tail), times[beyond]))
-        absorbing = absorbing.at[beyond].set(ended | absorbing[beyond])
-        rewards = rewards.at[beyond].set(jnp.where(ended, 0.0, rewards[beyond])).at[there].set(0.0, mode="drop")
-    # After an episode's end the head's row is the oldest, and must not be taken for a running episode's.
-    times = jnp.where(transition.done | void, times.at[head].set(-1), times)
+    capacity, invalid = env.episode_step.shape[0], transition.invalid
+    following = (env.insert_index + 1) % capacity
+    # -1 where an episode begins, else what the last step left.
+    step = jnp.maximum(env.episode_step[env.insert_index], 0)
+    terminal = transition.terminated & (env.num_absorbing > 0) & ~invalid
+    skipped = jnp.where(transition.done, 1 + jnp.where(terminal, env.num_absorbing, 0), 0)
+    insert_index = jnp.where(invalid, env.insert_index + jnp.minimum(step, 1), following + skipped) % capacity
+    # Invalid steps are written out of range, which mode="drop" discards.
+    row, next_row = jnp.where(invalid, capacity, env.insert_index), jnp.where(invalid, capacity, following)
+    steps = env.episode_step.at[row].set(step, mode="drop").at[next_row].set(step + 1, mode="drop")
+    absorbing = env.absorbing.at[row].set(False, mode="drop").at[next_row].set(terminal, mode="drop")
+    rewards = env.reward.at[row].set(transition.reward, mode="drop")
+    if env.num_absorbing:
+        offsets = jnp.arange(env.num_absorbing)
+        extra = (following + 1 + offsets) % capacity
+        steps = steps.at[extra].set(jnp.where(terminal, step + 2 + offsets, steps[extra]))
+        absorbing = absorbing.at[extra].set(terminal | absorbing[extra])
+        rewards = rewards.at[extra].set(jnp.where(terminal, 0.0, rewards[extra])).at[next_row].set(0.0, mode="drop")
+    # After an episode's end the row at the insert index is the oldest, and must not count as part of a running episode.
+    steps = jnp.where(transition.done | invalid, steps.at[insert_index].set(EMPTY), steps)
     return eqx.tree_at(
-        lambda r: (r.obs, r.action, r.reward, r.absorbing, r.time, r.head),
-        lane,
+        lambda r: (r.obs, r.action, r.reward, r.absorbing, r.episode_step, r.insert_index),
+        env,
         (
-            lane.obs.at[here].set(transition.obs, mode="drop").at[there].set(transition.next_obs, mode="drop"),
-            lane.action.at[here].set(transition.action, mode="drop"),
+            env.obs.at[row].set(transition.obs, mode="drop").at[next_row].set(transition.next_obs, mode="drop"),
+            env.action.at[row].set(transition.action, mode="drop"),
             rewards,
             absorbing,
-            times,
-            head,
+            steps,
+            insert_index,
         ),
     )
 
 
-def _valid_starts(lane: ReplayBuffer, horizon: int) -> Bool[Array, " L"]:
-    """Rows of one lane at which a segment may start."""
-    capacity = lane.time.shape[0]
+def _valid_starts(env: ReplayBuffer, horizon: int) -> Bool[Array, " L"]:
+    """Return a mask of the rows of one environment at which a segment may start."""
+    capacity = env.episode_step.shape[0]
     row = jnp.arange(capacity)
-    age = (row - lane.head - 1) % capacity
-    end = lane.time[(row + horizon) % capacity]
-    return (lane.time >= 0) & (end == lane.time + horizon) & (age + horizon < capacity)
+    age = (row - env.insert_index - 1) % capacity
+    end = env.episode_step[(row + horizon) % capacity]
+    return (env.episode_step >= 0) & (end == env.episode_step + horizon) & (age + horizon < capacity)

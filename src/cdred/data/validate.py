@@ -1,141 +1,143 @@
-"""What every demonstration must satisfy before anything learns from it."""
+"""Validation of demonstrations before training."""
 
 from dataclasses import replace
 
 import numpy as np
 
-from cdred.data.formats.common import one_line
-from cdred.data.rescale_actions import DECLARED
+from cdred.data.formats.common import sanitize_text
+from cdred.data.rescale import BOUNDS_KEY
 from cdred.errors import UserError
 from cdred.types import DemoDataset, EnvSpec, Trajectory
 
 ACTION_TOLERANCE = 1e-6
-MEND = "let `cdred demos convert SRC DST --rescale-actions` do it"
+RESCALE_HINT = "use `cdred demos convert SRC DST --rescale-actions`"
 
 
-def validated(
+def validate_demos(
     dataset: DemoDataset,
     source: str,
     spec: EnvSpec | None = None,
     *,
     allow_variable_horizon: bool = False,
     require_actions: bool = False,
-    bounded: bool = True,
+    check_bounds: bool = True,
 ) -> DemoDataset:
-    """`dataset`, its actions clipped to [-1, 1] where rounding took them at most 1e-6 outside.
+    """Check `dataset`, and clip actions that exceed [-1, 1] by rounding (at most 1e-6).
 
     Args:
-        dataset: what a reader found.
-        source: where, for the messages.
-        spec: the task that it is meant for; None leaves out the comparison.
+        dataset: as returned by a reader.
+        source: its path, for messages.
+        spec: spec of the task it is meant for; None skips the comparison.
         allow_variable_horizon: accept truncated episodes of different lengths.
-        require_actions: refuse demonstrations that hold observations only.
-        bounded: refuse actions outside [-1, 1], and those that were recorded between other bounds.
+        require_actions: reject demonstrations without actions.
+        check_bounds: reject actions outside [-1, 1], and files that declare other bounds.
 
     Raises:
-        UserError: the first thing wrong, with its place and the mend.
+        UserError: the first problem found, with its location and how to fix it.
     """
     if not len(dataset):
-        raise UserError(f"{source}: no trajectory in it; at least one is needed.")
+        raise UserError(f"{source}: no trajectory in it, expected at least one.")
     if require_actions and not dataset.has_actions:
         raise UserError(
-            f"{source}: it holds observations only, no actions, and the methods that learn from it need actions: "
-            "give a recording that has them."
+            f"{source}: it holds observations only, no actions, but training requires actions: "
+            "use a recording with actions."
         )
     if spec is not None:
         _check_task(dataset.task, source, spec)
-    if bounded and DECLARED in dataset.provenance:
+    if check_bounds and BOUNDS_KEY in dataset.provenance:
         raise UserError(
-            f"{source}: it declares actions between other bounds than [-1, 1] ({dataset.provenance[DECLARED]}), "
-            f"expected [-1, 1]: {MEND}."
+            f"{source}: it declares action bounds {dataset.provenance[BOUNDS_KEY]}, expected [-1, 1]: {RESCALE_HINT}."
         )
     for index, trajectory in enumerate(dataset):
-        where = f"{source}, episode {index}"
-        _check_counts(trajectory, where)
-        _check_finite(trajectory, where)
-        if bounded:
-            _check_bounds(trajectory, where)
-        _check_shapes(trajectory, where, dataset[0], spec)
+        location = f"{source}, episode {index}"
+        _check_counts(trajectory, location)
+        _check_finite(trajectory, location)
+        if check_bounds:
+            _check_bounds(trajectory, location)
+        _check_shapes(trajectory, location, dataset[0], spec)
     if not allow_variable_horizon:
         _check_horizons(dataset, source)
-    return replace(dataset, trajectories=tuple(map(_clipped, dataset))) if bounded else dataset
+    return replace(dataset, trajectories=tuple(map(_clip_actions, dataset))) if check_bounds else dataset
 
 
-def _clipped(one: Trajectory) -> Trajectory:
-    """`one` itself where nothing is outside, so that a large dataset is not held twice."""
-    return replace(one, action=np.clip(one.action, -1.0, 1.0)) if _largest(one) > 1.0 else one
+def _clip_actions(trajectory: Trajectory) -> Trajectory:
+    """Clip the actions; returns `trajectory` itself if there is nothing to clip, to avoid a copy of a large dataset."""
+    if _max_abs_action(trajectory) <= 1.0:
+        return trajectory
+    return replace(trajectory, action=np.clip(trajectory.action, -1.0, 1.0))
 
 
-def _largest(one: Trajectory) -> float:
-    return float(max(one.action.max(initial=0.0), -one.action.min(initial=0.0)))
+def _max_abs_action(trajectory: Trajectory) -> float:
+    return float(max(trajectory.action.max(initial=0.0), -trajectory.action.min(initial=0.0)))
 
 
 def _check_task(task: str, source: str, spec: EnvSpec) -> None:
     if task and task != spec.task:
-        raise UserError(
-            f"{source}: its demonstrations are of {one_line(task)}, not of {spec.task}; give those of {spec.task}."
-        )
+        raise UserError(f"{source}: its demonstrations are of {sanitize_text(task)}, expected {spec.task}.")
 
 
-def _check_counts(trajectory: Trajectory, where: str) -> None:
+def _check_counts(trajectory: Trajectory, location: str) -> None:
     steps = len(trajectory.action)
     if steps == 0:
-        raise UserError(f"{where}: no action in it; leave empty episodes out.")
+        raise UserError(f"{location}: no action in it; remove empty episodes.")
     if trajectory.action.ndim != 2:
         raise UserError(
-            f"{where}: one action has shape {trajectory.action.shape[1:]}, expected a vector; discrete actions cannot "
-            "be used."
+            f"{location}: one action has shape {trajectory.action.shape[1:]}, expected a vector; discrete actions "
+            "are not supported."
         )
     if len(trajectory.obs) != steps + 1:
         raise UserError(
-            f"{where}: {len(trajectory.obs)} observations for {steps} actions, expected {steps + 1} "
+            f"{location}: {len(trajectory.obs)} observations for {steps} actions, expected {steps + 1} "
             "(one before each action and the final one; without the final one, drop the last action)."
         )
     per_step = {"reward": trajectory.reward, "success": trajectory.success}
     for key, values in per_step.items():
         if values is not None and values.shape != (steps,):
-            raise UserError(f"{where}: {key} has shape {values.shape}, expected ({steps},), one number an action.")
+            raise UserError(f"{location}: {key} has shape {values.shape}, expected ({steps},), one number per action.")
 
 
-def _check_finite(trajectory: Trajectory, where: str) -> None:
+def _check_finite(trajectory: Trajectory, location: str) -> None:
     for key in ("obs", "action", "reward"):
         values = getattr(trajectory, key)
-        broken = ~np.isfinite(values)
-        if broken.any():
-            step = int(np.argwhere(broken)[0][0])
-            raise UserError(f"{where}: {key}[{step}] is not finite ({broken.sum()} such numbers); leave it out.")
+        non_finite = ~np.isfinite(values)
+        if non_finite.any():
+            step = int(np.argwhere(non_finite)[0][0])
+            count = non_finite.sum()
+            raise UserError(
+                f"{location}: {key}[{step}] is not finite ({count} NaN or infinite values); drop the episode."
+            )
 
 
-def _check_bounds(trajectory: Trajectory, where: str) -> None:
-    largest = _largest(trajectory)
-    if largest > 1.0 + ACTION_TOLERANCE:
+def _check_bounds(trajectory: Trajectory, location: str) -> None:
+    max_abs = _max_abs_action(trajectory)
+    if max_abs > 1.0 + ACTION_TOLERANCE:
         raise UserError(
-            f"{where}: an action component is {largest:.6g} in magnitude, expected [-1, 1]: "
-            f"scale actions from the environment's bounds to [-1, 1] and clip, or {MEND}."
+            f"{location}: an action component has magnitude {max_abs:.6g}, expected [-1, 1]: "
+            f"rescale actions from the environment's bounds to [-1, 1] and clip, or {RESCALE_HINT}."
         )
 
 
-def _check_shapes(trajectory: Trajectory, where: str, first: Trajectory, spec: EnvSpec | None) -> None:
-    whose = "as in the first episode" if spec is None else f"as {spec.task} has it"
+def _check_shapes(trajectory: Trajectory, location: str, first: Trajectory, spec: EnvSpec | None) -> None:
+    reference = "as in the first episode" if spec is None else f"as in {spec.task}"
     obs_shape = first.obs.shape[1:] if spec is None else spec.obs_shape
     action_shape = first.action.shape[1:] if spec is None else (spec.action_dim,)
     if spec is not None and first.action.shape[1:] == (0,):
         action_shape = (0,)
     for key, actual, expected in (("obs", trajectory.obs, obs_shape), ("action", trajectory.action, action_shape)):
         if actual.shape[1:] != expected:
-            raise UserError(f"{where}: one {key} has shape {actual.shape[1:]}, expected {expected} {whose}.")
+            raise UserError(f"{location}: one {key} has shape {actual.shape[1:]}, expected {expected} {reference}.")
     if spec is not None and len(trajectory) > spec.episode_length:
         raise UserError(
-            f"{where}: {len(trajectory)} steps, but episodes of {spec.task} end after {spec.episode_length}: "
+            f"{location}: {len(trajectory)} steps, but episodes of {spec.task} end after {spec.episode_length}: "
             f"was it recorded without the action repeat of {spec.action_repeat}?"
         )
 
 
 def _check_horizons(dataset: DemoDataset, source: str) -> None:
-    lengths = {len(one) for one in dataset if not one.terminated}
+    lengths = {len(trajectory) for trajectory in dataset if not trajectory.terminated}
     if len(lengths) > 1:
         raise UserError(
             f"{source}: its episodes that did not terminate are {min(lengths)} to {max(lengths)} steps long; the "
-            "length would tell good from bad. Keep one length, or accept it if it is meant (--allow-variable-horizon, in "
-            "Python allow_variable_horizon=True)."
+            "length would leak how well an episode went. Keep one length, or accept it if intended "
+            "(--allow-variable-horizon, in Python allow_variable_horizon=True)."
         )

@@ -1,4 +1,4 @@
-"""Whole episodes of one simulator, one after another."""
+"""Rollouts of whole episodes in a single environment, with recovery from simulator failures."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -7,30 +7,31 @@ from typing import Self
 import numpy as np
 from jaxtyping import Float32
 
-from cdred.envs.base import Env, checked, checked_obs
-from cdred.envs.failures import MOST_UNFINISHED, SimulatorError, one_line, warned
-from cdred.envs.registry import host, make
-from cdred.envs.remote.client import STEP_SECONDS, RemoteEnv
+from cdred.envs.base import Env, validate_obs, validate_step
+from cdred.envs.failures import MAX_FAILURES_PER_EPISODE, SimulatorError, format_exception, warn
+from cdred.envs.registry import make, remote_interpreter
+from cdred.envs.remote.client import STEP_TIMEOUT, RemoteEnv
 from cdred.envs.remote.interpreter import current_interpreter
 from cdred.errors import UserError
 from cdred.types import LogFn, Trajectory, VectorizationMode
 
-Act = Callable[[Float32[np.ndarray, "*obs"], bool], Float32[np.ndarray, " A"]]
-# Who acts in the episode of a seed.
-ActorOf = Callable[[Env, int], Act]
+# Action, given the observation and the success of the previous step.
+Policy = Callable[[Float32[np.ndarray, "*obs"], bool], Float32[np.ndarray, " A"]]
+# Policy of one episode, given the environment and the episode's seed.
+PolicyFactory = Callable[[Env, int], Policy]
 
 
-def rollout(env: Env, seed: int, act: Act) -> Trajectory:
-    """The episode of `seed`, with actions `act(obs, success of the step before)`."""
-    obs, success = checked_obs(env.spec, env.reset(seed)), False
-    seen, steps, actions = [obs], [], []
+def rollout(env: Env, seed: int, policy: Policy) -> Trajectory:
+    """Run the episode of `seed` with a policy."""
+    observations, steps, actions = [validate_obs(env.spec, env.reset(seed))], [], []
+    success = False
     while not steps or not (steps[-1].terminated or steps[-1].truncated):
-        actions.append(act(obs, success))
-        steps.append(checked(env.spec, env.step(actions[-1])))
-        obs, success = steps[-1].obs, steps[-1].success
-        seen.append(obs)
+        actions.append(policy(observations[-1], success))
+        steps.append(validate_step(env.spec, env.step(actions[-1])))
+        observations.append(steps[-1].obs)
+        success = steps[-1].success
     return Trajectory(
-        obs=np.stack(seen),
+        obs=np.stack(observations),
         action=np.stack(actions),
         reward=np.array([step.reward for step in steps], np.float32),
         terminated=steps[-1].terminated,
@@ -40,14 +41,14 @@ def rollout(env: Env, seed: int, act: Act) -> Trajectory:
     )
 
 
-class Simulator:
-    """One environment for whole episodes; made anew when it breaks.
+class RestartingEnv:
+    """Environment for whole episodes that is recreated when its simulator fails.
 
     Args:
         task: as in `registry.make`.
-        vectorization: with `process` it lives in a process of its own.
-        env_step_timeout: as in `workers.crew`.
-        say: told at once, in a line, of everything that breaks.
+        vectorization: `process` runs the simulator in a process of its own.
+        env_step_timeout: as in `executors.make_executor`.
+        log: called with one line for every failure, when it happens.
 
     Raises:
         UserError: as `registry.make`.
@@ -58,52 +59,57 @@ class Simulator:
         task: str,
         *,
         vectorization: VectorizationMode = "sync",
-        env_step_timeout: float = STEP_SECONDS,
-        say: LogFn = warned,
+        env_step_timeout: float = STEP_TIMEOUT,
+        log: LogFn = warn,
     ):
-        self._task, self._say, self._in_a_row = task, say, 0
-        apart = vectorization == "process" and host(task) is None
+        self._task, self._log, self._consecutive_failures = task, log, 0
+        in_subprocess = vectorization == "process" and remote_interpreter(task) is None
         self._make = lambda: (
-            RemoteEnv.alone(current_interpreter(), task, task, None, env_step_timeout) if apart else make(task)
+            RemoteEnv.spawn(current_interpreter(), task, task, None, env_step_timeout) if in_subprocess else make(task)
         )
         self.env: Env = self._make()
 
-    def episodes(self, seeds: Iterable[int], actor: ActorOf) -> Iterator[Trajectory]:
-        """The episodes of `seeds`, but for those that break twice.
+    def episodes(self, seeds: Iterable[int], policy_factory: PolicyFactory) -> Iterator[Trajectory]:
+        """Run the episodes of `seeds`; one that fails twice is skipped.
 
         Raises:
-            SimulatorError: too many in a row did, or the simulator cannot be made again.
-            UserError: what an actor says that the user can mend.
+            SimulatorError: too many consecutive episodes failed, or the simulator cannot be recreated.
+            UserError: raised by a policy.
         """
         for seed in seeds:
-            one = self._episode(seed, actor, last=False) or self._episode(seed, actor, last=True)
-            if one is not None:
-                yield one
+            trajectory = self._episode(seed, policy_factory, last=False) or self._episode(
+                seed, policy_factory, last=True
+            )
+            if trajectory is not None:
+                yield trajectory
 
-    def _episode(self, seed: int, actor: ActorOf, last: bool) -> Trajectory | None:
+    def _episode(self, seed: int, policy_factory: PolicyFactory, last: bool) -> Trajectory | None:
         try:
-            one = rollout(self.env, seed, actor(self.env, seed))
-            self._in_a_row = 0
-            return one
+            trajectory = rollout(self.env, seed, policy_factory(self.env, seed))
+            self._consecutive_failures = 0
+            return trajectory
         except UserError:
             raise
         except Exception as error:
-            self._anew(seed, error, last)
+            self._recreate(seed, error, last)
             return None
 
-    def _anew(self, seed: int, error: Exception, last: bool) -> None:
-        raised, self._in_a_row = one_line(error), self._in_a_row + last
-        self._say(f"{self._task}: the episode of seed {seed} {'is given up' if last else 'is tried again'}: {raised}")
-        if self._in_a_row >= MOST_UNFINISHED:
-            raise SimulatorError(f"{self._task}: {self._in_a_row} episodes in a row broke, the last by {raised}.")
-        # A broken simulator may not even close.
+    def _recreate(self, seed: int, error: Exception, last: bool) -> None:
+        reason = format_exception(error)
+        self._consecutive_failures += last
+        self._log(f"{self._task}: episode of seed {seed} {'aborted' if last else 'failed, retrying'}: {reason}")
+        if self._consecutive_failures >= MAX_FAILURES_PER_EPISODE:
+            raise SimulatorError(
+                f"{self._task}: {self._consecutive_failures} consecutive episodes failed; last failure: {reason}."
+            )
+        # A failed simulator may also fail to close.
         with suppress(Exception):
             self.env.close()
         try:
             self.env = self._make()
         except Exception as failure:
             raise SimulatorError(
-                f"{self._task}: the simulator broke ({raised}) and cannot be made again: {one_line(failure)}."
+                f"{self._task}: the simulator failed ({reason}) and cannot be recreated: {format_exception(failure)}."
             ) from failure
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""Demonstrations by a trained agent: fresh episodes, no exploration, the good ones kept."""
+"""Demonstrations by a trained agent: episodes without exploration, kept if their return reaches a threshold."""
 
 from collections.abc import Callable, Iterator
 
@@ -6,104 +6,121 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from cdred.demos.scripted import level
-from cdred.envs.jax_vector_env import Grid
-from cdred.envs.vector_env import VectorStep
+from cdred.demos.reference_scores import mean_score
+from cdred.envs.base import VectorStep
+from cdred.envs.make import AnyVectorEnv
 from cdred.errors import UserError
-from cdred.train.compiled import EVALUATE, CompiledFns, seed_keys
+from cdred.train.compiled import CompiledFns
+from cdred.train.keys import EVALUATE, seed_keys
 from cdred.types import DemoDataset, EnvSpec, Trajectory
 
-# Episodes to try for each one to be kept, and at least.
-TRIES, LEAST_TRIES = 10, 50
+# Maximum number of attempts: so many per episode to keep, plus a constant.
+ATTEMPTS_PER_EPISODE, EXTRA_ATTEMPTS = 10, 50
 
 
 def record_agent(
-    programs: CompiledFns,
+    compiled: CompiledFns,
     learner: PyTree,
-    grid: Grid,
+    envs: AnyVectorEnv,
     num: int,
     *,
     threshold: float = -np.inf,
     provenance: dict[str, object] | None = None,
     on_episode: Callable[[int, int], None] | None = None,
 ) -> DemoDataset:
-    """`num` episodes of an agent with a return of at least `threshold`.
+    """Record `num` episodes of an agent with a return of at least `threshold`.
 
     Args:
-        programs: how it acts.
-        learner: its state, with a leading axis of the grid's one seed.
-        grid: where; `[1, E]` environments.
-        num: episodes to keep.
-        threshold: least return of an episode that is kept.
-        provenance: what else is to be said of the expert. Its statistics are over all attempts.
+        compiled: compiled functions of the agent.
+        learner: state of the agent, with a leading axis of one seed.
+        envs: vector env of shape `[1, E]`.
+        num: number of episodes to keep.
+        threshold: smallest return of an episode that is kept.
+        provenance: additional entries of the provenance, which has the expert's score over all attempts.
         on_episode: called after each attempt with the numbers of kept and of attempted episodes.
 
     Raises:
-        UserError: too few episodes are that good.
+        UserError: too few episodes reach the threshold.
     """
     attempts: list[Trajectory] = []
     kept: list[Trajectory] = []
-    for one in episodes(programs, learner, grid):
-        attempts.append(one)
-        if one.episode_return >= threshold:
-            kept.append(one)
+    for episode in agent_episodes(compiled, learner, envs):
+        attempts.append(episode)
+        if episode.episode_return >= threshold:
+            kept.append(episode)
         if on_episode:
             on_episode(len(kept), len(attempts))
         if len(kept) == num:
             break
-        if len(attempts) >= TRIES * num + LEAST_TRIES:
+        if len(attempts) >= ATTEMPTS_PER_EPISODE * num + EXTRA_ATTEMPTS:
             raise UserError(_too_few(kept, attempts, num, threshold))
-    about = {
+    recording = {
         "threshold": float(threshold) if np.isfinite(threshold) else None,
         "attempts": len(attempts),
-        "returns": [round(one.episode_return, 3) for one in kept],
-        "expert_level": level(attempts)._asdict(),
-        "action_repeat": grid.spec.action_repeat,
+        "returns": [round(episode.episode_return, 3) for episode in kept],
+        "expert_level": mean_score(attempts)._asdict(),
+        "action_repeat": envs.spec.action_repeat,
     }
-    return DemoDataset(grid.spec.task, tuple(kept), (provenance or {}) | about)
+    return DemoDataset(envs.spec.task, tuple(kept), (provenance or {}) | recording)
 
 
 def _too_few(kept: list[Trajectory], attempts: list[Trajectory], num: int, threshold: float) -> str:
-    best = max(one.episode_return for one in attempts)
+    best = max(episode.episode_return for episode in attempts)
     return (
-        f"only {len(kept)} of {len(attempts)} episodes have a return of {threshold:g} or more, {num} are wanted; the "
-        f"best has {best:.1f}. Lower the threshold, or train the expert for longer."
+        f"only {len(kept)} of {len(attempts)} episodes have a return of at least {threshold:g}, expected {num}; the "
+        f"best return is {best:.1f}. Lower the threshold, or train the expert for longer."
     )
 
 
-def episodes(programs: CompiledFns, learner: PyTree, grid: Grid) -> Iterator[Trajectory]:
-    """Whole episodes without end, from a grid of one seed, in the order in which they finish; none that broke."""
-    keys = seed_keys(grid.seeds, EVALUATE)
-    plan, obs, fresh, counter = programs.init_plan(*grid.shape), grid.reset(), np.ones(grid.shape, bool), 0
-    running = [_Episode(grid, e, obs) for e in range(grid.shape[1])]
+def agent_episodes(compiled: CompiledFns, learner: PyTree, envs: AnyVectorEnv) -> Iterator[Trajectory]:
+    """Run an agent without exploration and yield completed episodes, without end, in the order of completion.
+
+    Aborted episodes are skipped.
+
+    Args:
+        compiled: as in `record_agent`.
+        learner: as in `record_agent`.
+        envs: as in `record_agent`.
+    """
+    keys = seed_keys(envs.seeds, EVALUATE)
+    plan, obs, is_first, counter = compiled.init_plan(*envs.shape), envs.reset(), np.ones(envs.shape, bool), 0
+    recorders = [EpisodeRecorder(envs, e, obs) for e in range(envs.shape[1])]
     while True:
-        action, plan = programs.act(learner, plan, obs, fresh, keys, np.int32(counter), False)
-        acted = np.asarray(jax.device_get(action))
-        step = grid.step(acted)
-        fresh, counter = step.ended, counter + 1
-        for e in range(grid.shape[1]):
-            running[e].add(acted[0, e], step)
-            if step.finished[0, e]:
-                yield running[e].trajectory()
-        obs = grid.reset(fresh) if fresh.any() else step.obs
-        for e in np.flatnonzero(fresh[0]):
-            running[e] = _Episode(grid, int(e), obs)
+        device_action, plan = compiled.act(learner, plan, obs, is_first, keys, np.int32(counter), False)
+        action = np.asarray(jax.device_get(device_action))
+        step = envs.step(action)
+        is_first, counter = step.needs_reset, counter + 1
+        for e in range(envs.shape[1]):
+            recorders[e].add(action[0, e], step)
+            if step.done[0, e]:
+                yield recorders[e].trajectory()
+        obs = envs.reset(is_first) if is_first.any() else step.obs
+        for e in np.flatnonzero(is_first[0]):
+            recorders[e] = EpisodeRecorder(envs, int(e), obs)
 
 
-class _Episode:
-    """One environment's episode so far."""
+class EpisodeRecorder:
+    """Recorder of the current episode of one environment of a vector env with one seed.
 
-    def __init__(self, grid: Grid, e: int, obs: np.ndarray):
-        self._spec: EnvSpec = grid.spec
-        self._e, self._seed = e, grid.episode_seed(0, e)
+    Args:
+        envs: the vector env.
+        e: index of the environment.
+        obs: first observations of all environments.
+    """
+
+    def __init__(self, envs: AnyVectorEnv, e: int, obs: np.ndarray):
+        self._spec: EnvSpec = envs.spec
+        self._e, self._seed = e, envs.episode_seed(0, e)
         self._obs, self._actions, self._steps = [obs[0, e].copy()], [], []
 
     def add(self, action: np.ndarray, step: VectorStep) -> None:
+        """Append a step: the action of this environment and the result of all."""
         self._actions.append(action)
         self._steps.append(VectorStep(*(field[0, self._e] for field in step)))
         self._obs.append(self._steps[-1].obs.copy())
 
     def trajectory(self) -> Trajectory:
+        """Return the episode; its last step must be done."""
         last = self._steps[-1]
         return Trajectory(
             obs=np.stack(self._obs),

@@ -1,26 +1,26 @@
-"""What every simulator looks like from inside: one episode at a time, told by its seed, never reset unasked."""
+"""Interface of a single environment: seeded episodes, explicit resets, validated steps."""
 
 from typing import NamedTuple, NoReturn, Protocol
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Bool, Float32, UInt8
 
 from cdred.errors import UserError
 from cdred.types import EnvSpec
 
-# A reward beyond it would be infinite where it is stored.
-LARGEST = float(np.finfo(np.float32).max)
+# Rewards are stored as float32; larger ones would become infinite.
+FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 class Step(NamedTuple):
-    """What one step led to.
+    """Result of one step of one environment.
 
     Attributes:
-        obs: the observation after it; on an episode's last step the true final one.
-        reward: summed over the step's frames.
-        terminated: the world ended the episode.
-        truncated: the clock ended it.
-        success: the goal was reached in any of the step's frames (False where the task does not say).
+        obs: next observation; on the last step of an episode the true final one.
+        reward: sum of the rewards of the step's frames.
+        terminated: the episode ended in a terminal state.
+        truncated: the episode ended at its time limit.
+        success: the goal was reached in any of the step's frames (False where the task does not report success).
     """
 
     obs: Float32[np.ndarray, "*obs"]
@@ -30,11 +30,37 @@ class Step(NamedTuple):
     success: bool
 
 
-class Env(Protocol):
-    """One simulator, running one episode at a time.
+class VectorStep(NamedTuple):
+    """Result of one step of S x E environments; fields as in `Step`.
 
-    The seed alone determines an episode: the same seed and the same actions give bit-identical observations, whatever
-    the instance has lived through before, and in another process as well. `VectorEnv.restore` rests on this.
+    Where `invalid` holds, the simulator failed and the episode was aborted: no transition took place (`obs` is the
+    observation before the step, the reward is 0) and the environment must be reset.
+    """
+
+    obs: Float32[np.ndarray, "S E *obs"]
+    reward: Float32[np.ndarray, "S E"]
+    terminated: Bool[np.ndarray, "S E"]
+    truncated: Bool[np.ndarray, "S E"]
+    success: Bool[np.ndarray, "S E"]
+    invalid: Bool[np.ndarray, "S E"]
+
+    @property
+    def done(self) -> Bool[np.ndarray, "S E"]:
+        """Episodes that ended with this step, terminated or truncated."""
+        return self.terminated | self.truncated
+
+    @property
+    def needs_reset(self) -> Bool[np.ndarray, "S E"]:
+        """Environments without a running episode: done or aborted."""
+        return self.terminated | self.truncated | self.invalid
+
+
+class Env(Protocol):
+    """A simulator that runs one episode at a time.
+
+    The seed alone determines an episode: the same seed and the same actions give bitwise identical observations,
+    independent of the episodes that the instance ran before, and in other processes as well. `VectorEnv.restore`
+    relies on this.
     """
 
     @property
@@ -50,59 +76,71 @@ class Env(Protocol):
         """Take one step; components of `action` outside [-1, 1] are clipped.
 
         Raises:
-            Exception: as `checked`, or whatever the simulator raises.
+            Exception: as `validate_step`, or any exception of the simulator.
         """
         ...
 
     def render(self) -> UInt8[np.ndarray, "H W 3"]:
-        """The current frame, upright, RGB.
+        """Return the current frame, upright, RGB.
 
         Raises:
-            UserError: this machine cannot render, or the task has no picture.
+            UserError: this machine cannot render, or the task does not support rendering.
         """
         ...
 
     def close(self) -> None:
-        """Free what the simulator holds; the instance is of no use afterwards."""
+        """Free the simulator's resources; the instance cannot be used afterwards."""
         ...
 
 
-def checked(spec: EnvSpec, step: Step) -> Step:
-    """`step` itself.
+def validate_step(spec: EnvSpec, step: Step) -> Step:
+    """Return `step` unchanged if it conforms to `spec`.
 
     Raises:
-        FloatingPointError: its observation or reward is not finite as float32.
-        ValueError: its observation has another shape than the spec's, or its success is neither true nor false.
-        RuntimeError: it ends a world that by its spec cannot end.
+        FloatingPointError: the observation or the reward is not finite in float32.
+        ValueError: the observation has a wrong shape, or `success` is not a boolean.
+        RuntimeError: the step is terminal although `spec.can_terminate` is False.
     """
     if step.terminated and not spec.can_terminate:
-        raise RuntimeError(f"{spec.task}: the simulator terminated an episode, though its spec says terminates=False")
-    checked_obs(spec, step.obs)
-    if not abs(step.reward) <= LARGEST:
-        raise FloatingPointError(f"{spec.task}: the simulator returned reward {step.reward}")
+        raise RuntimeError(f"{spec.task}: the simulator terminated an episode, but its spec has can_terminate=False")
+    validate_obs(spec, step.obs)
+    if not abs(step.reward) <= FLOAT32_MAX:
+        raise FloatingPointError(f"{spec.task}: the simulator returned reward {step.reward}, expected a finite float32")
     if step.success not in (0, 1):
-        raise ValueError(f"{spec.task}: the simulator returned success {step.success!r}, neither true nor false")
+        raise ValueError(f"{spec.task}: the simulator returned success {step.success!r}, expected True or False")
     return step
 
 
-def checked_obs(spec: EnvSpec, obs: Float32[np.ndarray, "*obs"]) -> Float32[np.ndarray, "*obs"]:
-    """`obs` itself.
+def validate_obs(spec: EnvSpec, obs: Float32[np.ndarray, "*obs"]) -> Float32[np.ndarray, "*obs"]:
+    """Return `obs` unchanged if it conforms to `spec`.
 
     Raises:
         FloatingPointError: it is not finite.
-        ValueError: it has another shape than the spec's.
+        ValueError: its shape is not `spec.obs_shape`.
     """
     if np.shape(obs) != spec.obs_shape:
         raise ValueError(
-            f"{spec.task}: the simulator returned an observation of shape {np.shape(obs)}, not {spec.obs_shape}"
+            f"{spec.task}: the simulator returned an observation of shape {np.shape(obs)}, expected {spec.obs_shape}"
         )
     if not np.isfinite(obs).all():
-        raise FloatingPointError(f"{spec.task}: the simulator returned an observation that is not finite")
+        raise FloatingPointError(f"{spec.task}: the simulator returned a non-finite observation")
     return obs
 
 
+def check_ready(needs_reset: Bool[np.ndarray, "S E"]) -> None:
+    """Raise RuntimeError if an environment has no running episode."""
+    if needs_reset.any():
+        raise RuntimeError(f"step before reset: no running episode in slots {np.argwhere(needs_reset).tolist()}")
+
+
+def check_actions(action: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless `action` is finite and of the given shape."""
+    if action.shape != shape or not np.isfinite(action).all():
+        raise ValueError(f"expected finite actions of shape {shape}, got {action.shape}: {action}")
+
+
 def raise_render_error(task: str, cause: Exception) -> NoReturn:
-    """Explain a failed render.
+    """Report a failed render with a hint.
 
     Raises:
         UserError: always, from `cause`.
@@ -114,7 +152,7 @@ def raise_render_error(task: str, cause: Exception) -> NoReturn:
 
 
 def resize_nearest(frame: UInt8[np.ndarray, "H W 3"], size: int | None) -> UInt8[np.ndarray, "h w 3"]:
-    """`frame` sampled to `size` x `size` by nearest neighbour; as it is where `size` is None."""
+    """Resize `frame` to `size` x `size` by nearest neighbour; None leaves it unchanged."""
     if size is None:
         return frame
     rows, columns = (np.arange(size) * side // size for side in frame.shape[:2])

@@ -1,8 +1,8 @@
-"""What is made of simulators that raise, hang, die or return what is no number: an episode given up, or the end.
+"""Handling of simulators that raise, hang, die or return non-finite values.
 
-A fault is first mended: the simulator is made anew and lives through its episode again, which is exact, for an episode
-is determined by its seed and its actions. What breaks again at the same step is given up: that step never
-happened, and the environment goes on with its next episode.
+On a failure the simulator is recreated and its episode replayed, which is exact because an episode is determined by
+its seed and its actions. If it fails again at the same step, the episode is aborted: that step yields no transition,
+and the environment continues with its next episode.
 """
 
 import re
@@ -19,74 +19,79 @@ from cdred.errors import UserError
 
 PACKAGE = str(Path(__file__).parents[1])
 
-# Episodes of one environment given up in a row after which there is no going on: without a single step between
-# them, and without a single one that came to its end.
-MOST_STUCK, MOST_UNFINISHED = 3, 10
+# Consecutive aborted episodes of one environment that end a run: without a completed step in between, and without a
+# completed episode in between.
+MAX_FAILURES_PER_STEP, MAX_FAILURES_PER_EPISODE = 3, 10
 
 
 class SimulatorError(UserError):
-    """A simulator with which nothing can go on: says in what way, and what to do."""
+    """A simulator failed and the run cannot continue."""
 
-    def __init__(self, what: str):
-        super().__init__(f"{what}\nMend the simulator, then give the same command again.")
+    def __init__(self, message: str):
+        super().__init__(f"{message}\nFix the simulator, then run the same command again.")
 
 
 class FailureCounts(NamedTuple):
-    """Episodes given up, per environment, as arrays of the host or of the device.
+    """Numbers of aborted episodes per environment, as arrays on the host or on the device.
 
     Attributes:
-        broken: since the beginning.
-        stuck: since the last step.
-        unfinished: since the last episode that came to its end.
+        total: since the start.
+        since_step: since the last valid step.
+        since_episode: since the last completed episode.
     """
 
-    broken: Int32[Any, "S E"]
-    stuck: Int32[Any, "S E"]
-    unfinished: Int32[Any, "S E"]
+    total: Int32[Any, "S E"]
+    since_step: Int32[Any, "S E"]
+    since_episode: Int32[Any, "S E"]
 
     @classmethod
-    def none(cls, shape: tuple[int, int]) -> Self:
-        """Nothing has broken yet."""
+    def zeros(cls, shape: tuple[int, int]) -> Self:
+        """Return counts of 0, on the host."""
         return cls(*(np.zeros(shape, np.int32) for _ in cls._fields))
 
-    def after(self, void: Bool[Any, "S E"], finished: Bool[Any, "S E"]) -> Self:
-        """One step of every environment later: `void` where an episode broke, `finished` where one ended."""
-        one = void.astype(np.int32)
-        unfinished = (self.unfinished + one) * (~finished).astype(np.int32)
-        return type(self)(self.broken + one, (self.stuck + one) * one, unfinished)
+    def update(self, invalid: Bool[Any, "S E"], done: Bool[Any, "S E"]) -> Self:
+        """Return the counts after one step of every environment.
+
+        Args:
+            invalid: episodes aborted in this step.
+            done: episodes completed in this step.
+        """
+        failed = invalid.astype(np.int32)
+        since_episode = (self.since_episode + failed) * (~done).astype(np.int32)
+        return type(self)(self.total + failed, (self.since_step + failed) * failed, since_episode)
 
 
-def check_failure_limits(strikes: FailureCounts, name: Callable[[int, int], str], last: str) -> None:
-    """Raises SimulatorError where too many episodes broke in a row.
+def check_failure_limits(counts: FailureCounts, label: Callable[[int, int], str], last: str) -> None:
+    """Raise SimulatorError if an environment has too many consecutive failures.
 
     Args:
-        strikes: on the host.
-        name: what to call an environment.
-        last: what was wrong with the last of them.
+        counts: on the host.
+        label: name of environment (s, e) in messages.
+        last: description of the last failure.
     """
-    for count, most, missing in (
-        (strikes.stuck, MOST_STUCK, "step"),
-        (strikes.unfinished, MOST_UNFINISHED, "finished episode"),
+    for count, limit, unit in (
+        (counts.since_step, MAX_FAILURES_PER_STEP, "step"),
+        (counts.since_episode, MAX_FAILURES_PER_EPISODE, "episode"),
     ):
-        if (count >= most).any():
-            s, e = np.argwhere(count >= most)[0]
-            row = f"{count[s, e]} episodes in a row broke without one {missing} between them"
-            raise SimulatorError(f"{name(int(s), int(e))}: {row}; the last by {last}.")
+        if (count >= limit).any():
+            s, e = np.argwhere(count >= limit)[0]
+            failed = f"{count[s, e]} consecutive episodes failed without a completed {unit} in between"
+            raise SimulatorError(f"{label(int(s), int(e))}: {failed}; last failure: {last}.")
 
 
-def one_line(error: BaseException) -> str:
-    """What was raised, and where, if that was not here."""
+def format_exception(error: BaseException) -> str:
+    """Format an exception as one line: type, message, and file and line if it was raised outside of this package."""
     lines = str(error).splitlines() or [""]
-    # A process that died repeats its last words.
+    # The error of a dead process ends with the last line of its output.
     message = f"{lines[0]} {lines[-1]}" if lines[0].endswith(":") and lines[1:] else lines[0]
     frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
-    # What was raised in another process has its frames in a note.
+    # Exceptions raised in another process carry their frames in a note.
     frames += re.findall(r'File "(.+)", line (\d+)', "\n".join(getattr(error, "__notes__", ())))
-    foreign = frames and not frames[-1][0].startswith(PACKAGE)
-    where = f" ({Path(frames[-1][0]).name}:{frames[-1][1]})" if foreign else ""
+    external = frames and not frames[-1][0].startswith(PACKAGE)
+    where = f" ({Path(frames[-1][0]).name}:{frames[-1][1]})" if external else ""
     return f"{type(error).__name__}{': ' * bool(message)}{message}{where}"
 
 
-def warned(text: str) -> None:
-    """Tell whoever did not say how to be told."""
+def warn(text: str) -> None:
+    """Log `text` with `warnings.warn`: the default `LogFn`."""
     warnings.warn(text, RuntimeWarning, stacklevel=2)

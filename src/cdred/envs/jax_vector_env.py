@@ -1,153 +1,122 @@
-"""A grid of [S seeds, E environments] whose simulators are JAX functions: its state is arrays on the device.
+"""Vector env of [S seeds, E environments] for simulators in JAX, with its state on the device.
 
-`begin` and `advance` are pure, for programs that step the grid inside (`train.scanned`); `JaxVectorEnv` wraps them in the
-manners of `VectorEnv`, and lives the same episodes: their seeds are computed on the device as `grid.episode_seed` does.
+`reset_where` and `step_all` are pure functions, for programs that step the environments themselves
+(`train.device_loop`). `JaxVectorEnv` wraps them in the interface of `VectorEnv` and runs the same episodes: their
+seeds are computed on the device, bitwise identical to `seeding.episode_seed`.
 """
 
 from collections.abc import Sequence
 from functools import partial
-from itertools import permutations
 from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float32, Int32, Int64, UInt8, UInt32
+from jaxtyping import Array, Bool, Float32, Int32, Int64, UInt8
 
-from cdred.envs.failures import FailureCounts, check_failure_limits, warned
+from cdred.envs.base import VectorStep, check_actions, check_ready
+from cdred.envs.failures import FailureCounts, check_failure_limits, warn
 from cdred.envs.jax_env import EnvState, JaxEnv
-from cdred.envs.registry import functional
-from cdred.envs.remote.client import STEP_SECONDS
-from cdred.envs.vector_env import STREAMS, VectorEnv, VectorStep, check_actions, episode_seed, require_place
-from cdred.types import LogFn, VectorizationMode
+from cdred.envs.seeding import STREAMS, check_args, episode_seed
+from cdred.envs.seeding_jax import EpisodeKey, episode_seeds
+from cdred.types import LogFn
 
-# NumPy's SeedSequence: a hash of the words into a pool of four, and of the pool into what it generates.
-INIT_A, MULT_A, INIT_B, MULT_B = 0x43B0D7E5, 0x931E8875, 0x8B51F9DD, 0x58F38DED
-MIX_LEFT, MIX_RIGHT = 0xCA01F9DD, 0x4973F715
-
-NOT_FINITE = "an observation or a reward that is not finite"
+NON_FINITE = "non-finite observation or reward"
 
 
 class VectorEnvState(NamedTuple):
-    """Where every environment is; `episode` counts from 0 (-1: none begun), `length` the steps taken in it.
+    """State of all environments.
 
-    `length` is -1 in an episode whose first observation is no number (`obs` is then 0): its first step is void.
+    Attributes:
+        env: simulator states, with leading axes [S, E].
+        obs: current observations.
+        episode: number of the current episode, from 0 (-1: not started).
+        length: steps taken in the current episode; -1 if its first observation is non-finite (`obs` is then 0), which
+            makes its first step invalid.
+        failures: numbers of aborted episodes.
     """
 
     env: EnvState
     obs: Float32[Array, "S E *obs"]
     episode: Int32[Array, "S E"]
     length: Int32[Array, "S E"]
-    strikes: FailureCounts
+    failures: FailureCounts
 
 
 class DeviceStep(NamedTuple):
-    """`grid.VectorStep` as arrays on the device."""
+    """`base.VectorStep` as arrays on the device."""
 
     obs: Float32[Array, "S E *obs"]
     reward: Float32[Array, "S E"]
     terminated: Bool[Array, "S E"]
     truncated: Bool[Array, "S E"]
     success: Bool[Array, "S E"]
-    void: Bool[Array, "S E"]
+    invalid: Bool[Array, "S E"]
 
     @property
-    def ended(self) -> Bool[Array, "S E"]:
-        """As `VectorStep.ended`."""
-        return self.terminated | self.truncated | self.void
+    def needs_reset(self) -> Bool[Array, "S E"]:
+        """As `VectorStep.needs_reset`."""
+        return self.terminated | self.truncated | self.invalid
 
 
-class Origin(NamedTuple):
-    """What, with the episode's number, determines an episode: a run's seed, the stream's place, the environment."""
+def reset_where(env: JaxEnv, key: EpisodeKey, state: VectorEnvState, mask: Bool[Array, "S E"]) -> VectorEnvState:
+    """Start the next episode where `mask` holds; computes nothing if it holds nowhere."""
 
-    seed: UInt32[Array, "S E"]
-    stream: UInt32[Array, "S E"]
-    env: UInt32[Array, "S E"]
-
-
-def begin(env: JaxEnv, origin: Origin, state: VectorEnvState, mask: Bool[Array, "S E"]) -> VectorEnvState:
-    """The next episode where `mask` holds. Costs nothing where it holds nowhere, for episodes end together."""
-
-    def some(state: VectorEnvState) -> VectorEnvState:
+    def reset(state: VectorEnvState) -> VectorEnvState:
         episode = state.episode + mask.astype(jnp.int32)
-        fresh, obs = jax.vmap(jax.vmap(env.reset))(episode_seeds(origin, episode.astype(jnp.uint32)))
-        sound = _finite(obs)
-        obs = _where(sound, obs, jnp.zeros_like(obs))
-        begun = VectorEnvState(fresh, obs, episode, jnp.where(sound, 0, -1).astype(jnp.int32), state.strikes)
-        return jax.tree.map(partial(_where, mask), begun, state)
+        env_state, obs = jax.vmap(jax.vmap(env.reset))(episode_seeds(key, episode.astype(jnp.uint32)))
+        valid = _is_finite(obs)
+        obs = _where(valid, obs, jnp.zeros_like(obs))
+        length = jnp.where(valid, 0, -1).astype(jnp.int32)
+        started = VectorEnvState(env_state, obs, episode, length, state.failures)
+        return jax.tree.map(partial(_where, mask), started, state)
 
-    return jax.lax.cond(jnp.any(mask), some, lambda state: state, state)
+    return jax.lax.cond(jnp.any(mask), reset, lambda state: state, state)
 
 
-def advance(env: JaxEnv, state: VectorEnvState, action: Float32[Array, "S E A"]) -> tuple[VectorEnvState, DeviceStep]:
-    """One step everywhere; components of `action` outside [-1, 1] are clipped.
+def step_all(env: JaxEnv, state: VectorEnvState, action: Float32[Array, "S E A"]) -> tuple[VectorEnvState, DeviceStep]:
+    """Step every environment; components of `action` outside [-1, 1] are clipped.
 
-    Void where an observation or the reward is not finite.
+    A step is invalid if its observation or its reward is non-finite.
     """
-    stepped, result = jax.vmap(jax.vmap(env.step))(state.env, jnp.clip(action, -1.0, 1.0))
-    lived = _finite(result.obs) & jnp.isfinite(result.reward) & (state.length >= 0)
-    length, terminated = state.length + 1, result.terminated & lived
-    truncated = lived & ~terminated & (length >= env.spec.episode_length)
-    obs, reward = _where(lived, result.obs, state.obs), jnp.where(lived, result.reward, 0.0)
-    step = DeviceStep(obs, reward, terminated, truncated, result.success & lived, ~lived)
-    strikes = state.strikes.after(~lived, terminated | truncated)
-    return VectorEnvState(stepped, obs, state.episode, length, strikes), step
+    env_state, result = jax.vmap(jax.vmap(env.step))(state.env, jnp.clip(action, -1.0, 1.0))
+    valid = _is_finite(result.obs) & jnp.isfinite(result.reward) & (state.length >= 0)
+    length, terminated = state.length + 1, result.terminated & valid
+    truncated = valid & ~terminated & (length >= env.spec.episode_length)
+    obs, reward = _where(valid, result.obs, state.obs), jnp.where(valid, result.reward, 0.0)
+    step = DeviceStep(obs, reward, terminated, truncated, result.success & valid, ~valid)
+    failures = state.failures.update(~valid, terminated | truncated)
+    return VectorEnvState(env_state, obs, state.episode, length, failures), step
 
 
-def _finite(obs: Float32[Array, "S E *obs"]) -> Bool[Array, "S E"]:
+def _is_finite(obs: Float32[Array, "S E *obs"]) -> Bool[Array, "S E"]:
     return jnp.all(jnp.isfinite(obs), axis=tuple(range(2, obs.ndim)))
-
-
-def episode_seeds(origin: Origin, episode: UInt32[Array, "S E"]) -> UInt32[Array, "S E"]:
-    """`grid.episode_seed` of arrays, bit for bit."""
-    drawn = _seed_sequence([origin.seed, origin.stream, origin.env, episode])
-    num = jnp.uint32(len(STREAMS))
-    return drawn // num * num + origin.stream
-
-
-def _seed_sequence(words: list[UInt32[Array, "S E"]]) -> UInt32[Array, "S E"]:
-    """The first word that NumPy's `SeedSequence` of four words generates."""
-    constant = INIT_A
-
-    def hashed(word, multiplier=MULT_A):
-        nonlocal constant
-        word = word ^ jnp.uint32(constant)
-        constant = constant * multiplier % 2**32
-        word = word * jnp.uint32(constant)
-        return word ^ (word >> jnp.uint32(16))
-
-    pool = [hashed(word) for word in words]
-    for source, target in permutations(range(len(pool)), 2):
-        mixed = jnp.uint32(MIX_LEFT) * pool[target] - jnp.uint32(MIX_RIGHT) * hashed(pool[source])
-        pool[target] = mixed ^ (mixed >> jnp.uint32(16))
-    constant = INIT_B
-    return hashed(pool[0], MULT_B)
 
 
 def _where(mask: Bool[Array, "S E"], new: Array, old: Array) -> Array:
     return jnp.where(mask.reshape(mask.shape + (1,) * (new.ndim - mask.ndim)), new, old)
 
 
-# At module level, so that grids of one task and size share what was compiled.
-_begin = jax.jit(begin, static_argnums=0)
-_advance = jax.jit(advance, static_argnums=0)
+# At module level, so that vector envs of the same task and size share the compiled functions.
+_reset_where = jax.jit(reset_where, static_argnums=0)
+_step_all = jax.jit(step_all, static_argnums=0)
 
 
 class JaxVectorEnv:
-    """S x E environments of one task, stepped together on the device; with the methods of `VectorEnv`.
+    """S x E environments of one task on the device, vmapped, with the interface of `VectorEnv`.
 
-    `state` may be taken, advanced by another program and put back.
+    `state` may be read, advanced by another program and assigned again.
 
     Args:
         env: the simulator.
-        seeds: one run a row (each >= 0).
-        num_envs: environments a run (E).
+        seeds: seeds of the runs (each >= 0), one per row.
+        num_envs: environments per run (E).
         stream: as in `VectorEnv`.
         render_size: as in `registry.make`.
-        say: as in `VectorEnv`.
+        log: as in `VectorEnv`.
 
     Raises:
-        UserError: seeds that are negative or none.
+        UserError: `seeds` is empty or has a negative seed.
     """
 
     def __init__(
@@ -158,125 +127,97 @@ class JaxVectorEnv:
         stream: str = "train",
         *,
         render_size: int | None = None,
-        say: LogFn = warned,
+        log: LogFn = warn,
     ):
-        require_place(seeds, num_envs, stream)
+        check_args(seeds, num_envs, stream)
         self.env, self.spec, self.stream = env, env.spec, stream
         self.seeds, self.shape = tuple(int(seed) for seed in seeds), (len(seeds), num_envs)
         rows, columns = np.broadcast_arrays(np.array(self.seeds)[:, None], np.arange(num_envs)[None])
         words = (rows, np.full(self.shape, STREAMS.index(stream)), columns)
-        self.origin = Origin(*(jnp.array(word, jnp.uint32) for word in words))
-        self.state = self._nothing_begun()
-        self._done, self._render_size, self._say = np.ones(self.shape, bool), render_size, say
+        self.episode_key = EpisodeKey(*(jnp.array(word, jnp.uint32) for word in words))
+        self.state = self._initial_state()
+        self._needs_reset, self._render_size, self._log = np.ones(self.shape, bool), render_size, log
 
-    def _nothing_begun(self) -> VectorEnvState:
-        env, obs = jax.eval_shape(jax.vmap(jax.vmap(self.env.reset)), self.origin.seed)
+    def _initial_state(self) -> VectorEnvState:
+        env, obs = jax.eval_shape(jax.vmap(jax.vmap(self.env.reset)), self.episode_key.seed)
         env, obs = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (env, obs))
-        strikes = FailureCounts(*map(jnp.asarray, FailureCounts.none(self.shape)))
-        return VectorEnvState(env, obs, jnp.full(self.shape, -1, jnp.int32), jnp.zeros(self.shape, jnp.int32), strikes)
+        failures = FailureCounts(*map(jnp.asarray, FailureCounts.zeros(self.shape)))
+        return VectorEnvState(env, obs, jnp.full(self.shape, -1, jnp.int32), jnp.zeros(self.shape, jnp.int32), failures)
 
     def reset(self, mask: Bool[np.ndarray, "S E"] | None = None) -> Float32[np.ndarray, "S E *obs"]:
-        """Start the next episode where `mask` holds (None: everywhere); the current observations of all."""
+        """Start the next episode where `mask` holds (None: everywhere); return the observations of all environments."""
         mask = np.ones(self.shape, bool) if mask is None else mask
-        self.state = _begin(self.env, self.origin, self.state, jnp.asarray(mask))
-        self._done &= ~mask
+        self.state = _reset_where(self.env, self.episode_key, self.state, jnp.asarray(mask))
+        self._needs_reset &= ~mask
         return np.array(self.state.obs)
 
     def step(self, action: Float32[np.ndarray, "S E A"]) -> VectorStep:
-        """One step everywhere.
+        """Step every environment.
 
         Raises:
-            RuntimeError: an environment has ended its episode, or never begun one, and was not reset.
+            RuntimeError: an environment has no running episode and must be reset first.
             ValueError: `action` has the wrong shape or is not finite.
-            SimulatorError: too many episodes in a row were given up.
+            SimulatorError: too many consecutive episodes failed.
         """
-        if self._done.any():
-            raise RuntimeError(f"step before reset: no running episode in cells {np.argwhere(self._done).tolist()}")
+        check_ready(self._needs_reset)
         action = np.asarray(action, np.float32)
         check_actions(action, (*self.shape, self.spec.action_dim))
-        self.state, after = _advance(self.env, self.state, action)
-        step = VectorStep(*(np.array(field) for field in after))
-        self._done = step.ended
-        self.tell_void(step.void)
+        self.state, device_step = _step_all(self.env, self.state, action)
+        step = VectorStep(*(np.array(field) for field in device_step))
+        self._needs_reset = step.needs_reset
+        self.log_failures(step.invalid)
         return step
 
-    def tell_void(self, void: Bool[np.ndarray, "S E"]) -> None:
-        """Say which environments' episodes were just given up.
+    def log_failures(self, invalid: Bool[np.ndarray, "S E"]) -> None:
+        """Log the episodes that a step aborted.
+
+        Args:
+            invalid: as in `VectorStep`.
 
         Raises:
-            SimulatorError: too many were in a row, by now.
+            SimulatorError: too many consecutive episodes failed.
         """
-        for s, e in np.argwhere(void):
-            self._say(f"{self._name(s, e)}: an episode is given up: {NOT_FINITE}")
-        if void.any():
-            check_failure_limits(jax.device_get(self.state.strikes), self._name, NOT_FINITE)
+        for s, e in np.argwhere(invalid):
+            self._log(f"{self._label(s, e)}: episode aborted: {NON_FINITE}")
+        if invalid.any():
+            check_failure_limits(jax.device_get(self.state.failures), self._label, NON_FINITE)
 
-    def _name(self, s: int, e: int) -> str:
+    def _label(self, s: int, e: int) -> str:
         return f"{self.spec.task}, seed {self.seeds[s]}, environment {e}"
 
     @property
-    def broken(self) -> Int64[np.ndarray, " S"]:
-        """Episodes given up so far, per seed."""
-        return np.asarray(self.state.strikes.broken).sum(axis=1, dtype=np.int64)
+    def failed_episodes(self) -> Int64[np.ndarray, " S"]:
+        """Number of aborted episodes so far, per seed."""
+        return np.asarray(self.state.failures.total).sum(axis=1, dtype=np.int64)
 
     def episode_seed(self, s: int, e: int) -> int:
-        """Seed with which `Env.reset` reproduces the current episode of environment (s, e)."""
+        """Return the seed with which `Env.reset` reproduces the current episode of environment (s, e)."""
         return episode_seed(self.seeds[s], self.stream, e, int(self.state.episode[s, e]))
 
     def render(self, s: int, e: int) -> UInt8[np.ndarray, "H W 3"]:
-        """The current frame of environment (s, e); raises UserError where there is no rendering."""
-        return self.env.picture(jax.tree.map(lambda x: x[s, e], self.state.env), self._render_size)
+        """Return the current frame of environment (s, e); raises UserError if the task cannot be rendered."""
+        return self.env.render(jax.tree.map(lambda x: x[s, e], self.state.env), self._render_size)
 
     def snapshot(self) -> dict[str, Any]:
-        """All that `restore` needs: a copy of the state on the host."""
+        """Return a copy of the state on the host, for `restore`."""
         state = jax.tree.map(np.array, jax.device_get(self.state))
-        return {"seeds": np.array(self.seeds), "done": self._done.copy(), "state": state}
+        return {"seeds": np.array(self.seeds), "done": self._needs_reset.copy(), "state": state}
 
     def restore(self, snapshot: dict[str, Any]) -> None:
-        """Go on where `snapshot` was taken.
+        """Restore the state of `snapshot`.
 
         Raises:
-            ValueError: the snapshot is of another grid.
+            ValueError: the snapshot is of other seeds.
         """
         if tuple(snapshot["seeds"]) != self.seeds:
-            raise ValueError(f"the snapshot is of the seeds {snapshot['seeds'].tolist()}, not of {self.seeds}")
-        self._done, self.state = snapshot["done"].copy(), jax.tree.map(jnp.array, snapshot["state"])
+            raise ValueError(f"the snapshot is of seeds {snapshot['seeds'].tolist()}, expected {list(self.seeds)}")
+        self._needs_reset, self.state = snapshot["done"].copy(), jax.tree.map(jnp.array, snapshot["state"])
 
     def close(self) -> None:
-        """Nothing is held but memory."""
+        """Do nothing: the environments hold no resources but memory."""
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         pass
-
-
-Grid = VectorEnv | JaxVectorEnv
-
-
-def make_vector_env(
-    task: str,
-    seeds: Sequence[int],
-    num_envs: int = 1,
-    stream: str = "train",
-    *,
-    render_size: int | None = None,
-    vectorization: VectorizationMode = "sync",
-    env_step_timeout: float = STEP_SECONDS,
-    say: LogFn = warned,
-) -> Grid:
-    """The grid of a task: on the device where its simulator is a JAX function, unless other workers are asked for.
-
-    Arguments and errors as for `VectorEnv`.
-    """
-    env = functional(task) if vectorization == "sync" else None
-    if env is None:
-        options = {
-            "render_size": render_size,
-            "vectorization": vectorization,
-            "env_step_timeout": env_step_timeout,
-            "say": say,
-        }
-        return VectorEnv(task, seeds, num_envs, stream, **options)
-    return JaxVectorEnv(env, seeds, num_envs, stream, render_size=render_size, say=say)

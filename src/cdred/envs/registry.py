@@ -3,7 +3,6 @@
 A suite is imported when the first of its tasks is made, so each works without the packages of the others.
 """
 
-import difflib
 import importlib
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -14,18 +13,19 @@ from jaxtyping import Float32
 from cdred.envs.base import Env
 from cdred.envs.remote.interpreter import Interpreter
 from cdred.errors import UserError
+from cdred.suggest import did_you_mean
 
 if TYPE_CHECKING:
-    # At run time it would import JAX, which processes that only step simulators do without.
+    # At run time it would import JAX, which is not needed in processes that only step simulators.
     from cdred.envs.jax_env import JaxEnv
 
 
 class Suite(NamedTuple):
-    """Where a suite's adapter lives and which extra of the package brings what it needs (None: nothing more).
+    """Module of a suite's adapter, and the extra of this package that installs its dependencies (None: no extra).
 
-    An adapter has `make(name, render_size)` and `names()`. It may have `scripted_expert(name)` or
-    `planned_expert(name)`, `host()` where the suite lives in an interpreter of its own, and `functional(name)` where
-    its simulators are JAX functions.
+    An adapter has `make(name, render_size)` and `task_names()`. Optional are `scripted_expert(name)` and
+    `planned_expert(name)`, `remote_interpreter()` for a suite with its own interpreter, and `jax_env(name)` for
+    simulators that are JAX functions.
     """
 
     module: str
@@ -44,82 +44,82 @@ SUITES = {
 
 
 class NoExpertError(UserError):
-    """A task whose suite brings nobody who can do it."""
+    """The suite has no scripted expert for this task."""
 
 
 class Expert(Protocol):
-    """A scripted expert for one episode: make a new one for the next."""
+    """A scripted expert in one episode; every episode needs a new one."""
 
     def __call__(self, obs: Float32[np.ndarray, "*obs"], success: bool = False) -> Float32[np.ndarray, " A"]:
-        """Its action in [-1, 1]; `success` tells whether the step before reached the goal."""
+        """Return the next action in [-1, 1]; `success` is that of the previous step."""
         ...
 
 
 class ExpertMaker(Protocol):
-    """Makes one expert an episode."""
+    """Constructor of the scripted expert of one episode."""
 
-    def __call__(self, *, hold: bool = False) -> Expert:
-        """An expert that, with `hold`, stands still after its first success."""
+    def __call__(self, *, stop_after_success: bool = False) -> Expert:
+        """Make an expert; with `stop_after_success` it holds still after its first success."""
         ...
 
 
 class PlannerMaker(Protocol):
-    """Makes the expert of one episode, who knows all of it beforehand."""
+    """Constructor of an expert that plans its whole episode in advance."""
 
-    about: str
+    description: str
 
-    def __call__(self, env: Any, seed: int, hold: bool = False) -> Expert:
-        """The expert of the episode of `seed`, planned where `env` lives; `hold` as for scripted ones."""
+    def __call__(self, env: Any, seed: int, stop_after_success: bool = False) -> Expert:
+        """Plan the episode of `seed` in the process of `env`; `stop_after_success` as for scripted experts."""
         ...
 
 
 def make(task: str, *, render_size: int | None = None) -> Env:
-    """The environment of a task.
+    """Make the environment of a task.
 
     Args:
         task: `<suite>/<name>`.
-        render_size: side of rendered frames in pixels; None leaves it to the suite.
+        render_size: side of rendered frames in pixels; None selects the suite's default.
 
     Raises:
-        UserError: no such suite or task (with the nearest names), or a package is missing (with the extra to install).
+        UserError: unknown suite or task (with the nearest names), or a missing package (with the extra to install).
     """
     suite, name = _split(task)
     return _adapter(suite).make(name, render_size)
 
 
-def names(suite: str) -> list[str]:
-    """All tasks of a suite, as `make` takes them.
+def list_tasks(suite: str) -> list[str]:
+    """List the tasks of a suite as `<suite>/<name>`.
 
     Raises:
-        UserError: no such suite, or a package is missing.
+        UserError: unknown suite, or a missing package.
     """
-    return [f"{suite}/{name}" for name in _adapter(suite).names()]
+    return [f"{suite}/{name}" for name in _adapter(suite).task_names()]
 
 
-def host(task: str) -> Interpreter | None:
-    """The interpreter of its own that a task's suite lives in; None for a suite that lives in this one.
+def remote_interpreter(task: str) -> Interpreter | None:
+    """Return the interpreter of a task's suite, or None if the suite runs in the current one.
 
     Raises:
-        UserError: as `make`, or that interpreter is not set up (with how to do it).
+        UserError: as `make`, or the interpreter is not set up.
     """
     suite, _ = _split(task)
-    find = getattr(_adapter(suite), "host", None)
+    find = getattr(_adapter(suite), "remote_interpreter", None)
     return find() if find else None
 
 
-def functional(task: str) -> "JaxEnv | None":
-    """A task's simulator as pure JAX functions, the same object at every call; None where it lives on the host.
+def jax_env(task: str) -> "JaxEnv | None":
+    """Return a task's simulator as JAX functions, the same object at every call; None if it runs on the host.
 
     Raises:
         UserError: as `make`.
     """
     suite, name = _split(task)
-    find = getattr(_adapter(suite), "functional", None)
+    find = getattr(_adapter(suite), "jax_env", None)
     return find(name) if find else None
 
 
 def scripted_expert(task: str) -> ExpertMaker:
-    """The suite's own expert for a task: `scripted_expert(task)(hold=True)(obs, success)` is an action.
+    """Return the constructor of a task's scripted expert: `scripted_expert(task)()(obs)` is an action.
 
     Raises:
         NoExpertError: there is none.
@@ -130,13 +130,13 @@ def scripted_expert(task: str) -> ExpertMaker:
     if maker is None:
         raise NoExpertError(
             f"{task} has no scripted expert: give demonstrations with --demos PATH, "
-            f"or make an expert with `cdred expert {task}`."
+            f"or train an expert with `cdred train-expert {task}`."
         )
     return maker
 
 
 def planned_expert(task: str) -> PlannerMaker | None:
-    """The suite's own planner for a task, if any: `planned_expert(task)(env, seed)(obs, success)` is an action."""
+    """Return the constructor of a task's planner, or None: `planned_expert(task)(env, seed)(obs)` is an action."""
     suite, name = _split(task)
     find = getattr(_adapter(suite), "planned_expert", None)
     return find(name) if find else None
@@ -146,24 +146,19 @@ def _split(task: str) -> tuple[str, str]:
     suite, slash, name = task.partition("/")
     if not slash or not name:
         raise UserError(f"'{task}' is not a task: expected SUITE/NAME with a suite of {', '.join(SUITES)}.")
-    known = _adapter(suite).names()
-    # Gymnasium knows more than it lists (ids that import their own module), and explains itself.
+    known = _adapter(suite).task_names()
+    # Gymnasium accepts more ids than it lists (those that import their own module) and reports unknown ones itself.
     if suite != "gym" and name not in known:
-        raise UserError(f"no task '{task}'.{_did_you_mean(name, known, f'{suite}/')}")
+        raise UserError(f"no task '{task}'.{did_you_mean(name, known, prefix=f'{suite}/', num=3)}")
     return suite, name
 
 
 def _adapter(suite: str) -> ModuleType:
     if suite not in SUITES:
-        raise UserError(f"no suite '{suite}'.{_did_you_mean(suite, list(SUITES), '')} There are: {', '.join(SUITES)}.")
+        raise UserError(f"no suite '{suite}'.{did_you_mean(suite, SUITES, num=3)} There are: {', '.join(SUITES)}.")
     module, extra = SUITES[suite]
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        mend = f"pip install 'cdred[{extra}]'" if extra else "reinstall cdred"
-        raise UserError(f"{suite} tasks need a package that cannot be imported ({error}): {mend}") from error
-
-
-def _did_you_mean(word: str, known: list[str], prefix: str) -> str:
-    close = difflib.get_close_matches(word, known, n=3)
-    return f" Did you mean {', '.join(prefix + one for one in close)}?" if close else ""
+        hint = f"pip install 'cdred[{extra}]'" if extra else "reinstall cdred"
+        raise UserError(f"{suite} tasks need a package that cannot be imported ({error}): {hint}") from error

@@ -1,96 +1,44 @@
-"""A grid of [S seeds, E environments] that steps in lockstep and resumes exactly.
+"""Vector env of [S seeds, E environments] on the host: explicit resets, exact restore, recovery from failures.
 
-Exact resume needs nothing from the simulators but that an episode's seed determines it: a snapshot holds, for each
-cell, which episode it is in and the actions taken so far; restoring starts that episode again and takes those actions
-again. It works for every suite, state that lives in no accessible array included, and costs at most one episode.
+Restoring needs only that an episode is determined by its seed: a snapshot holds, per environment, the number of the
+current episode and the actions taken in it; `restore` starts that episode and replays the actions. This works for
+every suite, including those with hidden simulator state, and costs at most one episode.
 
-In the same way a simulator that broke is made anew and brought back; what is done where it breaks again is told in
-`faults`.
+A failed simulator is recovered in the same way; `failures` describes what happens if it fails again.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt8
 
-from cdred.envs.base import Step, checked, checked_obs
+from cdred.envs.base import Step, VectorStep, check_actions, check_ready, validate_obs, validate_step
 from cdred.envs.executors import make_executor
-from cdred.envs.failures import FailureCounts, SimulatorError, check_failure_limits, one_line, warned
-from cdred.envs.remote.client import STEP_SECONDS
-from cdred.errors import UserError
+from cdred.envs.failures import FailureCounts, SimulatorError, check_failure_limits, format_exception, warn
+from cdred.envs.remote.client import STEP_TIMEOUT
+from cdred.envs.seeding import check_args, episode_seed
 from cdred.types import LogFn, VectorizationMode
-
-# Two bits of every episode seed name its stream, so streams cannot share an episode.
-STREAMS = ("train", "eval", "demos", "random")
-
-
-class VectorStep(NamedTuple):
-    """One step of every environment; fields as in `Step`, `obs` being true final observations.
-
-    Where `void` holds the simulator broke and the episode was given up: the step did not happen (`obs` is that
-    before it, the reward 0), and a reset must follow.
-    """
-
-    obs: Float32[np.ndarray, "S E *obs"]
-    reward: Float32[np.ndarray, "S E"]
-    terminated: Bool[np.ndarray, "S E"]
-    truncated: Bool[np.ndarray, "S E"]
-    success: Bool[np.ndarray, "S E"]
-    void: Bool[np.ndarray, "S E"]
-
-    @property
-    def finished(self) -> Bool[np.ndarray, "S E"]:
-        """Where an episode came to its end."""
-        return self.terminated | self.truncated
-
-    @property
-    def ended(self) -> Bool[np.ndarray, "S E"]:
-        """Where an episode is over, for whatever reason."""
-        return self.terminated | self.truncated | self.void
-
-
-def episode_seed(seed: int, stream: str, env: int, episode: int) -> int:
-    """Seed (0 <= . < 2**32) of the `episode`-th episode of environment `env` in a run with `seed`.
-
-    It depends on nothing else, so a run's episodes do not depend on which other seeds run beside it; different streams
-    never share one.
-    """
-    drawn = int(np.random.SeedSequence([seed, STREAMS.index(stream), env, episode]).generate_state(1)[0])
-    return drawn // len(STREAMS) * len(STREAMS) + STREAMS.index(stream)
-
-
-def require_place(seeds: Sequence[int], num_envs: int, stream: str) -> None:
-    """Raises UserError for seeds, ValueError for the others, that a grid cannot have."""
-    if not seeds or min(seeds) < 0:
-        raise UserError(f"seeds must be one or more integers >= 0, got {list(seeds)}.")
-    if num_envs < 1 or stream not in STREAMS:
-        raise ValueError(f"num_envs >= 1 and a stream of {STREAMS}, got {num_envs} and {stream!r}")
-
-
-def check_actions(action: np.ndarray, shape: tuple[int, ...]) -> None:
-    """Raises ValueError where they are not finite, or not of that shape."""
-    if action.shape != shape or not np.isfinite(action).all():
-        raise ValueError(f"expected finite actions of shape {shape}, got {action.shape}: {action}")
 
 
 class VectorEnv:
     """S x E independent environments of one task.
 
-    Resets are explicit: an environment whose episode has ended must be reset before the next `step`.
+    Resets are explicit: an environment without a running episode must be reset before the next `step`. Slot (s, e) is
+    environment e of the run with the s-th seed; executors number the slots from 0, row by row.
 
     Args:
         task: as in `registry.make`.
-        seeds: one run a row (each >= 0).
-        num_envs: environments a run (E).
-        stream: `train`, `eval`, `demos` or `random`: no two of them share an episode.
+        seeds: seeds of the runs (each >= 0), one per row.
+        num_envs: environments per run (E).
+        stream: one of `seeding.STREAMS`; different streams never share an episode.
         render_size: as in `registry.make`.
-        vectorization: who steps the environments, as in `workers.crew`; it makes no difference to what they do.
-        env_step_timeout: as in `workers.crew`.
-        say: told at once, in a line, of everything that breaks.
+        vectorization: as in `executors.make_executor`; the results are the same in every mode.
+        env_step_timeout: as in `executors.make_executor`.
+        log: called with one line for every failure, when it happens.
 
     Raises:
-        UserError: unknown task, missing package, or seeds that are negative or none.
+        UserError: unknown task, missing package, or invalid seeds.
     """
 
     def __init__(
@@ -102,225 +50,230 @@ class VectorEnv:
         *,
         render_size: int | None = None,
         vectorization: VectorizationMode = "sync",
-        env_step_timeout: float = STEP_SECONDS,
-        say: LogFn = warned,
+        env_step_timeout: float = STEP_TIMEOUT,
+        log: LogFn = warn,
     ):
-        require_place(seeds, num_envs, stream)
+        check_args(seeds, num_envs, stream)
         self.seeds, self.stream = tuple(int(seed) for seed in seeds), stream
         self.shape = (len(seeds), num_envs)
-        self._cells = tuple(np.ndindex(self.shape))
-        self._labels = [f"{task}, seed {self.seeds[s]}, environment {e}" for s, e in self._cells]
-        self._crew, self._say = make_executor(task, self._labels, vectorization, render_size, env_step_timeout), say
-        self.spec = self._crew.spec
+        self._slots = tuple(np.ndindex(self.shape))
+        self._labels = [f"{task}, seed {self.seeds[s]}, environment {e}" for s, e in self._slots]
+        self._executor = make_executor(task, self._labels, vectorization, render_size, env_step_timeout)
+        self._log, self.spec = log, self._executor.spec
         self._obs = np.zeros((*self.shape, *self.spec.obs_shape), np.float32)
         self._episode = np.full(self.shape, -1)
-        # Of the running episode; -1 where it was given up.
+        # Steps taken in the current episode; -1 if it was aborted.
         self._length = np.zeros(self.shape, np.int64)
-        self._strikes = FailureCounts.none(self.shape)
-        self._done = np.ones(self.shape, bool)
+        self._failures = FailureCounts.zeros(self.shape)
+        self._needs_reset = np.ones(self.shape, bool)
         self._actions = np.zeros((*self.shape, self.spec.episode_length, self.spec.action_dim), np.float32)
 
     def reset(self, mask: Bool[np.ndarray, "S E"] | None = None) -> Float32[np.ndarray, "S E *obs"]:
-        """Start the next episode where `mask` holds (None: everywhere); the current observations of all.
+        """Start the next episode where `mask` holds (None: everywhere); return the observations of all environments.
 
-        An episode that cannot be started is given up, and the one after it started.
+        An episode that fails to start is aborted, and the next one is started.
 
         Raises:
-            SimulatorError: too many episodes in a row were given up, or a simulator cannot be made again.
+            SimulatorError: too many consecutive episodes failed, or a simulator cannot be recreated.
         """
         mask = np.ones(self.shape, bool) if mask is None else mask
-        self._begin({i: int(self._episode[cell]) + 1 for i, cell in enumerate(self._cells) if mask[cell]})
+        self._start({i: int(self._episode[slot]) + 1 for i, slot in enumerate(self._slots) if mask[slot]})
         return self._obs.copy()
 
-    def _begin(self, episodes: dict[int, int]) -> None:
+    def _start(self, episodes: dict[int, int]) -> None:
         while episodes:
             for i, episode in episodes.items():
-                cell = self._cells[i]
-                self._episode[cell], self._length[cell], self._done[cell] = episode, 0, False
-            begun = self._answers("reset", {i: self.episode_seed(*self._cells[i]) for i in episodes})
-            episodes = {i: episode + 1 for i, episode in episodes.items() if i not in begun}
+                slot = self._slots[i]
+                self._episode[slot], self._length[slot], self._needs_reset[slot] = episode, 0, False
+            started = self._call("reset", {i: self.episode_seed(*self._slots[i]) for i in episodes})
+            episodes = {i: episode + 1 for i, episode in episodes.items() if i not in started}
 
     def step(self, action: Float32[np.ndarray, "S E A"]) -> VectorStep:
-        """One step everywhere.
+        """Step every environment.
 
         Raises:
-            RuntimeError: an environment has ended its episode, or never begun one, and was not reset.
+            RuntimeError: an environment has no running episode and must be reset first.
             ValueError: `action` has the wrong shape or is not finite.
             SimulatorError: as `reset`.
         """
-        if self._done.any():
-            raise RuntimeError(f"step before reset: no running episode in cells {np.argwhere(self._done).tolist()}")
+        check_ready(self._needs_reset)
         action = np.asarray(action, np.float32)
         check_actions(action, (*self.shape, self.spec.action_dim))
-        return self._advance({i: action[cell] for i, cell in enumerate(self._cells) if self._length[cell] >= 0})
+        return self._step({i: action[slot] for i, slot in enumerate(self._slots) if self._length[slot] >= 0})
 
-    def _advance(self, actions: dict[int, Float32[np.ndarray, " A"]]) -> VectorStep:
+    def _step(self, actions: dict[int, Float32[np.ndarray, " A"]]) -> VectorStep:
         result = VectorStep(self._obs, np.zeros(self.shape, np.float32), *np.zeros((4, *self.shape), bool))
-        for i, step in self._answers("step", actions).items():
-            cell = self._cells[i]
-            # Without observation and void.
+        for i, step in self._call("step", actions).items():
+            slot = self._slots[i]
+            # All fields but `obs` and `invalid`.
             for array, value in zip(result[1:-1], step[1:], strict=True):
-                array[cell] = value
-            self._strikes.stuck[cell] = 0
-            self._strikes.unfinished[cell] *= not self._done[cell]
-        # Also one that was given up since the last step, when another one's fault took its process along.
-        void = self._length < 0
-        self._done |= void
-        return result._replace(obs=self._obs.copy(), void=void)
+                array[slot] = value
+            self._failures.since_step[slot] = 0
+            self._failures.since_episode[slot] *= not self._needs_reset[slot]
+        # Includes episodes aborted since the last step, when the failure of another environment ended their process.
+        invalid = self._length < 0
+        self._needs_reset |= invalid
+        return result._replace(obs=self._obs.copy(), invalid=invalid)
 
-    def _answers(self, method: str, arguments: dict[int, Any]) -> dict[int, Any]:
-        """What the simulators answer, taken down; without those whose episode had to be given up."""
-        answers, failures = self._crew.call(method, arguments)
-        for i in list(answers):
+    def _call(self, method: str, arguments: dict[int, Any]) -> dict[int, Any]:
+        """Call the simulators and record their results; skip those with an aborted episode."""
+        results, failures = self._executor.call(method, arguments)
+        for i in list(results):
             try:
-                self._take_down(method, i, arguments[i], answers[i])
+                self._record(method, i, arguments[i], results[i])
             except Exception as error:
                 failures[i] = error
-                del answers[i]
+                del results[i]
         if failures:
-            answers |= self._mended(method, arguments, failures)
-        # Mending one may have cost the episode of another that had answered.
-        return {i: answer for i, answer in answers.items() if self._length[self._cells[i]] >= 0}
+            results |= self._recover(method, arguments, failures)
+        # Recovery may abort the episode of another environment that had returned a result.
+        return {i: result for i, result in results.items() if self._length[self._slots[i]] >= 0}
 
-    def _take_down(self, method: str, i: int, argument: Any, answer: Any) -> None:
-        """Raises, and leaves things as they are, where nothing can be learned from the answer."""
-        cell = self._cells[i]
+    def _record(self, method: str, i: int, argument: Any, result: Any) -> None:
+        """Update slot i with a result; raises, without any change, if the result is invalid."""
+        slot = self._slots[i]
         if method == "reset":
-            self._obs[cell] = checked_obs(self.spec, answer)
+            self._obs[slot] = validate_obs(self.spec, result)
             return
-        step: Step = checked(self.spec, answer)
-        if self._length[cell] == self.spec.episode_length:
-            raise RuntimeError(f"no end of the episode after {self.spec.episode_length} steps")
-        self._actions[cell][self._length[cell]] = argument
-        self._obs[cell] = step.obs
-        self._length[cell] += 1
-        self._done[cell] = step.terminated or step.truncated
+        step: Step = validate_step(self.spec, result)
+        if self._length[slot] == self.spec.episode_length:
+            raise RuntimeError(f"the episode did not end after {self.spec.episode_length} steps")
+        self._actions[slot][self._length[slot]] = argument
+        self._obs[slot] = step.obs
+        self._length[slot] += 1
+        self._needs_reset[slot] = step.terminated or step.truncated
 
-    def _mended(self, method: str, arguments: dict[int, Any], failures: dict[int, Exception]) -> dict[int, Any]:
-        """The answers of those that failed, made anew: one after another, so that a fault is laid to its own door."""
-        answers, given_up = {}, set()
-        waiting, stale = {i: arguments[i] for i in failures}, self._renewed(failures)
-        while todo := (stale | waiting.keys()) - given_up:
-            i = min(todo)
+    def _recover(self, method: str, arguments: dict[int, Any], failures: dict[int, Exception]) -> dict[int, Any]:
+        """Recreate failed simulators, replay their episodes and repeat the call; return the results.
+
+        One slot at a time, so that a failure that ends a shared process is attributed to the slot that caused it.
+        """
+        results, aborted = {}, set()
+        pending, outdated = {i: arguments[i] for i in failures}, self._recreate(failures)
+        while remaining := (outdated | pending.keys()) - aborted:
+            i = min(remaining)
             try:
-                if i in stale and not (method == "reset" and i in waiting):
-                    self._live_again(i)
-                if i in waiting:
-                    answer = self._alone(method, i, waiting[i])
-                    self._take_down(method, i, waiting.pop(i), answer)
-                    answers[i] = answer
-                stale.discard(i)
+                if i in outdated and not (method == "reset" and i in pending):
+                    self._replay_episode(i)
+                if i in pending:
+                    result = self._call_one(method, i, pending[i])
+                    self._record(method, i, pending.pop(i), result)
+                    results[i] = result
+                outdated.discard(i)
             except Exception as error:
-                waiting.pop(i, None)
-                given_up.add(i)
-                self._give_up(i, error)
-                stale |= self._renewed({i: error})
-        saved = [i for i in failures if i not in given_up]
-        if saved:
-            self._say(self._told_of_mending(saved, failures[saved[0]]))
-        return answers
+                pending.pop(i, None)
+                aborted.add(i)
+                self._abort_episode(i, error)
+                outdated |= self._recreate({i: error})
+        recovered = [i for i in failures if i not in aborted]
+        if recovered:
+            self._log(self._recovery_message(recovered, failures[recovered[0]]))
+        return results
 
-    def _renewed(self, failures: dict[int, Exception]) -> set[int]:
+    def _recreate(self, failures: dict[int, Exception]) -> set[int]:
         try:
-            return self._crew.renew(failures)
+            return self._executor.recreate(failures)
         except Exception as error:
             i, failure = next(iter(failures.items()))
             raise SimulatorError(
-                f"{self._labels[i]}: the simulator broke ({one_line(failure)}) and cannot be made again: "
-                f"{one_line(error)}."
+                f"{self._labels[i]}: the simulator failed ({format_exception(failure)}) and cannot be recreated: "
+                f"{format_exception(error)}."
             ) from error
 
-    def _live_again(self, i: int) -> None:
-        """Bring a simulator that was made anew back to where its cell is, which may need none."""
-        cell = self._cells[i]
-        if self._done[cell] or self._length[cell] < 0:
+    def _replay_episode(self, i: int) -> None:
+        """Bring a recreated simulator to the state of its slot."""
+        slot = self._slots[i]
+        if self._needs_reset[slot] or self._length[slot] < 0:
             return
-        obs = self._alone("reset", i, self.episode_seed(*cell))
-        for action in self._actions[cell][: self._length[cell]]:
-            obs = self._alone("step", i, action).obs
-        if not np.array_equal(obs, self._obs[cell]):
-            raise RuntimeError("living through the episode again gave other observations")
+        obs = self._call_one("reset", i, self.episode_seed(*slot))
+        for action in self._actions[slot][: self._length[slot]]:
+            obs = self._call_one("step", i, action).obs
+        if not np.array_equal(obs, self._obs[slot]):
+            raise RuntimeError("replaying the episode gave different observations")
 
-    def _alone(self, method: str, i: int, argument: Any) -> Any:
-        answers, failures = self._crew.call(method, {i: argument})
+    def _call_one(self, method: str, i: int, argument: Any) -> Any:
+        results, failures = self._executor.call(method, {i: argument})
         if failures:
             raise failures[i]
-        return answers[i]
+        return results[i]
 
-    def _give_up(self, i: int, error: Exception) -> None:
-        cell = self._cells[i]
-        step, raised = int(self._length[cell]) + 1, one_line(error)
-        self._say(f"{self._labels[i]}: its episode {self._episode[cell]} is given up at step {step}: {raised}")
-        self._length[cell] = -1
-        for count in self._strikes:
-            count[cell] += 1
-        check_failure_limits(self._strikes, lambda s, e: self._labels[self._cells.index((s, e))], raised)
+    def _abort_episode(self, i: int, error: Exception) -> None:
+        slot = self._slots[i]
+        step, reason = int(self._length[slot]) + 1, format_exception(error)
+        self._log(f"{self._labels[i]}: episode {self._episode[slot]} aborted at step {step}: {reason}")
+        self._length[slot] = -1
+        for count in self._failures:
+            count[slot] += 1
+        check_failure_limits(self._failures, lambda s, e: self._labels[self._slots.index((s, e))], reason)
 
-    def _told_of_mending(self, saved: list[int], failure: Exception) -> str:
-        others = f" and {len(saved) - 1} more" if len(saved) > 1 else ""
-        return f"{self._labels[saved[0]]}{others}: made anew and brought back, nothing is lost: {one_line(failure)}"
+    def _recovery_message(self, recovered: list[int], failure: Exception) -> str:
+        others = f" and {len(recovered) - 1} more" if len(recovered) > 1 else ""
+        reason = format_exception(failure)
+        return f"{self._labels[recovered[0]]}{others}: simulator recreated, episode replayed, nothing lost: {reason}"
 
     @property
-    def broken(self) -> Int64[np.ndarray, " S"]:
-        """Episodes given up so far, per seed."""
-        return self._strikes.broken.sum(axis=1, dtype=np.int64)
+    def failed_episodes(self) -> Int64[np.ndarray, " S"]:
+        """Number of aborted episodes so far, per seed."""
+        return self._failures.total.sum(axis=1, dtype=np.int64)
 
     def episode_seed(self, s: int, e: int) -> int:
-        """Seed with which `Env.reset` reproduces the current episode of environment (s, e)."""
+        """Return the seed with which `Env.reset` reproduces the current episode of environment (s, e)."""
         return episode_seed(self.seeds[s], self.stream, e, int(self._episode[s, e]))
 
     def render(self, s: int, e: int) -> UInt8[np.ndarray, "H W 3"]:
-        """The current frame of environment (s, e); raises UserError where there is no rendering."""
-        return self._crew.render(self._cells.index((s, e)))
+        """Return the current frame of environment (s, e); raises UserError if the task cannot be rendered."""
+        return self._executor.render(self._slots.index((s, e)))
 
     def snapshot(self) -> dict[str, np.ndarray]:
-        """All that `restore` needs, as arrays: a few numbers a cell, and the running episodes' actions."""
+        """Return the arrays that `restore` needs: episode numbers, lengths, actions, observations, failure counts."""
         return {
             "seeds": np.array(self.seeds),
             "episode": self._episode.copy(),
             "length": self._length.copy(),
             "obs": self._obs.copy(),
             "actions": self._actions.copy(),
-            **{name: count.copy() for name, count in self._strikes._asdict().items()},
+            **{f"failures_{name}": count.copy() for name, count in self._failures._asdict().items()},
         }
 
     def restore(self, snapshot: dict[str, np.ndarray]) -> None:
-        """Bring every simulator back to where `snapshot` was taken, by living through its episodes again.
+        """Restore every simulator to the state of `snapshot` by replaying its current episode.
 
         Raises:
-            ValueError: the snapshot is of another grid.
-            SimulatorError: a simulator did not come back to the same observation.
+            ValueError: the snapshot is of a vector env of other seeds or shapes.
+            SimulatorError: a replayed episode failed or gave different observations.
         """
         snapshot = {key: np.asarray(value) for key, value in snapshot.items()}
-        mine = {key: value.shape for key, value in self.snapshot().items()}
-        theirs = {key: value.shape for key, value in snapshot.items()}
-        if mine != theirs or tuple(snapshot["seeds"]) != self.seeds:
-            raise ValueError(f"the snapshot is of another grid: {theirs}, this one is {mine} with seeds {self.seeds}")
-        self._relive(snapshot["episode"], snapshot["length"], snapshot["actions"])
-        given_up = snapshot["length"] < 0
-        self._length[given_up], self._done[given_up], self._obs[given_up] = -1, False, snapshot["obs"][given_up]
-        self._strikes = FailureCounts(*(snapshot[name].copy() for name in FailureCounts._fields))
-        for i, cell in enumerate(self._cells):
-            if self._length[cell] != snapshot["length"][cell] or self._episode[cell] != snapshot["episode"][cell]:
-                raise SimulatorError(f"{self._labels[i]}: the episode that the checkpoint was taken in breaks now.")
-            if not np.array_equal(self._obs[cell], snapshot["obs"][cell]):
+        expected = {key: value.shape for key, value in self.snapshot().items()}
+        shapes = {key: value.shape for key, value in snapshot.items()}
+        if expected != shapes or tuple(snapshot["seeds"]) != self.seeds:
+            raise ValueError(
+                f"the snapshot is of a different vector env: got {shapes}, expected {expected} and seeds {self.seeds}"
+            )
+        self._replay_all(snapshot["episode"], snapshot["length"], snapshot["actions"])
+        aborted = snapshot["length"] < 0
+        self._length[aborted], self._needs_reset[aborted], self._obs[aborted] = -1, False, snapshot["obs"][aborted]
+        self._failures = FailureCounts(*(snapshot[f"failures_{name}"].copy() for name in FailureCounts._fields))
+        for i, slot in enumerate(self._slots):
+            if self._length[slot] != snapshot["length"][slot] or self._episode[slot] != snapshot["episode"][slot]:
+                raise SimulatorError(f"{self._labels[i]}: the episode of the checkpoint fails when it is replayed.")
+            if not np.array_equal(self._obs[slot], snapshot["obs"][slot]):
                 raise SimulatorError(
-                    f"{self._labels[i]}: living through an episode again gave other observations: the simulator is "
-                    "not what it was when the checkpoint was taken, or its seed does not determine its episodes."
+                    f"{self._labels[i]}: replaying the episode of the checkpoint gave different observations: either "
+                    "the simulator has changed since, or its seed does not determine its episodes."
                 )
 
-    def _relive(self, episode: np.ndarray, length: np.ndarray, actions: np.ndarray) -> None:
-        self._episode[:], self._length[:], self._done[:], self._obs[:] = episode, 0, True, 0.0
-        running = {i: int(episode[cell]) for i, cell in enumerate(self._cells) if episode[cell] >= 0 <= length[cell]}
-        self._begin(running)
+    def _replay_all(self, episode: np.ndarray, length: np.ndarray, actions: np.ndarray) -> None:
+        self._episode[:], self._length[:], self._needs_reset[:], self._obs[:] = episode, 0, True, 0.0
+        running = {i: int(episode[slot]) for i, slot in enumerate(self._slots) if episode[slot] >= 0 <= length[slot]}
+        self._start(running)
         for t in range(int(length.max())):
-            # Not those whose episode broke meanwhile.
-            there = {i: cell for i, cell in enumerate(self._cells) if self._length[cell] == t < length[cell]}
-            self._advance({i: actions[cell][t] for i, cell in there.items()})
+            # Episodes may have been aborted meanwhile.
+            active = {i: slot for i, slot in enumerate(self._slots) if self._length[slot] == t < length[slot]}
+            self._step({i: actions[slot][t] for i, slot in active.items()})
 
     def close(self) -> None:
         """Close every environment."""
-        self._crew.close()
+        self._executor.close()
 
     def __enter__(self) -> Self:
         return self

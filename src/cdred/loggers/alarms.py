@@ -1,122 +1,126 @@
-"""The health panel's alarms: what each watches, what it means and what can be tried (docs/health.md)."""
+"""Alarms on the diagnostics of a run: threshold, meaning and suggested remedy of each."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-# Of one seed: the signs of health by name, None where there is none.
-Signs = Mapping[str, float | None]
+# Diagnostics of one seed by name; None for what is unknown.
+Diagnostics = Mapping[str, float | None]
 
-LARGEST_DYNAMICS_ERROR, LARGEST_BONUS_RATIO, LARGEST_CRITIC_GROWTH = 0.5, 3.0, 10.0
-# Critics begin at 0: below this their growth means nothing.
-SMALLEST_CRITIC_SCALE = 1.0
+MAX_OPEN_LOOP_FVU, MAX_NOVELTY_RATIO, MAX_CRITIC_GROWTH = 0.5, 3.0, 10.0
+# Critics are initialized at 0, where a growth factor means nothing.
+MIN_MEAN_ABS_Q = 1.0
 
 
 class Alarm(NamedTuple):
-    """One entry of the table.
+    """A condition on the diagnostics of one seed.
 
     Attributes:
         name: at most nine letters.
-        level: of the signs now and one report before, as a share of what is healthy at most; None without them.
-        means: what is the matter from level 1 on.
-        remedy: what to try.
+        level: from the current and the previous diagnostics, the ratio of the monitored quantity to its threshold; None
+            if it is unknown.
+        meaning: the problem that a level of 1 or more indicates.
+        remedy: suggested changes.
     """
 
     name: str
-    level: Callable[[Signs, Signs], float | None]
-    means: str
+    level: Callable[[Diagnostics, Diagnostics], float | None]
+    meaning: str
     remedy: str
 
-    def raised(self, now: Signs, before: Signs) -> bool:
-        """Whether it is time to look. A sign that is not a number is no good one."""
-        level = self.level(now, before)
+    def is_active(self, current: Diagnostics, previous: Diagnostics) -> bool:
+        """Check if the level is 1 or more, or NaN."""
+        level = self.level(current, previous)
         return level is not None and not level < 1.0
 
 
-def _reward(now: Signs, _before: Signs) -> float | None:
-    gap = now.get("reward_margin")
-    return None if gap is None else 1.0 - gap
+def _reward_level(current: Diagnostics, _previous: Diagnostics) -> float | None:
+    margin = current.get("reward_margin")
+    return None if margin is None else 1.0 - margin
 
 
-def _density(now: Signs, _before: Signs) -> float | None:
-    learned, validation = now.get("novelty_expert"), now.get("novelty_validation")
-    if learned is None or validation is None:
+def _density_level(current: Diagnostics, _previous: Diagnostics) -> float | None:
+    expert, validation = current.get("novelty_expert"), current.get("novelty_validation")
+    if expert is None or validation is None:
         return None
-    return validation / (LARGEST_BONUS_RATIO * max(learned, 1e-12))
+    return validation / (MAX_NOVELTY_RATIO * max(expert, 1e-12))
 
 
-def _critics(now: Signs, before: Signs) -> float | None:
-    scale, earlier = now.get("mean_abs_q"), before.get("mean_abs_q")
-    if scale is None or earlier is None:
+def _critics_level(current: Diagnostics, previous: Diagnostics) -> float | None:
+    scale, previous_scale = current.get("mean_abs_q"), previous.get("mean_abs_q")
+    if scale is None or previous_scale is None:
         return None
-    return scale / (LARGEST_CRITIC_GROWTH * max(earlier, SMALLEST_CRITIC_SCALE))
+    return scale / (MAX_CRITIC_GROWTH * max(previous_scale, MIN_MEAN_ABS_Q))
 
 
-def _dynamics(now: Signs, _before: Signs) -> float | None:
-    error = now.get("open_loop_fvu")
-    return None if error is None else error / LARGEST_DYNAMICS_ERROR
+def _dynamics_level(current: Diagnostics, _previous: Diagnostics) -> float | None:
+    error = current.get("open_loop_fvu")
+    return None if error is None else error / MAX_OPEN_LOOP_FVU
 
 
 ALARMS = (
     Alarm(
         "reward",
-        _reward,
-        "the learned reward does not prefer the expert's data to the agent's own",
-        "whether demonstrations and task agree (`cdred demos info`), more demonstrations, a larger --reward.zeta",
+        _reward_level,
+        "the learned reward is not higher on expert data than on agent data",
+        "checking that demonstrations and task agree (`cdred demos info`), more demonstrations, a larger --cdred.zeta",
     ),
     Alarm(
         "density",
-        _density,
-        "held-out demonstrations are far less familiar than those learned: the expert's density is overfitted",
-        "more demonstrations, smaller --reward.predictor-hidden-dims",
+        _density_level,
+        "validation demonstrations are far more novel than training demonstrations: the expert density is overfitted",
+        "more demonstrations, smaller --cdred.predictor-hidden-dims",
     ),
     Alarm(
         "critics",
-        _critics,
-        "the critics' values have grown tenfold since the last report",
-        "a longer --reward.warmup-updates, a smaller --optim.learning-rate or --optim.tau",
+        _critics_level,
+        "mean |Q| has grown by a factor of ten or more since the last report",
+        "a longer --optim.reward-warmup-updates, a smaller --optim.learning-rate or --optim.tau",
     ),
     Alarm(
         "dynamics",
-        _dynamics,
-        "the model misses half of what moves within its horizon, so plans are made on sand",
+        _dynamics_level,
+        "the dynamics model leaves half of the latent variance within its horizon unexplained: plans are unreliable",
         "more --random-episodes, a larger --optim.consistency-coef, a shorter --mppi.horizon",
     ),
 )
 
 
-class Watch:
-    """Which alarms each seed has at the moment.
+class AlarmMonitor:
+    """Active alarms of each seed, updated with each report of diagnostics.
 
     Args:
-        seeds: in the order of the rows that `update` is given.
+        seeds: in the order of the rows that `update` takes.
+
+    Attributes:
+        active: per seed, the alarms active at the last report.
     """
 
     def __init__(self, seeds: Sequence[int]):
-        self._seeds, self._before = tuple(seeds), [dict[str, float | None]() for _ in seeds]
+        self._seeds, self._previous = tuple(seeds), [dict[str, float | None]() for _ in seeds]
         self.active: list[tuple[Alarm, ...]] = [() for _ in seeds]
 
-    def update(self, rows: Sequence[Signs]) -> list[str]:
-        """Take a report, one row a seed; what is to be said of alarms that begin with it."""
-        said = []
-        for i, (seed, now) in enumerate(zip(self._seeds, rows, strict=True)):
-            raised = tuple(alarm for alarm in ALARMS if alarm.raised(now, self._before[i]))
-            begun = [alarm for alarm in raised if alarm not in self.active[i]]
-            said += [f"health, seed {seed}, {alarm.name}: {alarm.means}. Try {alarm.remedy}." for alarm in begun]
-            self.active[i], self._before[i] = raised, dict(now)
-        return said
+    def update(self, rows: Sequence[Diagnostics]) -> list[str]:
+        """Take a report, one row per seed, and return a message for each alarm that became active with it."""
+        messages = []
+        for i, (seed, current) in enumerate(zip(self._seeds, rows, strict=True)):
+            active = tuple(alarm for alarm in ALARMS if alarm.is_active(current, self._previous[i]))
+            new = [alarm for alarm in active if alarm not in self.active[i]]
+            messages += [f"alarm, seed {seed}, {alarm.name}: {alarm.meaning}. Try {alarm.remedy}." for alarm in new]
+            self.active[i], self._previous[i] = active, dict(current)
+        return messages
 
 
-def levels(alarm: Alarm, lines: Sequence[Mapping[str, Any]]) -> list[list[float | None]]:
-    """An alarm's level per report and seed, from the `health` lines of a metrics file."""
-    found, before = [], {}
+def alarm_levels(alarm: Alarm, lines: Sequence[Mapping[str, Any]]) -> list[list[float | None]]:
+    """Return an alarm's level per report and seed, from the `diagnostics` lines of a metrics file."""
+    levels, previous = [], {}
     for line in lines:
-        now = by_seed(line)
-        found.append([alarm.level(signs, before.get(i, {})) for i, signs in enumerate(now)])
-        before = dict(enumerate(now))
-    return found
+        rows = split_by_seed(line)
+        levels.append([alarm.level(current, previous.get(i, {})) for i, current in enumerate(rows)])
+        previous = dict(enumerate(rows))
+    return levels
 
 
-def by_seed(line: Mapping[str, Any]) -> list[Signs]:
-    """The per-seed lists of a report as one mapping a seed."""
+def split_by_seed(line: Mapping[str, Any]) -> list[Diagnostics]:
+    """Split the per-seed lists of a report into one mapping per seed."""
     lists = {name: value for name, value in line.items() if isinstance(value, list)}
     return [{name: value[i] for name, value in lists.items()} for i in range(max(map(len, lists.values()), default=0))]

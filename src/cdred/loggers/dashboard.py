@@ -1,4 +1,4 @@
-"""The live picture of a run: a header, a progress bar, and one column per seed."""
+"""Live dashboard of a run: header, progress bar, and a table with one column per seed."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,12 +10,24 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from cdred.loggers.progress import MISSING, Form, Progress, Values, duration, finite, mean, number, ratio, sparkline
+from cdred.loggers.progress import (
+    MISSING,
+    Formatter,
+    Progress,
+    Values,
+    finite,
+    format_duration,
+    format_number,
+    format_percent,
+    mean,
+    sparkline,
+)
 
+# Widths in terminal columns.
 MARGIN, GAP = 2, 3
 LABEL, WITH_CURVE, NUMBER, REFERENCE = 20, 15, 9, 7
 QUIET, HEADING, ACCENT, DONE, ALARM = "bright_black", "bold", "cyan", "green", "bold red"
-REWARDS = {"on expert data": "reward_expert", "on own data": "reward_agent"}
+REWARDS = {"on expert data": "reward_expert", "on agent data": "reward_agent"}
 LOSSES = {
     "dynamics": "consistency_loss",
     "critic": "critic_loss",
@@ -24,11 +36,11 @@ LOSSES = {
     "gradient norm": "grad_norm",
 }
 
-Fold = Callable[[Values], Values]
+ReduceSeeds = Callable[[Values], Values]
 
 
 def render(progress: Progress, width: int) -> RenderableType:
-    """Everything known about the run, to fit `width` terminal columns."""
+    """Render the dashboard to fit `width` terminal columns."""
     return Padding(
         Group(_header(progress), _bar(progress, width), Text(), _table(progress, width)), (1, MARGIN, 0, MARGIN)
     )
@@ -41,23 +53,23 @@ def _header(progress: Progress) -> Text:
 
 def _bar(progress: Progress, width: int) -> Table:
     speed = progress.scalar("train", "steps_per_second")
-    said = f"{ratio(progress.fraction)}   {progress.step:,} of {progress.total:,} steps"
-    paced = f"   {number(speed)}/s   {duration(progress.eta)} left" if speed is not None else ""
+    done = f"{format_percent(progress.fraction)}   {progress.step:,} of {progress.total:,} steps"
+    pace = f"   {format_number(speed)}/s   {format_duration(progress.eta)} left" if speed is not None else ""
     bar = ProgressBar(
         total=progress.total,
         completed=progress.step,
-        width=max(8, min(40, width - len(said) - len(paced) - 6)),
+        width=max(8, min(40, width - len(done) - len(pace) - 6)),
         style="grey23",
         complete_style=ACCENT,
         finished_style=DONE,
     )
     row = Table.grid(padding=(0, 2))
-    row.add_row(bar, Text.assemble(said, (paced, QUIET)))
+    row.add_row(bar, Text.assemble(done, (pace, QUIET)))
     return row
 
 
 def _table(progress: Progress, width: int) -> Table:
-    names, column, fold = _columns(len(progress.seeds), width)
+    names, column, reduce = _columns(len(progress.seeds), width)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style=QUIET, border_style="grey23")
     table.add_column("", width=LABEL)
     for name in names or [f"seed {seed}" for seed in progress.seeds]:
@@ -65,24 +77,25 @@ def _table(progress: Progress, width: int) -> Table:
     for name in ("expert", "random"):
         table.add_column(name, justify="right", width=REFERENCE, style=QUIET)
     evaluation = "Evaluation" if progress.eval_step is None else f"Evaluation @ {progress.eval_step:,}"
-    _outcomes(table, "Exploring", progress, "rollout", fold, with_curve=column == WITH_CURVE)
-    _outcomes(table, evaluation, progress, "eval", fold)
-    _learning(table, "Learned reward", progress, REWARDS, fold)
-    _learning(table, "Losses", progress, LOSSES, fold)
-    _health(table, progress, in_full=fold is list)
+    _add_scores(table, "Rollouts", progress, "rollout", reduce, with_curve=column == WITH_CURVE)
+    _add_scores(table, evaluation, progress, "eval", reduce)
+    _add_train_metrics(table, "Learned reward", progress, REWARDS, reduce)
+    _add_train_metrics(table, "Losses", progress, LOSSES, reduce)
+    _add_diagnostics(table, progress, per_seed=reduce is list)
     return table
 
 
-def _columns(seeds: int, width: int) -> tuple[list[str], int, Fold]:
-    """Names, width and content of the value columns: without names, one per seed, with a curve if there is room.
+def _columns(num_seeds: int, width: int) -> tuple[list[str], int, ReduceSeeds]:
+    """Choose names, width and content of the value columns.
 
-    Where not even bare numbers of every seed fit, the columns are the mean and the extremes over the seeds.
+    Without names, there is one column per seed, with a curve if it fits. Where the plain numbers of all seeds do not
+    fit, the columns are mean, minimum and maximum over the seeds.
     """
-    room = width - 2 * MARGIN - LABEL - 2 * (REFERENCE + GAP)
+    available = width - 2 * MARGIN - LABEL - 2 * (REFERENCE + GAP)
     for column in (WITH_CURVE, NUMBER):
-        if seeds * (column + GAP) <= room:
+        if num_seeds * (column + GAP) <= available:
             return [], column, list
-    names = ["mean", "lowest", "highest"][: max(1, room // (NUMBER + GAP))]
+    names = ["mean", "lowest", "highest"][: max(1, available // (NUMBER + GAP))]
     return names, NUMBER, lambda values: _summary(values)[: len(names)]
 
 
@@ -91,53 +104,55 @@ def _summary(values: Values) -> Values:
     return [mean(known), min(known, default=None), max(known, default=None)]
 
 
-def _outcomes(table: Table, title: str, progress: Progress, kind: str, fold: Fold, with_curve: bool = False) -> None:
-    """Rows of success and return, beside what the expert and a random agent reach."""
-    _heading(table, title)
-    rows: list[tuple[str, str, str, Form]] = [("return", "episode_return", "return", number)]
+def _add_scores(
+    table: Table, title: str, progress: Progress, kind: str, reduce: ReduceSeeds, with_curve: bool = False
+) -> None:
+    """Add rows of success and return, with the reference scores of the expert and a random policy."""
+    _add_heading(table, title)
+    rows: list[tuple[str, str, str, Formatter]] = [("return", "episode_return", "return", format_number)]
     if progress.has_success:
-        rows.insert(0, ("success", "success", "success", ratio))
-    for label, key, level, form in rows:
-        levels = [progress.reference.get(f"{who}_{level}") for who in ("expert", "random")]
-        values = progress.exploring(key) if kind == "rollout" else progress.per_seed(kind, key)
-        cells = [_cell(value, form) for value in fold(values)]
+        rows.insert(0, ("success", "success", "success", format_percent))
+    for label, key, reference_key, formatter in rows:
+        references = [progress.reference.get(f"{who}_{reference_key}") for who in ("expert", "random")]
+        values = progress.recent_rollouts(key) if kind == "rollout" else progress.per_seed(kind, key)
+        cells = [_cell(value, formatter) for value in reduce(values)]
         if with_curve:
             curves = _curves(progress.history(key), (0.0, 1.0) if label == "success" else None)
             cells = [Text.assemble((curve, ACCENT), " ", cell) for curve, cell in zip(curves, cells, strict=True)]
-        table.add_row(f"  {label}", *cells, *(_cell(value, form) for value in levels))
+        table.add_row(f"  {label}", *cells, *(_cell(value, formatter) for value in references))
 
 
-def _learning(table: Table, title: str, progress: Progress, keys: dict[str, str], fold: Fold) -> None:
-    _heading(table, title)
+def _add_train_metrics(table: Table, title: str, progress: Progress, keys: dict[str, str], reduce: ReduceSeeds) -> None:
+    _add_heading(table, title)
     for label, key in keys.items():
-        table.add_row(f"  {label}", *(_cell(value, number) for value in fold(progress.per_seed("train", key))))
+        values = reduce(progress.per_seed("train", key))
+        table.add_row(f"  {label}", *(_cell(value, format_number) for value in values))
 
 
-def _health(table: Table, progress: Progress, in_full: bool) -> None:
-    """Each seed's first alarm; where there is no room for the seeds, how many of them have one."""
+def _add_diagnostics(table: Table, progress: Progress, per_seed: bool) -> None:
+    """Add each seed's first active alarm or, in reduced columns, the number of seeds with an active alarm."""
     if not progress.latest["diagnostics"]:
         return
-    names = [alarms[0].name if alarms else "" for alarms in progress.watch.active]
-    told = names if in_full else [f"{sum(map(bool, names))} alarms" if any(names) else ""]
-    _heading(table, "Health")
-    cells = [Text(name, style=ALARM) if name else Text("good", style=DONE) for name in told]
-    table.add_row("  alarm", *cells)
+    names = [alarms[0].name if alarms else "" for alarms in progress.alarm_monitor.active]
+    texts = names if per_seed else [f"{sum(map(bool, names))} alarms" if any(names) else ""]
+    _add_heading(table, "Diagnostics")
+    table.add_row("  alarm", *(Text(text, style=ALARM) if text else Text("none", style=DONE) for text in texts))
 
 
-def _heading(table: Table, title: str) -> None:
+def _add_heading(table: Table, title: str) -> None:
     if table.row_count:
         table.add_row()
     table.add_row(Text(title, style=HEADING, no_wrap=True))
 
 
 def _curves(histories: Sequence[list[float]], limits: tuple[float, float] | None) -> list[str]:
-    """A sparkline per seed, on one scale so that the seeds can be compared."""
-    everything = [value for history in histories for value in history] or [0.0]
-    low, high = limits or (min(everything), max(everything))
+    """Return a sparkline per seed, on one scale so that seeds can be compared."""
+    values = [value for history in histories for value in history] or [0.0]
+    low, high = limits or (min(values), max(values))
     return [sparkline(history, low, high) for history in histories]
 
 
-def _cell(value: float | None, form: Form) -> Text:
+def _cell(value: float | None, formatter: Formatter) -> Text:
     if value is None:
         return Text(MISSING, style=QUIET)
-    return Text(form(value), style="" if math.isfinite(value) else ALARM)
+    return Text(formatter(value), style="" if math.isfinite(value) else ALARM)

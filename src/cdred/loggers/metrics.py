@@ -1,4 +1,4 @@
-"""The tracker protocol, the metrics file, and the fan-out to several sinks."""
+"""Logger protocol, the metrics file, and a logger that forwards to several."""
 
 import json
 import math
@@ -10,86 +10,89 @@ from typing import Any, Protocol, TextIO, runtime_checkable
 
 import numpy as np
 
-from cdred.files import replace
+from cdred.files import atomic_write_text
 
 Metrics = Mapping[str, Any]
-"""Metric name to a number, a list of one number per seed, or None where there is none."""
+"""Metric name to a number, a list of one number per seed, or None for an unknown value."""
 
 
 @runtime_checkable
 class Logger(Protocol):
-    """Takes what a run reports. A sink shows or stores the keys that it knows and passes over the others."""
+    """Receiver of a run's metrics, which shows or stores the keys that it knows and ignores all others."""
 
     def log(self, step: int, metrics: Metrics, kind: str) -> None:
         """Report `metrics` of one `kind` at `step` steps per seed.
 
-        Kinds are `levels`, `train`, `episode`, `eval`, `save`, `health` and `rollback`.
+        Kinds are `reference` (scores of the expert and a random policy), `train`, `rollout`, `eval`, `diagnostics`,
+        `checkpoint` and `restart` (after a divergence).
         """
         ...
 
     def close(self) -> None:
-        """Write out what is pending and let go of the terminal or file."""
+        """Write pending output and release the terminal or file."""
         ...
 
 
 class MultiLogger:
-    """One tracker that passes everything on to several."""
+    """Logger that forwards to several loggers."""
 
-    def __init__(self, trackers: Sequence[Logger]):
-        self._trackers = tuple(trackers)
+    def __init__(self, loggers: Sequence[Logger]):
+        self._loggers = tuple(loggers)
 
     def log(self, step: int, metrics: Metrics, kind: str) -> None:
-        for tracker in self._trackers:
-            tracker.log(step, metrics, kind)
+        """Forward a report to each logger."""
+        for logger in self._loggers:
+            logger.log(step, metrics, kind)
 
     def close(self) -> None:
-        """Close every tracker, also when the closing of another one fails."""
+        """Close every logger, also if closing another one fails."""
         with ExitStack() as stack:
-            for tracker in reversed(self._trackers):
-                stack.callback(tracker.close)
+            for logger in reversed(self._loggers):
+                stack.callback(logger.close)
 
 
 class JsonlLogger:
-    """One JSON object per line: `step`, `kind`, `time` (Unix seconds), then the metrics.
+    """Logger that writes one JSON object per line: `step`, `kind`, `time` (Unix seconds), then the metrics.
 
-    JSON knows no infinity: a number that is not finite is written as null and its key is listed under `non_finite`.
-
-    Nothing is changed before the first line comes: a run that cannot be resumed leaves its file as it was.
+    JSON has no NaN and no infinity: non-finite numbers are written as null and their keys listed under `non_finite`.
+    The file is not changed before the first line is logged, so a run that fails to resume leaves it intact.
 
     Args:
         path: the file; appended to if it exists.
-        resume_step: drop the lines beyond this step, which the resumed run is about to report again. None keeps all,
-            -1 starts the file anew.
-        again: the kind of lines that it will report again at that very step, too.
+        resume_step: drop the lines beyond this step, which the resumed run reports again. None keeps all lines and
+            -1 drops all.
+        repeated_kind: drop the lines of this kind at exactly `resume_step`, too.
     """
 
-    def __init__(self, path: Path, resume_step: int | None = None, again: str | None = None):
-        self._path, self._resume_step, self._again = path, resume_step, again
+    def __init__(self, path: Path, resume_step: int | None = None, repeated_kind: str | None = None):
+        self._path, self._resume_step, self._repeated_kind = path, resume_step, repeated_kind
         self._file: TextIO | None = None
 
-    def _opened(self) -> TextIO:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        if self._path.exists():
-            _rewind(self._path, self._resume_step, self._again)
-        return self._path.open("a", encoding="utf-8")
-
     def log(self, step: int, metrics: Metrics, kind: str) -> None:
-        plain = {key: _plain(value) for key, value in metrics.items()}
+        """Append a line."""
+        plain = {key: _to_json(value) for key, value in metrics.items()}
         line = {"step": int(step), "kind": kind, "time": round(time.time(), 3), **plain}
-        strange = [key for key, value in metrics.items() if _has_hole(plain[key]) and value is not None]
-        if strange:
-            line["non_finite"] = strange
-        self._file = self._file or self._opened()
+        non_finite = [key for key, value in metrics.items() if _has_null(plain[key]) and value is not None]
+        if non_finite:
+            line["non_finite"] = non_finite
+        self._file = self._file or self._open()
         self._file.write(json.dumps(line, allow_nan=False) + "\n")
         self._file.flush()
 
     def close(self) -> None:
+        """Close the file, if a line was written."""
         if self._file:
             self._file.close()
 
+    def _open(self) -> TextIO:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        if self._path.exists():
+            _rewind(self._path, self._resume_step, self._repeated_kind)
+        return self._path.open("a", encoding="utf-8")
+
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a metrics file in the order written; a line cut short by a killed run is passed over."""
+    """Read the objects of a metrics file in order; a line left incomplete by a killed run is skipped."""
     lines = []
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
@@ -101,27 +104,27 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def _rewind(path: Path, last_step: int | None, again: str | None) -> None:
-    def stays(line: dict[str, Any]) -> bool:
-        if last_step is None or line["step"] < last_step:
+def _rewind(path: Path, resume_step: int | None, repeated_kind: str | None) -> None:
+    def is_kept(line: dict[str, Any]) -> bool:
+        if resume_step is None or line["step"] < resume_step:
             return True
-        return line["step"] == last_step and line["kind"] != again
+        return line["step"] == resume_step and line["kind"] != repeated_kind
 
-    # A line cut short by a kill goes here too: what is appended must begin a line of its own.
-    replace(path, "".join(json.dumps(line) + "\n" for line in read_lines(path) if stays(line)))
+    # An incomplete last line is dropped as well, so that what is appended starts a line of its own.
+    atomic_write_text(path, "".join(json.dumps(line) + "\n" for line in read_lines(path) if is_kept(line)))
 
 
-def _plain(value: Any) -> Any:
-    """JAX, NumPy or Python numbers, however nested, as JSON numbers; nine digits keep a float32 exactly."""
+def _to_json(value: Any) -> Any:
+    """Convert nested JAX, NumPy or Python numbers to JSON; nine digits represent a float32 exactly."""
     if value is None or isinstance(value, (bool, str)):
         return value
     if isinstance(value, (list, tuple)) or np.ndim(value):
-        return [_plain(item) for item in value]
+        return [_to_json(item) for item in value]
     number = np.asarray(value).item()
     if isinstance(number, float):
         return float(f"{number:.9g}") if math.isfinite(number) else None
     return number
 
 
-def _has_hole(plain: Any) -> bool:
-    return plain is None or (isinstance(plain, list) and any(_has_hole(item) for item in plain))
+def _has_null(plain: Any) -> bool:
+    return plain is None or (isinstance(plain, list) and any(_has_null(item) for item in plain))

@@ -1,4 +1,4 @@
-"""The terminal sink: a live view where there is a terminal, plain lines where there is none."""
+"""Terminal logger: a live dashboard on a terminal, plain lines elsewhere."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,16 @@ from rich.text import Text
 
 from cdred.loggers.dashboard import QUIET, render
 from cdred.loggers.metrics import Metrics
-from cdred.loggers.progress import MISSING, Form, Progress, duration, finite, mean, number, ratio
+from cdred.loggers.progress import (
+    MISSING,
+    Formatter,
+    Progress,
+    finite,
+    format_duration,
+    format_number,
+    format_percent,
+    mean,
+)
 
 REDRAW_SECONDS = 0.25
 TRAIN_KEYS = (
@@ -25,17 +34,17 @@ TRAIN_KEYS = (
 )
 
 
-class Terminal:
-    """Shows a run to whoever watches, and keeps a readable log where nobody does.
+class TerminalLogger:
+    """Logger that shows a run on a terminal, or writes a readable log where the output is not a terminal.
 
     Args:
         title: task and settings, parts separated by ` · `; the first part is the task.
         total: steps per seed at which the run ends.
-        seeds: the seeds in lockstep, in the order of the per-seed lists.
-        has_success: whether the task says if its goal is reached.
+        seeds: in the order of the per-seed lists.
+        has_success: the task reports success.
         reference: `expert_return`, `random_return`, `expert_success`, `random_success`, as far as known; metrics of
-            kind `levels` add to it.
-        console: where to write; standard output by default.
+            kind `reference` are added.
+        console: output; standard output by default.
     """
 
     def __init__(
@@ -49,7 +58,7 @@ class Terminal:
     ):
         self._console = console or Console()
         self._progress = Progress(title, total, list(seeds), has_success, dict(reference or {}))
-        self._drawn = 0.0
+        self._drawn_at = 0.0
         self._live = None
         if self._console.is_terminal and not self._console.is_dumb_terminal:
             self._live = Live(console=self._console, auto_refresh=False)
@@ -59,12 +68,13 @@ class Terminal:
             self.message(title)
 
     def log(self, step: int, metrics: Metrics, kind: str) -> None:
+        """Show a report, as `Logger.log`."""
         self._progress.update(step, metrics, kind)
         if kind == "diagnostics":
-            for text in self._progress.begun:
+            for text in self._progress.new_alarms:
                 self.message(text)
         if self._live is not None:
-            if time.monotonic() - self._drawn > REDRAW_SECONDS:
+            if time.monotonic() - self._drawn_at > REDRAW_SECONDS:
                 self._draw()
         elif kind == "train":
             self._write(train_line(self._progress))
@@ -72,11 +82,11 @@ class Terminal:
             self._write(eval_line(self._progress))
 
     def message(self, text: str) -> None:
-        """One line that stays in the scroll-back, above the live view."""
+        """Write a line that stays in the scroll-back, above the dashboard."""
         self._write(text, QUIET if self._live else "")
 
     def close(self) -> None:
-        """Leave the last picture on the screen and give the cursor back."""
+        """Leave the last dashboard on the screen and restore the cursor."""
         if self._live is not None:
             self._draw()
             self._live.stop()
@@ -85,48 +95,64 @@ class Terminal:
     def _draw(self) -> None:
         assert self._live is not None
         self._live.update(render(self._progress, self._console.width), refresh=True)
-        self._drawn = time.monotonic()
+        self._drawn_at = time.monotonic()
 
     def _write(self, text: str, style: str = "") -> None:
-        # soft_wrap: a log file has no width, and a line cut in two cannot be searched for.
+        # soft_wrap keeps each message on one line of a log file, so that it can be searched for.
         self._console.print(Text(text, style=style), soft_wrap=True)
 
 
+class NullLogger:
+    """Logger with the interface of `TerminalLogger` that discards everything."""
+
+    def log(self, step: int, metrics: Metrics, kind: str) -> None:
+        """Ignore a report."""
+
+    def message(self, text: str) -> None:
+        """Ignore a message."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
 def train_line(progress: Progress) -> str:
-    """One log interval as a short line; figures are means over the seeds."""
-    value = {key: number(progress.scalar("train", key)) for key in TRAIN_KEYS}
-    lives = value["validation_loss"] == MISSING
+    """Format one log interval as a short line of means over the seeds."""
+    values = {key: format_number(progress.scalar("train", key)) for key in TRAIN_KEYS}
+    if values["validation_loss"] == MISSING:
+        fields = _online_fields(progress, values)
+    else:
+        fields = [f"loss {values['loss']} validation {values['validation_loss']}"]
     return "  ".join(
         [
-            f"{ratio(progress.fraction):>5}",
+            f"{format_percent(progress.fraction):>5}",
             f"{progress.step:>{len(str(progress.total))}} steps",
-            *(_lived(progress, value) if lives else [f"loss {value['loss']} held out {value['validation_loss']}"]),
-            f"grad {value['grad_norm']}",
-            f"{value['steps_per_second']}/s",
-            f"{duration(progress.eta)} left",
+            *fields,
+            f"grad {values['grad_norm']}",
+            f"{values['steps_per_second']}/s",
+            f"{format_duration(progress.eta)} left",
         ]
     )
 
 
-def _lived(progress: Progress, value: Mapping[str, str]) -> list[str]:
-    """What a method that acts while it learns has to tell."""
-    success = [f"success {_averaged(progress, 'success', ratio)}"] if progress.has_success else []
-    expert = "" if value["reward_expert"] == MISSING else f"expert {value['reward_expert']} "
+def _online_fields(progress: Progress, values: Mapping[str, str]) -> list[str]:
+    """Format the fields of methods that interact with the environment."""
+    success = [f"success {_seed_mean(progress, 'success', format_percent)}"] if progress.has_success else []
+    expert = "" if values["reward_expert"] == MISSING else f"expert {values['reward_expert']} "
     return [
         *success,
-        f"return {_averaged(progress, 'episode_return', number)}",
-        f"reward {expert}own {value['reward_agent']}",
-        f"loss dyn {value['consistency_loss']} critic {value['critic_loss']} reward {value['reward_loss']}",
+        f"return {_seed_mean(progress, 'episode_return', format_number)}",
+        f"reward {expert}agent {values['reward_agent']}",
+        f"loss dyn {values['consistency_loss']} critic {values['critic_loss']} reward {values['reward_loss']}",
     ]
 
 
 def eval_line(progress: Progress) -> str:
-    """An evaluation as a short line; figures per seed."""
-    returns = " ".join(number(value) for value in progress.per_seed("eval", "episode_return"))
-    successes = " ".join(ratio(value) for value in progress.per_seed("eval", "success"))
+    """Format an evaluation as a short line of per-seed values."""
+    returns = " ".join(format_number(value) for value in progress.per_seed("eval", "episode_return"))
+    successes = " ".join(format_percent(value) for value in progress.per_seed("eval", "success"))
     parts = [f"success {successes}"] if progress.has_success else []
     return "  ".join([f"evaluation at {progress.eval_step}:", *parts, f"return {returns}"])
 
 
-def _averaged(progress: Progress, key: str, form: Form) -> str:
-    return form(mean(finite(progress.exploring(key))))
+def _seed_mean(progress: Progress, key: str, formatter: Formatter) -> str:
+    return formatter(mean(finite(progress.recent_rollouts(key))))

@@ -1,4 +1,4 @@
-"""What every method that learns values has: critics and a policy, on whatever an observation is turned into."""
+"""Critics and policy that all value-learning methods share, on an encoded observation z."""
 
 from abc import abstractmethod
 from functools import partial
@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from cdred.nn.layers import MLP, Ensemble, Fixed, join
+from cdred.nn.layers import MLP, Ensemble, SharedLatent, concat_input
 from cdred.nn.normalizer import ObsNormalizer
 from cdred.nn.tanh_gaussian import TanhGaussian
 from cdred.nn.two_hot import TwoHot
@@ -17,44 +17,45 @@ from cdred.types import Precision
 
 
 class ActorCritic(eqx.Module):
-    """A policy pi and an ensemble of critics Q over encoded observations z.
+    """Policy pi and ensemble of critics Q on encoded observations z.
 
     Every method takes one example: an encoded observation `z [Z]`, an action `a [A]`, an observation `obs [*obs]`.
 
-    A critic's outputs are a distribution that `two_hot` reads, or, where that is None, the value itself.
+    A critic's outputs are the logits of a distribution that `two_hot` decodes, or, without `two_hot`, the value itself.
     """
 
     critics: eqx.AbstractVar[Ensemble]
     policy: eqx.AbstractVar[MLP]
     two_hot: eqx.AbstractVar[TwoHot | None]
+    normalizer: eqx.AbstractVar[ObsNormalizer | None]
 
     @property
     @abstractmethod
-    def absorbing(self) -> Float[Array, " Z"]:
-        """The z of an ended world, which no observation is encoded as."""
+    def absorbing_latent(self) -> Float[Array, " Z"]:
+        """Encoding of the absorbing state after termination, which no observation is encoded as."""
 
     @abstractmethod
     def encode(self, obs: Float[Array, "*obs"]) -> Float[Array, " Z"]:
-        """The z of an observation."""
+        """Encode an observation."""
 
     @jax.named_scope("policy")
     def pi(self, z: Float[Array, " Z"]) -> TanhGaussian:
-        """pi(. | z)."""
+        """Return the action distribution pi(. | z)."""
         return TanhGaussian.from_features(self.policy(z))
 
     @jax.named_scope("critics")
     def values(
-        self, critics: Ensemble, z: Float[Array, " Z"] | Fixed, action: Float[Array, " A"]
+        self, critics: Ensemble, z: Float[Array, " Z"] | SharedLatent, action: Float[Array, " A"]
     ) -> Float[Array, " N"]:
-        """Decoded values of any ensemble of critics (the online ones, a target copy, a subset) at (z, a)."""
-        return self._decoded(critics(join(z, action)))
+        """Compute the values of an ensemble of critics (online, target or a subset) at (z, a)."""
+        return self._decode(critics(concat_input(z, action)))
 
     @jax.named_scope("critics")
-    def values_of_each(self, critics: Ensemble, x: Float[Array, "N in"]) -> Float[Array, " N"]:
-        """Decoded value of critic i at x_i = (z, a)."""
-        return self._decoded(critics.each(x))
+    def values_per_critic(self, critics: Ensemble, x: Float[Array, "N in"]) -> Float[Array, " N"]:
+        """Compute the value of critic i at x_i = (z, a)."""
+        return self._decode(critics.per_member(x))
 
-    def _decoded(self, outputs: Float[Array, "N out"]) -> Float[Array, " N"]:
+    def _decode(self, outputs: Float[Array, "N out"]) -> Float[Array, " N"]:
         return outputs[:, 0] if self.two_hot is None else jax.vmap(self.two_hot.decode)(outputs)
 
 
@@ -68,16 +69,16 @@ def make_critics(
     precision: Precision,
     key: Key[Array, ""],
 ) -> Ensemble:
-    """Fresh critics; their heads start at zero, so every value starts at 0."""
+    """Initialise critics with zero output weights, so that every value starts at 0."""
     outputs = 1 if two_hot is None else two_hot.num_bins
     make = partial(MLP, input_dim, hidden_dims, outputs, zero_head=True, dropout=dropout, precision=precision)
     return Ensemble(lambda k: make(key=k), num, key=key)
 
 
 class ObsActorCritic(ActorCritic):
-    """Actor and critics on observations as they are, brought to one scale at most; no world model.
+    """Actor and critics on raw or normalised observations, without a world model.
 
-    Where the world can end, a further component of z tells whether it has (arXiv 1809.02925).
+    In episodic tasks a further component of z marks the absorbing state (arXiv 1809.02925).
     """
 
     normalizer: ObsNormalizer | None
@@ -101,7 +102,7 @@ class ObsActorCritic(ActorCritic):
         precision: Precision = "float32",
         key: Key[Array, ""],
     ) -> Self:
-        """Fresh networks."""
+        """Initialise the networks."""
         critics_key, policy_key = jax.random.split(key)
         dim = obs_dim + can_terminate
         return cls(
@@ -116,12 +117,12 @@ class ObsActorCritic(ActorCritic):
         )
 
     @property
-    def absorbing(self) -> Float[Array, " Z"]:
-        """Nothing but the sign that the world has ended."""
+    def absorbing_latent(self) -> Float[Array, " Z"]:
+        """One-hot absorbing-state indicator."""
         return jax.nn.one_hot(self.obs_dim, self.obs_dim + self.can_terminate)
 
     def encode(self, obs: Float[Array, "*obs"]) -> Float[Array, " Z"]:
-        """The observation at its scale."""
+        """Flatten and normalise the observation."""
         flat = obs.reshape(-1)
         flat = flat if self.normalizer is None else self.normalizer(flat)
         return jnp.pad(flat, (0, int(self.can_terminate)))

@@ -1,5 +1,6 @@
-"""The decoder-free latent world model of TD-MPC2 (arXiv 2310.16828); what scores (z, a) is not part of it."""
+"""Decoder-free latent world model of TD-MPC2 (arXiv 2310.16828), without its reward model."""
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Self
 
@@ -8,18 +9,41 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
+from cdred.constraints import HiddenDims, NonNegative, PositiveInt
 from cdred.models.actor_critic import ActorCritic, make_critics
-from cdred.nn.layers import MLP, Ensemble, Fixed, join
+from cdred.nn.layers import MLP, Ensemble, SharedLatent, concat_input
 from cdred.nn.normalizer import ObsNormalizer
 from cdred.nn.two_hot import TwoHot
 from cdred.types import Precision
 
 
-class WorldModel(ActorCritic):
-    """Encoder h, latent dynamics d, critic ensemble Q and policy prior pi (docs/method.md section 1).
+@dataclass(frozen=True)
+class ModelConfig:
+    """Networks of the world model, and of actor and critics without one."""
 
-    Where the world can end, `termination` tells from (z, a) whether it does, as a logit; what follows is `absorbing`,
-    a latent that no encoder yields and no action leaves.
+    latent_dim: PositiveInt = 512
+    """Dimension of the latent state z."""
+    simnorm_dim: PositiveInt = 8
+    """Components per SimNorm group; divides latent_dim."""
+    encoder_hidden_dims: HiddenDims = (256,)
+    """Hidden layers of the observation encoder."""
+    hidden_dims: HiddenDims = (512, 512)
+    """Hidden layers of dynamics, critics and policy."""
+    num_critics: PositiveInt = 5
+    """Critics in the ensemble, at least 2."""
+    num_bins: PositiveInt = 101
+    """Bins of the two-hot value and reward distributions over symlog values in [-10, 10]."""
+    normalize_obs: bool = False
+    """Normalise observations by mean and standard deviation of the demonstrations and the random episodes."""
+    dropout: NonNegative = 0.01
+    """Dropout rate of the critics' first layer during updates."""
+
+
+class WorldModel(ActorCritic):
+    """Encoder h, latent dynamics d, critic ensemble Q and policy pi.
+
+    In episodic tasks `termination` predicts from (z, a) the logit of termination; the state after it is encoded as
+    `absorbing_latent`, which the encoder never produces and no action leaves.
     """
 
     normalizer: ObsNormalizer | None
@@ -37,66 +61,81 @@ class WorldModel(ActorCritic):
         cls,
         obs_dim: int,
         action_dim: int,
+        config: ModelConfig,
         *,
-        latent_dim: int,
-        simnorm_dim: int,
-        encoder_hidden_dims: tuple[int, ...],
-        hidden_dims: tuple[int, ...],
-        num_critics: int,
-        dropout: float,
         two_hot: TwoHot | None,
         can_terminate: bool = False,
-        normalize_obs: bool = False,
         precision: Precision = "float32",
         key: Key[Array, ""],
     ) -> Self:
-        """Fresh networks."""
+        """Initialise the networks.
+
+        Args:
+            obs_dim: size of a flattened observation.
+            action_dim: number of action components.
+            config: sizes.
+            two_hot: encoding of the critics' value distributions; None for scalar critics.
+            can_terminate: make a termination head.
+            precision: of matrix products.
+            key: of the initial weights.
+        """
         ke, kd, kq, kp = jax.random.split(key, 4)
         kt = jax.random.fold_in(key, 4)
-        mlp, input_dim = partial(MLP, precision=precision), latent_dim + action_dim
+        mlp, input_dim, hidden_dims = (
+            partial(MLP, precision=precision),
+            config.latent_dim + action_dim,
+            config.hidden_dims,
+        )
+        to_latent = partial(mlp, out_dim=config.latent_dim, simnorm_group=config.simnorm_dim)
         return cls(
-            normalizer=ObsNormalizer.identity(obs_dim) if normalize_obs else None,
-            encoder=mlp(obs_dim, encoder_hidden_dims, latent_dim, key=ke, simnorm_group=simnorm_dim),
-            dynamics=mlp(input_dim, hidden_dims, latent_dim, key=kd, simnorm_group=simnorm_dim),
+            normalizer=ObsNormalizer.identity(obs_dim) if config.normalize_obs else None,
+            encoder=to_latent(obs_dim, config.encoder_hidden_dims, key=ke),
+            dynamics=to_latent(input_dim, hidden_dims, key=kd),
             critics=make_critics(
-                input_dim, hidden_dims, two_hot, num=num_critics, dropout=dropout, precision=precision, key=kq
+                input_dim,
+                hidden_dims,
+                two_hot,
+                num=config.num_critics,
+                dropout=config.dropout,
+                precision=precision,
+                key=kq,
             ),
-            policy=mlp(latent_dim, hidden_dims, 2 * action_dim, key=kp),
+            policy=mlp(config.latent_dim, hidden_dims, 2 * action_dim, key=kp),
             termination=mlp(input_dim, hidden_dims, 1, key=kt) if can_terminate else None,
             two_hot=two_hot,
-            latent_dim=latent_dim,
-            simnorm_dim=simnorm_dim,
+            latent_dim=config.latent_dim,
+            simnorm_dim=config.simnorm_dim,
         )
 
     @property
-    def absorbing(self) -> Float[Array, " Z"]:
-        """The latent of an ended world: a corner of every simplex."""
+    def absorbing_latent(self) -> Float[Array, " Z"]:
+        """Corner of every SimNorm simplex, for the state after termination."""
         return jnp.tile(jax.nn.one_hot(0, self.simnorm_dim), self.latent_dim // self.simnorm_dim)
 
     @jax.named_scope("encoder")
     def encode(self, obs: Float[Array, "*obs"]) -> Float[Array, " Z"]:
-        """h(obs)."""
+        """Compute z = h(obs)."""
         flat = obs.reshape(-1)
         return self.encoder(flat if self.normalizer is None else self.normalizer(flat))
 
     @jax.named_scope("dynamics")
-    def next(self, z: Float[Array, " Z"] | Fixed, action: Float[Array, " A"]) -> Float[Array, " Z"]:
-        """d(z, a)."""
-        return self.dynamics(join(z, action))
+    def next(self, z: Float[Array, " Z"] | SharedLatent, action: Float[Array, " A"]) -> Float[Array, " Z"]:
+        """Compute z' = d(z, a)."""
+        return self.dynamics(concat_input(z, action))
 
     def rollout(
         self, z: Float[Array, " Z"], actions: Float[Array, "H A"], absorbing: Bool[Array, " H"]
     ) -> Float[Array, "H+1 Z"]:
-        """Latents z_0 .. z_H of what was lived through, z_0 = z; `absorbing` tells which of z_1 .. z_H are."""
+        """Roll out latents z_0 .. z_H along actions, z_0 = z; `absorbing` marks absorbing states among z_1 .. z_H."""
         latents = [z]
-        for action, over in zip(actions, absorbing, strict=True):
-            latents.append(jnp.where(over, self.absorbing, self.next(latents[-1], action)))
+        for action, terminated in zip(actions, absorbing, strict=True):
+            latents.append(jnp.where(terminated, self.absorbing_latent, self.next(latents[-1], action)))
         return jnp.stack(latents)
 
-    def imagine(self, z: Float[Array, " Z"] | Fixed, action: Float[Array, " A"]) -> Float[Array, " Z"]:
-        """What the model expects of (z, a): d(z, a), or the absorbing latent if it thinks that the world ends."""
-        following = self.next(z, action)
+    def predict_next(self, z: Float[Array, " Z"] | SharedLatent, action: Float[Array, " A"]) -> Float[Array, " Z"]:
+        """Predict the next latent: d(z, a), or the absorbing latent where the termination head's logit is positive."""
+        next_z = self.next(z, action)
         if self.termination is None:
-            return following
+            return next_z
         with jax.named_scope("termination"):
-            return jnp.where(self.termination(join(z, action))[0] > 0.0, self.absorbing, following)
+            return jnp.where(self.termination(concat_input(z, action))[0] > 0.0, self.absorbing_latent, next_z)

@@ -43,33 +43,33 @@ def simnorm(x: Float[Array, " dim"], group: int) -> Float[Array, " dim"]:
     return jax.nn.softmax(x.reshape(-1, group), axis=-1).reshape(-1)
 
 
-class Fixed(eqx.Module):
-    """A latent beside which only the action varies: a network of (z, a) multiplies the two apart.
+class SharedLatent(eqx.Module):
+    """Latent z that a batch of actions shares: networks of (z, a) multiply z and a by their own rows of the weights.
 
-    Where a whole vmapped batch has z in common, it is multiplied once and not once per a; where only a is
+    Under a `vmap` over actions, z is then multiplied once instead of once per action; where only the action is
     differentiated, no gradient of z is computed.
     """
 
     z: Float[Array, " Z"]
 
 
-class Apart(eqx.Module):
-    """x = (z, a), not concatenated because z is fixed."""
+class SplitInput(eqx.Module):
+    """Input x = (z, a) kept in two parts, of a `SharedLatent` and an action."""
 
     z: Float[Array, " Z"]
     action: Float[Array, " A"]
 
 
-def join(z: Float[Array, " Z"] | Fixed, action: Float[Array, " A"]) -> Float[Array, " in"] | Apart:
-    """x = (z, a), what critics, dynamics and rewards are functions of."""
-    return Apart(z.z, action) if isinstance(z, Fixed) else jnp.concatenate([z, action])
+def concat_input(z: Float[Array, " Z"] | SharedLatent, action: Float[Array, " A"]) -> Float[Array, " in"] | SplitInput:
+    """Return x = (z, a), the input of critics, dynamics and reward models."""
+    return SplitInput(z.z, action) if isinstance(z, SharedLatent) else jnp.concatenate([z, action])
 
 
 class Linear(eqx.Module):
-    """x W + b; weights are normal with variance 1 / in (LeCun's), or all zero on request.
+    """Affine layer x W + b, with LeCun-normal weights (variance 1 / in) or, if `zero`, zero weights.
 
-    Orthogonal matrices would need LAPACK's QR inside the compiled program, which dead-locks XLA's two-thread CPU pool
-    when several run at once (jaxlib 0.10.2).
+    Orthogonal initialisation would need LAPACK's QR inside the compiled program, which dead-locks XLA's two-thread CPU
+    pool when several run at once (jaxlib 0.10.2).
     """
 
     weight: Float[Array, "in out"]
@@ -84,8 +84,8 @@ class Linear(eqx.Module):
         self.bias = jnp.zeros(out_dim)
         self.precision = precision
 
-    def __call__(self, x: Float[Array, " in"] | Apart) -> Float[Array, " out"]:
-        if isinstance(x, Apart):
+    def __call__(self, x: Float[Array, " in"] | SplitInput) -> Float[Array, " out"]:
+        if isinstance(x, SplitInput):
             of_z, of_action = jnp.split(self.weight, [x.z.size])
             return dot(x.z, of_z, self.precision) + dot(x.action, of_action, self.precision) + self.bias
         return dot(x, self.weight, self.precision) + self.bias
@@ -107,7 +107,7 @@ class LayerNorm(eqx.Module):
 
 
 class NormedLinear(eqx.Module):
-    """Linear -> dropout -> LayerNorm -> activation: the hidden layer of every network here."""
+    """Hidden layer of every network: Linear -> dropout -> LayerNorm -> activation."""
 
     linear: Linear
     norm: LayerNorm
@@ -129,7 +129,7 @@ class NormedLinear(eqx.Module):
         self.dropout = dropout
         self.activation = activation
 
-    def __call__(self, x: Float[Array, " in"] | Apart, key: Key[Array, ""] | None = None) -> Float[Array, " out"]:
+    def __call__(self, x: Float[Array, " in"] | SplitInput, key: Key[Array, ""] | None = None) -> Float[Array, " out"]:
         y = self.linear(x)
         if self.dropout and key is not None:
             keep = jax.random.bernoulli(key, 1.0 - self.dropout, y.shape)
@@ -170,7 +170,7 @@ class MLP(eqx.Module):
         else:
             self.head = Linear(dims[-1], out_dim, key=keys[-1], zero=zero_head, precision=precision)
 
-    def __call__(self, x: Float[Array, " in"] | Apart, key: Key[Array, ""] | None = None) -> Float[Array, " out"]:
+    def __call__(self, x: Float[Array, " in"] | SplitInput, key: Key[Array, ""] | None = None) -> Float[Array, " out"]:
         for layer in self.hidden:
             x = layer(x, key)
         return self.head(x)
@@ -193,7 +193,7 @@ class _SimNorm:
 
 
 class Ensemble(eqx.Module):
-    """N networks of one shape, their parameters stacked along a leading axis and evaluated as one."""
+    """Ensemble of N networks of one shape, their parameters stacked along a leading axis and evaluated together."""
 
     members: MLP
 
@@ -203,22 +203,24 @@ class Ensemble(eqx.Module):
     def __len__(self) -> int:
         return jax.tree.leaves(self.members)[0].shape[0]
 
-    def __call__(self, x: Float[Array, " in"] | Apart, key: Key[Array, ""] | None = None) -> Float[Array, "num out"]:
-        """All members at one input, each with a dropout mask of its own."""
+    def __call__(
+        self, x: Float[Array, " in"] | SplitInput, key: Key[Array, ""] | None = None
+    ) -> Float[Array, "num out"]:
+        """Evaluate all members at one input, each with its own dropout mask."""
         if key is None:
             return eqx.filter_vmap(lambda member: member(x))(self.members)
         return eqx.filter_vmap(lambda member, k: member(x, k))(self.members, jax.random.split(key, len(self)))
 
-    def each(self, x: Float[Array, "num in"]) -> Float[Array, "num out"]:
-        """Member i at input i."""
+    def per_member(self, x: Float[Array, "num in"]) -> Float[Array, "num out"]:
+        """Evaluate member i at input i."""
         return eqx.filter_vmap(lambda member, xi: member(xi))(self.members, x)
 
     def subset(self, index: Array) -> Self:
-        """The members at `index` (an integer array), without evaluating the others."""
+        """Return the members at `index` (an integer array)."""
         members = jax.tree.map(lambda leaf: leaf[index], self.members)
         return eqx.tree_at(lambda e: e.members, self, members)
 
 
 def ema(old: Tree, new: Tree, rate: float) -> Tree:
-    """old + rate (new - old), leafwise over a pytree's floating-point leaves."""
+    """Compute the exponential moving average old + rate (new - old), leaf by leaf."""
     return jax.tree.map(lambda o, n: o + rate * (n - o), old, new)

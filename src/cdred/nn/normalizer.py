@@ -1,4 +1,4 @@
-"""Observations brought to one scale before a network sees them."""
+"""Observation normalisation."""
 
 from typing import Self
 
@@ -6,27 +6,26 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-# A component that hardly moves is magnified no more than tenfold (docs/defaults.md), and no outlier is taken for more
-# than LIMIT.
-SMALLEST_STD = 0.1
+# Components that hardly vary are magnified at most tenfold, and outliers are clipped.
+MIN_STD = 0.1
 LIMIT = 10.0
 
 
 class ObsNormalizer(eqx.Module):
-    """(x - mean) / std, clipped to [-10, 10]. Statistics are set once, before learning, and never trained."""
+    """Normaliser (x - mean) / std, clipped to [-10, 10]. Its statistics are set once, before the first update."""
 
     mean: Float[Array, " dim"]
     std: Float[Array, " dim"]
 
     @classmethod
     def identity(cls, dim: int) -> Self:
-        """Until it is known how x is distributed: nothing but the clipping."""
+        """Return a normaliser that only clips, for use until the statistics are known."""
         return cls(jnp.zeros(dim), jnp.ones(dim))
 
     @classmethod
-    def fitted(cls, mean: Float[Array, " dim"], std: Float[Array, " dim"]) -> Self:
-        """Of these statistics, the standard deviation at least 0.1."""
-        return cls(mean, jnp.maximum(std, SMALLEST_STD))
+    def from_stats(cls, mean: Float[Array, " dim"], std: Float[Array, " dim"]) -> Self:
+        """Return the normaliser of these statistics, with standard deviations of at least 0.1."""
+        return cls(mean, jnp.maximum(std, MIN_STD))
 
     def __call__(self, x: Float[Array, " dim"]) -> Float[Array, " dim"]:
         return jnp.clip((x - self.mean) / self.std, -LIMIT, LIMIT)

@@ -1,4 +1,4 @@
-"""How a panel of a report looks: quiet axes, a curve per seed under their mean, names written at the curves' ends."""
+"""Plotting functions shared by the reports: axis style, a curve per seed with its mean, labels at the curves' ends."""
 
 import warnings
 from collections.abc import Sequence
@@ -18,17 +18,17 @@ PALETTE = (BLUE, ORANGE, GREEN, "#8e5572", "#b5952d", "#5a6b7b", "#b4483c", "#3d
 
 
 class Label(NamedTuple):
-    """A name to write beside the right edge at the height of `value`; None leaves it out."""
+    """Text beside the right edge of a panel at the height of `value`; None omits it."""
 
     value: float | None
     text: str
     colour: str
 
 
-def panel(axes: Axes, title: str, remark: str, last_step: int) -> None:
-    """Strip the axes down to what is read, name them, and let them reach from 0 to `last_step` steps."""
+def style_axes(axes: Axes, title: str, subtitle: str, last_step: int) -> None:
+    """Apply the common style and titles, with an x-axis from 0 to `last_step` steps."""
     axes.set_title(title, loc="left", size=14, weight="bold", color=INK, pad=24)
-    axes.text(0, 1.025, remark, transform=axes.transAxes, size=10.5, color=QUIET)
+    axes.text(0, 1.025, subtitle, transform=axes.transAxes, size=10.5, color=QUIET)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(QUIET)
     axes.tick_params(colors=QUIET, labelsize=10.5, length=0, which="both")
@@ -41,108 +41,110 @@ def panel(axes: Axes, title: str, remark: str, last_step: int) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
 
 
-def curves(axes: Axes, series: Series, colour: str, window: int = 1) -> float | None:
-    """Thin lines for the seeds under a bold one for their mean, each a running mean over `window` reports.
+def plot_curves(axes: Axes, series: Series, colour: str, window: int = 1) -> float | None:
+    """Plot a thin line per seed and a bold line for the mean, each a running mean over `window` reports.
 
     Returns:
-        Where the bold line ends; None if there is nothing to draw.
+        The last finite value of the mean; None if there is none.
     """
     if not len(series):
         return None
     values = running_mean(series.values, window)
-    middle = mean_over_seeds(values)
+    means = mean_over_seeds(values)
     if values.shape[1] > 1:
         axes.plot(series.steps, values, color=colour, linewidth=1, alpha=0.35)
-    # A run's first report is a point, which a line of no length would hide.
+    # A line through a single report would be invisible.
     marker = "o" if len(series) == 1 else None
-    axes.plot(series.steps, middle, color=colour, linewidth=2.4, marker=marker, markersize=5, clip_on=False)
-    known = middle[np.isfinite(middle)]
+    axes.plot(series.steps, means, color=colour, linewidth=2.4, marker=marker, markersize=5, clip_on=False)
+    known = means[np.isfinite(means)]
     return float(known[-1]) if len(known) else None
 
 
-def points(axes: Axes, series: Series, colour: str) -> float | None:
-    """A ring per seed and a dot for their mean, for what is measured now and then; returns the last mean."""
+def plot_points(axes: Axes, series: Series, colour: str) -> float | None:
+    """Plot a ring per seed and a dot for the mean, for infrequent measurements; return the last mean."""
     if not len(series):
         return None
-    middle = mean_over_seeds(series.values)
+    means = mean_over_seeds(series.values)
     if series.values.shape[1] > 1:
         axes.plot(series.steps, series.values, "o", mec=colour, mfc="white", mew=1, ms=4.5, alpha=0.7, clip_on=False)
-    axes.plot(series.steps, middle, "o", mec="white", mfc=colour, mew=1, ms=8.5, clip_on=False, zorder=5)
-    return float(middle[-1]) if np.isfinite(middle[-1]) else None
+    axes.plot(series.steps, means, "o", mec="white", mfc=colour, mew=1, ms=8.5, clip_on=False, zorder=5)
+    return float(means[-1]) if np.isfinite(means[-1]) else None
 
 
-def level(axes: Axes, value: float | None, style: str) -> None:
+def reference_line(axes: Axes, value: float | None, style: str) -> None:
+    """Draw a horizontal line at `value`, if it is known."""
     if value is not None:
         axes.axhline(value, color=QUIET, linewidth=1.3, linestyle=style, zorder=1.5)
 
 
-def logarithmic(axes: Axes) -> None:
-    """A log scale with plain numbers, if everything drawn is positive and far enough apart to need one."""
-    drawn = np.concatenate([np.ravel(line.get_ydata()) for line in axes.lines] or [np.ones(1)]).astype(float)
-    drawn = drawn[np.isfinite(drawn)]
-    if not len(drawn) or drawn.min() <= 0 or drawn.max() < 3 * drawn.min():
+def log_scale_if_wide(axes: Axes) -> None:
+    """Use a log scale with plain numbers if all plotted values are positive and span at least a factor of three."""
+    values = np.concatenate([np.ravel(line.get_ydata()) for line in axes.lines] or [np.ones(1)]).astype(float)
+    values = values[np.isfinite(values)]
+    if not len(values) or values.min() <= 0 or values.max() < 3 * values.min():
         return
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    if drawn.max() / drawn.min() < 20:  # hardly a decade: label 2 and 5 as well, or the axis would be nearly bare
+    if values.max() / values.min() < 20:  # about one decade, which has one or two major ticks: label 2 and 5 as well
         axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: _two_or_five(value)))
 
 
-def name_ends(axes: Axes, labels: Sequence[Label], spacing: float = 0.065) -> None:
-    """Write the names at the right edge, moved apart to `spacing` of the panel's height where they would overlap."""
-    axes.autoscale_view()  # matplotlib puts it off until drawing, and the heights depend on it
+def label_line_ends(axes: Axes, labels: Sequence[Label], spacing: float = 0.065) -> None:
+    """Write labels at the right edge, at least `spacing` of the panel's height apart."""
+    axes.autoscale_view()  # matplotlib delays it until drawing, but the heights depend on it
     to_axes = axes.transData + axes.transAxes.inverted()
     known = [(label.value, label) for label in labels if label.value is not None]
-    wanted = sorted((float(np.clip(to_axes.transform((0, value))[1], 0, 1)), label) for value, label in known)
+    heights = sorted((float(np.clip(to_axes.transform((0, value))[1], 0, 1)), label) for value, label in known)
+    placement = {"xycoords": "axes fraction", "xytext": (9, 0), "textcoords": "offset points"}
     style = {"size": 11.5, "weight": "bold", "va": "center", "annotation_clip": False}
-    for height, (_, label) in zip(spread_out([height for height, _ in wanted], spacing), wanted, strict=True):
-        place = {"xycoords": "axes fraction", "xytext": (9, 0), "textcoords": "offset points"}
-        axes.annotate(label.text, (1, height), color=label.colour, **place, **style)
+    separated = separate_labels([height for height, _ in heights], spacing)
+    for height, (_, label) in zip(separated, heights, strict=True):
+        axes.annotate(label.text, (1, height), color=label.colour, **placement, **style)
 
 
-def spread_out(heights: Sequence[float], spacing: float) -> list[float]:
-    """Ascending `heights` moved as little as a few sweeps need to be `spacing` apart."""
+def separate_labels(heights: Sequence[float], spacing: float) -> list[float]:
+    """Move ascending `heights` apart, symmetrically, until they are `spacing` apart."""
     placed = list(heights)
     for _ in range(200):
         for i in range(len(placed) - 1):
-            lack = spacing - (placed[i + 1] - placed[i])
-            if lack > 1e-6:
-                placed[i], placed[i + 1] = placed[i] - lack / 2, placed[i + 1] + lack / 2
+            overlap = spacing - (placed[i + 1] - placed[i])
+            if overlap > 1e-6:
+                placed[i], placed[i + 1] = placed[i] - overlap / 2, placed[i + 1] + overlap / 2
     return placed
 
 
 def mean_over_seeds(values: Float[np.ndarray, "N seeds"]) -> Float[np.ndarray, " N"]:
-    """The mean of the seeds that have a number; NaN where none has."""
+    """Return the mean over the seeds that are not NaN; NaN where all are."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         return np.nanmean(values, axis=1)
 
 
 def running_mean(values: Float[np.ndarray, "N seeds"], window: int) -> Float[np.ndarray, "N seeds"]:
-    """The mean over the last `window` rows, fewer at the beginning; it never looks ahead."""
+    """Return the mean over the current and the `window - 1` previous rows, ignoring NaN."""
     known = np.isfinite(values)
-    empty = ((window, 0), (0, 0))
-    total = np.cumsum(np.pad(np.where(known, values, 0.0), empty), axis=0)
-    count = np.cumsum(np.pad(known, empty), axis=0)
+    padding = ((window, 0), (0, 0))
+    total = np.cumsum(np.pad(np.where(known, values, 0.0), padding), axis=0)
+    count = np.cumsum(np.pad(known, padding), axis=0)
     total, count = total[window:] - total[:-window], count[window:] - count[:-window]
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def own_up(axes: Axes) -> None:
-    """Say of a panel without curves that it has none, instead of showing an invented scale."""
-    if not axes.lines:
+def mark_empty(axes: Axes) -> None:
+    """Annotate a panel without finite data with "not reported", and remove its y-ticks."""
+    if not any(np.isfinite(np.asarray(line.get_ydata(), float)).any() for line in axes.lines):
         axes.set_yticks([])
         axes.text(0.5, 0.5, "not reported", transform=axes.transAxes, size=12, color=QUIET, ha="center")
 
 
-def percent(axes: Axes) -> None:
-    """Rates from 0 to 1 as `50 %` on the value axis, all of which is shown."""
+def percent_axis(axes: Axes) -> None:
+    """Show rates from 0 to 1 as percentages, over the whole range."""
     axes.set_ylim(-0.015, 1.04)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
 
 
-def thousands(axes: Axes) -> None:
-    """`4k` for 4,000 on the value axis; smaller numbers as they are."""
+def thousands_axis(axes: Axes) -> None:
+    """Show 4,000 as `4k` on the value axis; smaller numbers as they are."""
     axes.yaxis.set_major_formatter(
         FuncFormatter(lambda value, _: f"{value / 1000:g}k" if abs(value) >= 1000 else f"{value:g}")
     )

@@ -1,6 +1,7 @@
-"""A run folder as its readers see it: the result, the description and the curves, whichever are there yet."""
+"""Results of a run: the schema of `result.json`, and the reader of a run folder."""
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -8,18 +9,29 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from cdred.config import RunConfig
 from cdred.config_file import read_config
+from cdred.demos.reference_scores import ReferenceScore
 from cdred.errors import UserError
 from cdred.loggers.metrics import read_lines
+from cdred.report.statistics import normalized_score
+from cdred.train.evaluate import Evaluation
+from cdred.train.loop import TrainResult
+from cdred.types import DemoDataset, EnvSpec
 
-# Of what `result.json` holds, as far as its readers count on it.
-KINDS = {"task": str, "seeds": list, "steps": int, "eval": dict}
-LEVELS = ("expert_return", "expert_success", "random_return", "random_success")
+# Types of the entries of `result.json` that its readers rely on.
+RESULT_TYPES = {"task": str, "seeds": list, "steps": int, "eval": dict}
+REFERENCE_KEYS = ("expert_return", "expert_success", "random_return", "random_success")
 
 
 @dataclass(frozen=True)
 class Series:
-    """One metric over a run: `values[i, j]` is that of seed j at `steps[i]` steps; NaN where there is none."""
+    """One metric over a run.
+
+    Attributes:
+        steps: steps per seed at which it was reported.
+        values: `values[i, j]` is the value of seed j at `steps[i]`; NaN if unknown.
+    """
 
     steps: Int[np.ndarray, " N"]
     values: Float[np.ndarray, "N seeds"]
@@ -29,36 +41,47 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Record:
-    """What a run folder holds; `about` is `result.json` or, while the run goes on, `config.yaml`."""
+class RunResults:
+    """Content of a run folder, finished or not.
+
+    Attributes:
+        folder: the run folder.
+        lines: the objects of `metrics.jsonl`.
+        metadata: content of `result.json` or, before the run has finished, of `config.yaml`.
+    """
 
     folder: Path
     lines: list[dict[str, Any]]
-    about: dict[str, Any]
+    metadata: dict[str, Any]
 
     def series(self, kind: str, key: str) -> Series:
-        """A metric's history; empty if it was never reported, the last word where a step was reported twice."""
+        """Return a metric's history; empty if it was never reported. The last of several reports at a step counts.
+
+        Raises:
+            UserError: a value is not a number.
+        """
         try:
-            found = {line["step"]: _row(line[key]) for line in self.lines if line["kind"] == kind and key in line}
+            rows = {line["step"]: _row(line[key]) for line in self.lines if line["kind"] == kind and key in line}
         except (ValueError, TypeError) as error:
             raise UserError(f"{self.folder / 'metrics.jsonl'}: '{key}' is not always a number ({error}).") from error
-        width = max((len(row) for row in found.values()), default=1)
-        whole = {step: row for step, row in sorted(found.items()) if len(row) == width}
-        return Series(np.array([*whole], int), np.array([*whole.values()], float).reshape(len(whole), width))
+        width = max((len(row) for row in rows.values()), default=1)
+        complete = {step: row for step, row in sorted(rows.items()) if len(row) == width}
+        return Series(np.array([*complete], int), np.array([*complete.values()], float).reshape(len(complete), width))
 
     @property
     def last_step(self) -> int:
+        """Largest step reported."""
         return max((line["step"] for line in self.lines), default=0)
 
     @property
-    def levels(self) -> dict[str, float]:
-        """What the expert and a random agent reach, as far as known."""
-        told = [line for line in self.lines if line["kind"] == "reference"] + [self.about.get("eval") or {}]
-        return {key: source[key] for source in told for key in LEVELS if source.get(key) is not None}
+    def reference_scores(self) -> dict[str, float]:
+        """Scores of the expert and a random policy, as far as known."""
+        sources = [line for line in self.lines if line["kind"] == "reference"] + [self.metadata.get("eval") or {}]
+        return {key: source[key] for source in sources for key in REFERENCE_KEYS if source.get(key) is not None}
 
 
-def read_record(run_dir: Path) -> Record:
-    """Read a run, finished or not.
+def read_run(run_dir: Path) -> RunResults:
+    """Read a run folder, finished or not.
 
     Raises:
         UserError: the folder has no metrics, or a damaged result.
@@ -66,38 +89,108 @@ def read_record(run_dir: Path) -> Record:
     metrics = run_dir / "metrics.jsonl"
     if not metrics.is_file():
         raise UserError(f"{run_dir} has no metrics.jsonl.\nGive the folder of a run (the --out of `cdred train`).")
-    config, about = run_dir / "config.yaml", {}
+    config, metadata = run_dir / "config.yaml", {}
     if (run_dir / "result.json").exists():
-        about = read_result(run_dir)
+        metadata = read_result(run_dir)
     elif config.exists():
-        about = asdict(read_config(config))
-    return Record(run_dir, read_lines(metrics), about)
+        metadata = asdict(read_config(config))
+    return RunResults(run_dir, read_lines(metrics), metadata)
 
 
 def read_result(run_dir: Path) -> dict[str, Any]:
-    """The `result.json` of a finished run.
+    """Read the `result.json` of a finished run.
 
     Raises:
-        UserError: there is none, or it is not as a run writes it.
+        UserError: the file is missing or damaged.
     """
     path = run_dir / "result.json"
     try:
         result = json.loads(path.read_text())
     except FileNotFoundError as error:
-        raise UserError(f"{path} cannot be read: the run has not finished.\nRe-run its command to go on.") from error
+        raise UserError(f"{path} does not exist: the run has not finished.\nRerun its command to resume it.") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON ({error}).\nRe-run its command to write it again.") from error
+        raise _damaged(path, f" is not JSON ({error})") from error
     if not isinstance(result, dict):
-        raise UserError(f"{path} is not a JSON object.\nRe-run its command to write it again.")
-    for key, kind in KINDS.items():
-        if not isinstance(result.get(key, kind()), (kind, type(None))):
-            raise UserError(f"{path}: '{key}' is no {kind.__name__}.\nRe-run its command to write it again.")
+        raise _damaged(path, " is not a JSON object")
+    for key, expected in RESULT_TYPES.items():
+        if not isinstance(result.get(key, expected()), (expected, type(None))):
+            raise _damaged(path, f": '{key}' is not of type {expected.__name__}")
     for key, value in (result.get("eval") or {}).items():
         numbers = value if isinstance(value, list) else [value]
-        if not all(isinstance(one, (int, float, type(None))) for one in numbers):
-            raise UserError(f"{path}: 'eval.{key}' is not all numbers.\nRe-run its command to write it again.")
+        if not all(isinstance(number, (int, float, type(None))) for number in numbers):
+            raise _damaged(path, f": 'eval.{key}' has a value that is not a number")
     return result
+
+
+def _damaged(path: Path, problem: str) -> UserError:
+    return UserError(f"{path}{problem}.\nDelete it and rerun the run's command to write it again.")
 
 
 def _row(value: Any) -> list[float]:
     return [float("nan") if item is None else float(item) for item in (value if isinstance(value, list) else [value])]
+
+
+def reference_dict(spec: EnvSpec, expert: ReferenceScore | None, random: ReferenceScore) -> dict[str, float | None]:
+    """Return the scores of the expert and a random policy; None for what is unknown or not defined for the task."""
+    return {
+        "expert_return": expert and expert.episode_return,
+        "expert_success": expert and expert.success if spec.has_success else None,
+        "random_return": random.episode_return,
+        "random_success": random.success if spec.has_success else None,
+    }
+
+
+def evaluation_dict(spec: EnvSpec, evaluation: Evaluation) -> dict[str, Any]:
+    """Return the scores of an evaluation as lists per seed; None for what is not defined for the task."""
+    return {
+        "episodes": evaluation.episodes,
+        "return": evaluation.episode_return.tolist(),
+        "success": evaluation.success.tolist() if spec.has_success else None,
+        "success_at_end": evaluation.success_at_end.tolist() if spec.has_success else None,
+        "length": evaluation.episode_length.tolist() if spec.can_terminate else None,
+        **evaluation.failure_counts(),
+    }
+
+
+def result_dict(
+    config: RunConfig,
+    spec: EnvSpec,
+    provenance: dict[str, Any],
+    demos: DemoDataset | None,
+    outcome: TrainResult,
+    reference: dict[str, float | None],
+) -> dict[str, Any]:
+    """Return the content of `result.json`.
+
+    Args:
+        config: settings of the run.
+        spec: the task.
+        provenance: device, commit and package versions.
+        demos: the demonstrations; None for a method that uses none.
+        outcome: what training returned.
+        reference: as from `reference_dict`.
+    """
+    scores: dict[str, Any] = evaluation_dict(spec, outcome.evaluation) | reference
+    scores["normalized"] = _normalized(scores["return"], reference["random_return"], reference["expert_return"])
+    return {
+        "task": config.task,
+        "algo": config.algo,
+        "preset": config.preset,
+        "seeds": list(config.seeds),
+        "steps": outcome.steps,
+        "updates": outcome.updates,
+        "divergence_restarts": outcome.divergence_restarts,
+        "demos": len(demos) if demos else 0,
+        "precision": asdict(config.precision),
+        **provenance,
+        "wall_seconds": outcome.wall_seconds,
+        "eval": scores,
+    }
+
+
+def _normalized(returns: list[float], random: float | None, expert: float | None) -> list[float | None] | None:
+    """Normalize returns; None where the score is not defined, as JSON has no NaN."""
+    if random is None or expert is None:
+        return None
+    scores = [normalized_score(value, random, expert) for value in returns]
+    return [score if math.isfinite(score) else None for score in scores]

@@ -1,4 +1,4 @@
-"""The picture of one run: did it reach the expert, and was learning healthy on the way."""
+"""Report of one run as a figure: scores against the expert, learned reward, losses and diagnostics."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,145 +8,157 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 
-from cdred.loggers.alarms import ALARMS, levels
+from cdred.loggers.alarms import ALARMS, alarm_levels
 from cdred.loggers.progress import RECENT
 from cdred.report import plots
 from cdred.report.plots import BLUE, GREEN, INK, ORANGE, PALETTE, QUIET, Label
-from cdred.report.results import Record, Series, read_record
+from cdred.report.results import RunResults, Series, read_run
 
 LEFT, RIGHT = 0.045, 0.925
-# Between two panels, as a share of a row.
+# Between two panels, as a fraction of a row.
 GAP = 0.12
-Panel = Callable[[Axes, Record], None]
+Panel = Callable[[Axes, RunResults], None]
 
 
 def write_report(run_dir: Path) -> Path:
-    """Draw `report.png` (1600 x 1000 pixels) into a run's folder, from what the folder holds so far.
+    """Draw `report.png` (1600 x 1000 pixels) into a run folder from its current content, and return its path.
 
     Raises:
-        UserError: the folder is not that of a run.
+        UserError: the folder is not a run folder.
     """
-    record = read_record(run_dir)
+    path = run_dir / "report.png"
+    draw_report(read_run(run_dir)).savefig(path, dpi=100)
+    return path
+
+
+def draw_report(results: RunResults) -> Figure:
+    """Draw the report of a run, finished or not."""
     figure = Figure(figsize=(16, 10), facecolor="white")
     rows = figure.add_gridspec(2, 1, left=LEFT, right=RIGHT, top=0.825, bottom=0.07, hspace=0.42)
-    _headline(figure, record)
-    with_success = any(len(record.series(kind, "success")) for kind in ("rollout", "eval"))
-    _fill(figure, rows[0], record, [_success] * with_success + [_return])
-    with_health = any(line["kind"] == "diagnostics" for line in record.lines)
-    _fill(figure, rows[1], record, [_rewards, _losses, _gradient] + [_health] * with_health)
+    _headline(figure, results)
+    has_success = any(len(results.series(kind, "success")) for kind in ("rollout", "eval"))
+    _add_panels(figure, rows[0], results, [_success] * has_success + [_return])
+    has_diagnostics = any(line["kind"] == "diagnostics" for line in results.lines)
+    _add_panels(figure, rows[1], results, [_rewards, _losses, _gradient_norm] + [_alarms] * has_diagnostics)
     for axes in figure.axes:
-        plots.own_up(axes)
-    figure.savefig(run_dir / "report.png", dpi=100)
-    return run_dir / "report.png"
+        plots.mark_empty(axes)
+    return figure
 
 
-def _fill(figure: Figure, row: SubplotSpec, record: Record, panels: Sequence[Panel]) -> None:
-    """The panels side by side, with room for the names at their curves' ends."""
+def _add_panels(figure: Figure, row: SubplotSpec, results: RunResults, panels: Sequence[Panel]) -> None:
+    """Draw the panels side by side, with space for the labels at their right edges."""
     width = (1.0 - (len(panels) - 1) * GAP) / len(panels)
-    places = row.subgridspec(1, len(panels), wspace=GAP / width)
+    columns = row.subgridspec(1, len(panels), wspace=GAP / width)
     for column, panel in enumerate(panels):
-        axes = figure.add_subplot(places[column])
-        panel(axes, record)
+        axes = figure.add_subplot(columns[column])
+        panel(axes, results)
         if len(panels) > 3:
             axes.locator_params(axis="x", nbins=3)
 
 
-def _headline(figure: Figure, record: Record) -> None:
-    about, seeds = record.about, record.about.get("seeds") or []
-    figure.text(LEFT, 0.94, about.get("task", record.folder.name), size=23, weight="bold", color=INK)
-    figure.text(LEFT, 0.907, "   ·   ".join(_settings(about)), size=12.5, color=QUIET)
-    figure.text(RIGHT, 0.94, _verdict(about.get("eval") or {}), size=14, color=INK, ha="right")
+def _headline(figure: Figure, results: RunResults) -> None:
+    metadata, seeds = results.metadata, results.metadata.get("seeds") or []
+    figure.text(LEFT, 0.94, metadata.get("task", results.folder.name), size=23, weight="bold", color=INK)
+    figure.text(LEFT, 0.907, "   ·   ".join(_settings(metadata)), size=12.5, color=QUIET)
+    figure.text(RIGHT, 0.94, _final_scores(metadata.get("eval") or {}), size=14, color=INK, ha="right")
     if len(seeds) > 1:
         figure.text(RIGHT, 0.907, "thin: seeds   bold: their mean", size=11, color=QUIET, ha="right")
 
 
-def _settings(about: dict) -> list[str]:
-    """The settings that are known, in words."""
-    seeds, seconds = about.get("seeds"), about.get("wall_seconds")
+def _settings(metadata: dict) -> list[str]:
+    """Return the known settings as short texts."""
+    seeds, seconds = metadata.get("seeds"), metadata.get("wall_seconds")
     parts = [
-        about.get("algo"),
-        about.get("preset") and f"preset {about['preset']}",
+        metadata.get("algo"),
+        metadata.get("preset") and f"preset {metadata['preset']}",
         seeds and f"{len(seeds)} seed{'s' * (len(seeds) > 1)}",
-        # A number of demonstrations; a path to them says nothing to the reader of a picture.
-        isinstance(about.get("demos"), int) and f"{about['demos']} demonstrations",
-        about.get("steps") and f"{about['steps']:,} steps per seed",
-        seconds and f"{seconds / 60:.0f} min on {about.get('device', 'this machine')}",
+        # An unfinished run has a string here, which may be a long path.
+        isinstance(metadata.get("demos"), int) and f"{metadata['demos']} demonstrations",
+        metadata.get("steps") and f"{metadata['steps']:,} steps per seed",
+        seconds and f"{seconds / 60:.0f} min on {metadata.get('device', 'this machine')}",
     ]
     return [part for part in parts if part]
 
 
-def _verdict(outcome: dict) -> str:
-    """The final evaluation in a line, as means over the seeds; empty while there is none."""
-    scores = [score for score in outcome.get("normalized") or [] if score is not None]
-    parts = [f"success {100 * np.mean(outcome['success']):.0f} %"] if outcome.get("success") else []
-    parts += [f"normalized return {np.mean(scores):.2f}"] if scores else []
+def _final_scores(scores: dict) -> str:
+    """Return the final evaluation as means over the seeds; empty before the run has finished."""
+    normalized = [score for score in scores.get("normalized") or [] if score is not None]
+    parts = [f"success {100 * np.mean(scores['success']):.0f} %"] if scores.get("success") else []
+    parts += [f"normalized return {np.mean(normalized):.2f}"] if normalized else []
     return f"final evaluation:  {',  '.join(parts)}" if parts else ""
 
 
-def _success(axes: Axes, record: Record) -> None:
-    plots.panel(axes, "Success", _remark(record), record.last_step)
-    plots.percent(axes)
-    _outcome(axes, record, "success", "success")
+def _success(axes: Axes, results: RunResults) -> None:
+    plots.style_axes(axes, "Success", _score_subtitle(results), results.last_step)
+    plots.percent_axis(axes)
+    _plot_scores(axes, results, "success", "success")
 
 
-def _return(axes: Axes, record: Record) -> None:
-    plots.panel(axes, "Return", _remark(record), record.last_step)
-    plots.thousands(axes)
-    _outcome(axes, record, "episode_return", "return")
+def _return(axes: Axes, results: RunResults) -> None:
+    plots.style_axes(axes, "Return", _score_subtitle(results), results.last_step)
+    plots.thousands_axis(axes)
+    _plot_scores(axes, results, "episode_return", "return")
 
 
-def _remark(record: Record) -> str:
-    episodes = next((line["episodes"] for line in record.lines if line["kind"] == "eval" and "episodes" in line), None)
-    evaluated = f"; evaluation: {episodes:.0f} fresh episodes each" if episodes else ""
-    return f"exploring: running mean of {RECENT} batches{evaluated}"
+def _score_subtitle(results: RunResults) -> str:
+    counts = (line["episodes"] for line in results.lines if line["kind"] == "eval" and "episodes" in line)
+    episodes = next(counts, None)
+    evaluation = f"; evaluation: {episodes:.0f} episodes each" if episodes else ""
+    return f"rollouts: running mean of {RECENT} reports{evaluation}"
 
 
-def _outcome(axes: Axes, record: Record, key: str, level: str) -> None:
-    """What is reached while exploring and in evaluations, between a random agent and the expert."""
-    ends = {
-        ("exploring", BLUE): plots.curves(axes, record.series("rollout", key), BLUE, RECENT),
-        ("evaluation", ORANGE): plots.points(axes, record.series("eval", key), ORANGE),
-    }
+def _plot_scores(axes: Axes, results: RunResults, key: str, reference_key: str) -> None:
+    """Plot the scores of rollouts and evaluations with those of a random policy and the expert."""
+    labels = [
+        Label(plots.plot_curves(axes, results.series("rollout", key), BLUE, RECENT), "rollouts", BLUE),
+        Label(plots.plot_points(axes, results.series("eval", key), ORANGE), "evaluation", ORANGE),
+    ]
     for who, style in (("expert", "--"), ("random", ":")):
-        ends[who, QUIET] = record.levels.get(f"{who}_{level}")
-        plots.level(axes, ends[who, QUIET], style)
-    plots.name_ends(axes, [Label(end, *name) for name, end in ends.items()])
+        value = results.reference_scores.get(f"{who}_{reference_key}")
+        plots.reference_line(axes, value, style)
+        labels.append(Label(value, who, QUIET))
+    plots.label_line_ends(axes, labels)
 
 
-def _rewards(axes: Axes, record: Record) -> None:
-    plots.panel(axes, "Learned reward", "the gap closes as the agent nears the expert", record.last_step)
-    ends = {
-        ("expert data", GREEN): plots.curves(axes, record.series("train", "reward_expert"), GREEN),
-        ("own data", BLUE): plots.curves(axes, record.series("train", "reward_agent"), BLUE),
-    }
-    plots.name_ends(axes, [Label(end, *name) for name, end in ends.items()])
+def _rewards(axes: Axes, results: RunResults) -> None:
+    plots.style_axes(axes, "Learned reward", "the gap closes as the agent nears the expert", results.last_step)
+    curves = (("expert data", GREEN, "reward_expert"), ("agent data", BLUE, "reward_agent"))
+    plots.label_line_ends(axes, _plot_train_metrics(axes, results, curves))
 
 
-def _losses(axes: Axes, record: Record) -> None:
-    plots.panel(axes, "Losses", "without the policy's, whose sign changes", record.last_step)
-    names = {
-        ("dynamics", BLUE): "consistency_loss",
-        ("critic", ORANGE): "critic_loss",
-        ("reward", GREEN): "reward_loss",
-    }
-    ends = {name: plots.curves(axes, record.series("train", key), name[1]) for name, key in names.items()}
-    plots.logarithmic(axes)
-    plots.name_ends(axes, [Label(end, *name) for name, end in ends.items()])
+def _losses(axes: Axes, results: RunResults) -> None:
+    plots.style_axes(axes, "Losses", "without the policy loss, which changes sign", results.last_step)
+    curves = (
+        ("dynamics", BLUE, "consistency_loss"),
+        ("critic", ORANGE, "critic_loss"),
+        ("reward", GREEN, "reward_loss"),
+    )
+    labels = _plot_train_metrics(axes, results, curves)
+    plots.log_scale_if_wide(axes)
+    plots.label_line_ends(axes, labels)
 
 
-def _gradient(axes: Axes, record: Record) -> None:
-    plots.panel(axes, "Gradient norm", "a steady or falling norm is a healthy one", record.last_step)
-    plots.curves(axes, record.series("train", "grad_norm"), BLUE)
-    plots.logarithmic(axes)
+def _plot_train_metrics(axes: Axes, results: RunResults, curves: Sequence[tuple[str, str, str]]) -> list[Label]:
+    """Plot training metrics, given as (label, colour, key)."""
+    return [
+        Label(plots.plot_curves(axes, results.series("train", key), colour), name, colour)
+        for name, colour, key in curves
+    ]
 
 
-def _health(axes: Axes, record: Record) -> None:
-    plots.panel(axes, "Health", "an alarm begins at 1 (docs/health.md)", record.last_step)
-    lines = [line for line in record.lines if line["kind"] == "diagnostics"]
-    steps, ends = np.array([line["step"] for line in lines]), {}
+def _gradient_norm(axes: Axes, results: RunResults) -> None:
+    plots.style_axes(axes, "Gradient norm", "steady or falling in stable training", results.last_step)
+    plots.plot_curves(axes, results.series("train", "grad_norm"), BLUE)
+    plots.log_scale_if_wide(axes)
+
+
+def _alarms(axes: Axes, results: RunResults) -> None:
+    plots.style_axes(axes, "Diagnostics", "an alarm is active from 1", results.last_step)
+    lines, labels = [line for line in results.lines if line["kind"] == "diagnostics"], []
+    steps = np.array([line["step"] for line in lines])
     for alarm, colour in zip(ALARMS, PALETTE, strict=False):
-        rows = np.array(levels(alarm, lines), float)
-        if rows.size and np.isfinite(rows).any():
-            ends[alarm.name, colour] = plots.curves(axes, Series(steps, rows), colour)
-    plots.level(axes, 1.0, "--")
-    plots.name_ends(axes, [Label(end, *name) for name, end in ends.items()])
+        levels = np.array(alarm_levels(alarm, lines), float)
+        if levels.size and np.isfinite(levels).any():
+            labels.append(Label(plots.plot_curves(axes, Series(steps, levels), colour), alarm.name, colour))
+    plots.reference_line(axes, 1.0, "--")
+    plots.label_line_ends(axes, labels)

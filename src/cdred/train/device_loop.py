@@ -1,7 +1,7 @@
-"""Collect, store and learn as one compiled program, for simulators that are JAX functions.
+"""Collecting and learning as one compiled program, for simulators that are JAX functions.
 
-It does what `collect.collect`, `CompiledFns.store` and `CompiledFns.learn` do one after another, with the same randomness, in
-the same order; the host hears of rewards and episodes' ends only when it asks (`DeviceLoop.tell`).
+Equivalent to `collect.collect`, `CompiledFns.add_to_replay` and `CompiledFns.learn` one after another, with the same
+randomness. Rewards and episode ends stay on the device until `DeviceLoop.flush_logs`.
 """
 
 from typing import Any, NamedTuple
@@ -12,150 +12,175 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int, Key, PyTree
 
 from cdred.data.replay_buffer import ReplayBuffer, Transition
-from cdred.envs.jax_vector_env import JaxVectorEnv, Origin, VectorEnvState, advance, begin
+from cdred.envs.jax_vector_env import JaxVectorEnv, VectorEnvState, reset_where, step_all
+from cdred.envs.seeding_jax import EpisodeKey
 from cdred.planning.mppi import MPPIState
 from cdred.train.collect import OnEpisode, random_actions
-from cdred.train.compiled import CompiledFns, FiniteCheck
-from cdred.train.devices import SEEDS, STEPS_SEEDS, WHOLE, shard_map_seeds
-from cdred.train.divergence import require_plans
+from cdred.train.compiled import CompiledFns, FiniteCheck, require_finite_actions
+from cdred.train.devices import REPLICATED, SEEDS, STEPS_SEEDS, shard_map_seeds
+from cdred.train.keys import RunKeys
 from cdred.train.state import TrainState
 
 
-class Lived(NamedTuple):
-    """What steps change."""
+class EnvCarry(NamedTuple):
+    """State carried through the scan over steps."""
 
-    grid: VectorEnvState
+    envs: VectorEnvState
     plan: MPPIState
-    fresh: Bool[Array, "S E"]
+    is_first: Bool[Array, "S E"]
 
 
-class Seen(NamedTuple):
-    """What the host is told of each of a block of steps: what came of it, and whether its actions were finite."""
+class StepLog(NamedTuple):
+    """Results of a block of steps that the host logs, and whether all actions of a seed were finite."""
 
     reward: Float32[Array, "block_length S E"]
     success: Bool[Array, "block_length S E"]
-    ended: Bool[Array, "block_length S E"]
-    void: Bool[Array, "block_length S E"]
-    planned: Bool[Array, "block_length S"]
+    needs_reset: Bool[Array, "block_length S E"]
+    invalid: Bool[Array, "block_length S E"]
+    action_finite: Bool[Array, "block_length S"]
 
 
-# How `Seen` lies on the devices.
-SEEN: Any = Seen(*[STEPS_SEEDS] * 5)  # pyright: ignore[reportArgumentType]
+# Partitioning of `StepLog` over the devices.
+STEP_LOG: Any = StepLog(*[STEPS_SEEDS] * 5)  # pyright: ignore[reportArgumentType]
 
 
 class DeviceLoop:
-    """The programs of a run whose simulators are on the device: blocks of `block_length` steps of every environment.
+    """Compiled blocks of `block_length` steps of every environment of a run.
 
-    `acting` (with the agent, then learning) and `idling` (random actions, no learning) compile once each.
+    `act_and_learn_fn` (the agent's actions, then updates) and `random_rollout_fn` (random actions, no update) compile
+    once each.
+
+    Args:
+        fns: compiled functions of the run.
+        envs: environments of the run.
+        block_length: steps per environment in a block.
+        steps_per_update: env steps per update and seed.
     """
 
-    def __init__(self, programs: CompiledFns, grid: JaxVectorEnv, block_length: int, steps_per_update: int):
-        self.programs, self.grid, self.block_length, self.steps_per_update = (
-            programs,
-            grid,
-            block_length,
-            steps_per_update,
+    def __init__(self, fns: CompiledFns, envs: JaxVectorEnv, block_length: int, steps_per_update: int):
+        self.fns, self.envs, self.block_length, self.steps_per_update = fns, envs, block_length, steps_per_update
+        act_and_learn = shard_map_seeds(
+            self._act_and_learn,
+            fns.mesh,
+            (SEEDS, SEEDS, SEEDS, SEEDS, REPLICATED, SEEDS, SEEDS, REPLICATED),
+            (SEEDS, SEEDS, SEEDS, STEP_LOG, SEEDS, SEEDS),
         )
-        given = (SEEDS, SEEDS, SEEDS, SEEDS, WHOLE, SEEDS, SEEDS, WHOLE)
-        acting = shard_map_seeds(self._acting, programs.mesh, given, (SEEDS, SEEDS, SEEDS, SEEN, SEEDS, SEEDS))
-        idling = shard_map_seeds(self._idling, programs.mesh, (SEEDS, SEEDS, SEEDS, STEPS_SEEDS), (SEEDS, SEEDS, SEEN))
-        self.acting = jax.jit(acting, donate_argnums=(0, 1, 2))
-        self.idling = jax.jit(idling, donate_argnums=(0, 1))
-        self._untold: list[tuple[int, Seen]] = []
+        random_rollout = shard_map_seeds(
+            self._random_rollout, fns.mesh, (SEEDS, SEEDS, SEEDS, STEPS_SEEDS), (SEEDS, SEEDS, STEP_LOG)
+        )
+        self.act_and_learn_fn = jax.jit(act_and_learn, donate_argnums=(0, 1, 2))
+        self.random_rollout_fn = jax.jit(random_rollout, donate_argnums=(0, 1))
+        self._pending: list[tuple[int, StepLog]] = []
 
     def act_and_learn(
-        self, state: TrainState, expert: ReplayBuffer | None, act_keys: Key[Array, " S"], learn_keys: Key[Array, " S"]
+        self, state: TrainState, expert: ReplayBuffer | None, keys: RunKeys
     ) -> tuple[TrainState, dict[str, Float[Array, " S"]], FiniteCheck]:
-        """A block with the agent, exploring, and the updates it is worth; the new state, `learn`'s metrics and verdict.
+        """Run a block with the exploring agent, then the updates due for its steps.
 
-        All that the steps before are worth must have been made.
+        All updates due for the steps before must have been made.
+
+        Returns:
+            The new state, and metrics and check as of `CompiledFns.learn`.
 
         Raises:
-            Diverged: planning found no finite action; the simulators cannot be taken back to try another.
+            DivergenceError: an action is not finite; the simulators cannot be set back to try another one.
         """
-        counter = np.int32(state.steps)
-        lived, replay, learner, seen, metrics, verdict = self.acting(
-            self._lived(state), state.replay, state.learner, self.grid.origin, expert, act_keys, learn_keys, counter
+        counter, episode_key = np.int32(state.steps), self.envs.episode_key
+        carry, replay, learner, step_log, metrics, check = self.act_and_learn_fn(
+            self._carry(state), state.replay, state.learner, episode_key, expert, keys.act, keys.learn, counter
         )
-        require_plans(jax.device_get(seen.planned).all(axis=0), self.grid.seeds, f"after step {state.steps:,}")
-        return self._later(state.replace(learner=learner), lived, replay, seen), metrics, verdict
+        finite = jax.device_get(step_log.action_finite).all(axis=0)
+        require_finite_actions(finite, self.envs.seeds, f"after step {state.steps:,}")
+        return self._next_state(state.replace(learner=learner), carry, replay, step_log), metrics, check
 
-    def act_at_random(self, state: TrainState) -> TrainState:
-        """A block of the actions that `collect` would draw."""
-        counters = int(state.steps) + self.grid.shape[1] * np.arange(self.block_length)
-        actions = np.stack([random_actions(self.grid, int(counter)) for counter in counters])
-        lived, replay, seen = self.idling(self._lived(state), state.replay, self.grid.origin, actions)
-        return self._later(state, lived, replay, seen)
+    def random_rollout(self, state: TrainState) -> TrainState:
+        """Run a block with the actions of `collect.random_policy`."""
+        counters = int(state.steps) + self.envs.shape[1] * np.arange(self.block_length)
+        actions = np.stack([random_actions(self.envs, int(counter)) for counter in counters])
+        carry, replay, step_log = self.random_rollout_fn(
+            self._carry(state), state.replay, self.envs.episode_key, actions
+        )
+        return self._next_state(state, carry, replay, step_log)
 
-    def tell(self, state: TrainState, on_episode: OnEpisode) -> TrainState:
-        """Fetch what happened since the last call; `on_episode` as in `collect`, in the same order.
+    def flush_logs(self, state: TrainState, on_episode: OnEpisode) -> TrainState:
+        """Fetch the results of the steps since the last call and log them as `collect.collect` does.
 
         Raises:
-            SimulatorError: too many episodes in a row were given up.
+            SimulatorError: too many consecutive episodes failed.
         """
-        sums = state.sums
-        for steps, seen in self._untold:
-            for reward, success, ended, void, _ in zip(*jax.device_get(seen), strict=True):
-                steps += self.grid.shape[1]
-                sums, finished = sums.plus(reward, success), ended & ~void
-                if finished.any():
-                    on_episode(steps, sums.means(finished))
-                self.grid.tell_void(void)
-                sums = sums.where_not(ended)
-        self._untold.clear()
-        return state.replace(sums=sums)
+        stats = state.episode_stats
+        for steps, step_log in self._pending:
+            for reward, success, needs_reset, invalid, _ in zip(*jax.device_get(step_log), strict=True):
+                steps += self.envs.shape[1]
+                stats, done = stats.update(reward, success), needs_reset & ~invalid
+                if done.any():
+                    on_episode(steps, stats.finished_means(done))
+                self.envs.log_failures(invalid)
+                stats = stats.reset_where(needs_reset)
+        self._pending.clear()
+        return state.replace(episode_stats=stats)
 
-    def _lived(self, state: TrainState) -> Lived:
-        # A copy: what NumPy holds must not be given away.
-        return Lived(self.grid.state, state.plan, jnp.array(state.fresh))
+    def _carry(self, state: TrainState) -> EnvCarry:
+        # A copy, because the carry is donated and NumPy owns the buffer of `is_first`.
+        return EnvCarry(self.envs.state, state.plan, jnp.array(state.is_first))
 
-    def _later(self, state: TrainState, lived: Lived, replay: ReplayBuffer, seen: Seen) -> TrainState:
-        self._untold.append((int(state.steps), seen))
-        self.grid.state = lived.grid
-        steps = state.steps + self.block_length * self.grid.shape[1]
-        return state.replace(plan=lived.plan, fresh=lived.fresh, replay=replay, steps=np.array(steps))
+    def _next_state(self, state: TrainState, carry: EnvCarry, replay: ReplayBuffer, step_log: StepLog) -> TrainState:
+        self._pending.append((int(state.steps), step_log))
+        self.envs.state = carry.envs
+        steps = state.steps + self.block_length * self.envs.shape[1]
+        return state.replace(plan=carry.plan, is_first=carry.is_first, replay=replay, steps=np.array(steps))
 
-    def _acting(
+    def _act_and_learn(
         self,
-        lived: Lived,
+        carry: EnvCarry,
         replay: ReplayBuffer,
         learner: PyTree,
-        origin: Origin,
+        episode_key: EpisodeKey,
         expert: ReplayBuffer | None,
         act_keys: Key[Array, " S"],
         learn_keys: Key[Array, " S"],
         counter: Int[Array, ""],
     ) -> tuple[Any, ...]:
-        def choose(lived: Lived, counter):
+        def act(carry: EnvCarry, counter):
             explore = jnp.array(True)
-            return self.programs.acting(learner, lived.plan, lived.grid.obs, lived.fresh, act_keys, counter, explore)
+            return self.fns.act_fn(learner, carry.plan, carry.envs.obs, carry.is_first, act_keys, counter, explore)
 
-        counters = counter + jnp.arange(self.block_length, dtype=jnp.int32) * self.grid.shape[1]
-        lived, replay, seen = self._collect(lived, replay, origin, choose, counters)
-        learner, metrics, verdict = self.programs.learning(
+        counters = counter + jnp.arange(self.block_length, dtype=jnp.int32) * self.envs.shape[1]
+        carry, replay, step_log = self._collect(carry, replay, episode_key, act, counters)
+        learner, metrics, check = self.fns.learn_fn(
             learner, replay, expert, learn_keys, counter // self.steps_per_update, None
         )
-        return lived, replay, learner, seen, metrics, verdict
+        return carry, replay, learner, step_log, metrics, check
 
-    def _idling(
-        self, lived: Lived, replay: ReplayBuffer, origin: Origin, actions: Float32[Array, "block_length S E A"]
-    ) -> tuple[Lived, ReplayBuffer, Seen]:
-        return self._collect(lived, replay, origin, lambda lived, action: (action, lived.plan), actions)
+    def _random_rollout(
+        self,
+        carry: EnvCarry,
+        replay: ReplayBuffer,
+        episode_key: EpisodeKey,
+        actions: Float32[Array, "block_length S E A"],
+    ) -> tuple[EnvCarry, ReplayBuffer, StepLog]:
+        return self._collect(carry, replay, episode_key, lambda carry, action: (action, carry.plan), actions)
 
     def _collect(
-        self, lived: Lived, replay: ReplayBuffer, origin: Origin, choose, inputs
-    ) -> tuple[Lived, ReplayBuffer, Seen]:
-        """A step for each of `inputs`, the action being what `choose(lived, input)` says; then all are stored."""
+        self, carry: EnvCarry, replay: ReplayBuffer, episode_key: EpisodeKey, act, inputs
+    ) -> tuple[EnvCarry, ReplayBuffer, StepLog]:
+        """Scan over `inputs` with actions `act(carry, input)`, then add the block to the replay buffer."""
 
-        def decide(lived: Lived, given):
-            obs = lived.grid.obs
-            action, plan = choose(lived, given)
-            planned = jnp.all(jnp.isfinite(action), (1, 2))
-            grid, step = advance(self.grid.env, lived.grid, action)
-            transition = Transition(obs, action, step.reward, step.obs, step.terminated, step.ended, step.void)
-            lived = Lived(begin(self.grid.env, origin, grid, step.ended), plan, step.ended)
-            return lived, (transition, Seen(step.reward, step.success, step.ended, step.void, planned))
+        def step(carry: EnvCarry, given):
+            obs = carry.envs.obs
+            action, plan = act(carry, given)
+            action_finite = jnp.all(jnp.isfinite(action), (1, 2))
+            envs, result = step_all(self.envs.env, carry.envs, action)
+            needs_reset = result.needs_reset
+            transition = Transition(
+                obs, action, result.reward, result.obs, result.terminated, needs_reset, result.invalid
+            )
+            carry = EnvCarry(reset_where(self.envs.env, episode_key, envs, needs_reset), plan, needs_reset)
+            return carry, (
+                transition,
+                StepLog(result.reward, result.success, needs_reset, result.invalid, action_finite),
+            )
 
-        lived, (block, seen) = jax.lax.scan(decide, lived, inputs)
+        carry, (block, step_log) = jax.lax.scan(step, carry, inputs)
         replay = jax.vmap(ReplayBuffer.add, in_axes=(0, 1))(replay, block)
-        return lived, replay, seen
+        return carry, replay, step_log

@@ -1,4 +1,4 @@
-"""Seeds spread over the local devices: each device runs its share of them, and nothing is exchanged."""
+"""Seeds sharded over the local devices: each device runs its own seeds, without any communication."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -10,30 +10,31 @@ from jaxtyping import PyTree
 
 Tree = TypeVar("Tree", bound=PyTree)
 
-# How an argument lies on the devices: cut along its leading axis of seeds, along its second one, or whole on each.
-SEEDS, STEPS_SEEDS, WHOLE = PartitionSpec("seed"), PartitionSpec(None, "seed"), PartitionSpec()
+# Partitioning of an array: along its leading axis of seeds, along a second axis of seeds, or replicated.
+SEEDS, STEPS_SEEDS, REPLICATED = PartitionSpec("seed"), PartitionSpec(None, "seed"), PartitionSpec()
 
 
 def seed_mesh(num_seeds: int) -> Mesh | None:
-    """As many local devices as share the seeds out evenly; None where that is one."""
+    """Make a mesh of as many local devices as divide the seeds evenly; return None if that is a single device."""
     devices = jax.local_devices()
-    shares = max(n for n in range(1, len(devices) + 1) if num_seeds % n == 0)
-    return Mesh(np.array(devices[:shares]), ("seed",)) if shares > 1 else None
+    size = max(n for n in range(1, len(devices) + 1) if num_seeds % n == 0)
+    return Mesh(np.array(devices[:size]), ("seed",)) if size > 1 else None
 
 
-def shard_map_seeds(function: Callable, mesh: Mesh | None, arguments: tuple, results: PyTree = SEEDS) -> Callable:
-    """`function` on each device's share of the seeds; `function` itself without a mesh.
+def shard_map_seeds(function: Callable, mesh: Mesh | None, in_specs: tuple, out_specs: PyTree = SEEDS) -> Callable:
+    """Map `function` over the shards of the seeds; return it unchanged without a mesh.
 
     Args:
-        function: of arrays with an axis of seeds, which it treats one by one.
+        function: treats the seeds along its arguments' axis of seeds independently of each other.
         mesh: from `seed_mesh`.
-        arguments, results: how each lies on the devices.
+        in_specs: partitioning of the arguments.
+        out_specs: partitioning of the results.
     """
     if mesh is None:
         return function
-    return jax.shard_map(function, mesh=mesh, in_specs=arguments, out_specs=results, check_vma=False)
+    return jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
 
 
-def spread(tree: Tree, mesh: Mesh | None) -> Tree:
-    """`tree`, whose arrays lead with an axis of seeds, laid where `shard_map_seeds` expects it."""
+def shard(tree: Tree, mesh: Mesh | None) -> Tree:
+    """Shard arrays with a leading axis of seeds as `shard_map_seeds` partitions them."""
     return tree if mesh is None else jax.device_put(tree, NamedSharding(mesh, SEEDS))

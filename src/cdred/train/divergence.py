@@ -1,187 +1,142 @@
-"""Learning that leaves the numbers: the seed goes back to its last good state, and learns on with a fresh key.
+"""Recovery from divergence: a seed that diverges restarts from its last good state with a new key.
 
-Good is what was last saved, or what learning began with, so a resumed run goes back to the same state as an unbroken
-one. Seeds are independent rows: those beside it never notice. The updates that a seed loses are made good at once, as
-those of the random episodes are, so that the count of updates and all schedules stay the same for every seed.
+The last good state is the last checkpoint, or the state before the first update, so a resumed run restarts from the
+same state as an uninterrupted one. Seeds are independent rows, so the other seeds are unaffected. The restarted seed
+repeats its updates at once, so the update count and all schedules stay the same for every seed.
 """
-
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Float32, Int64, Key, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from cdred.data.replay_buffer import ReplayBuffer
 from cdred.errors import DivergenceError
 from cdred.loggers.metrics import Logger
-from cdred.train.compiled import ACT, LEARN, CompiledFns, FiniteCheck, seed_keys
+from cdred.train.compiled import HINT, NON_FINITE_ACTION, CompiledFns, Divergence, FiniteCheck
+from cdred.train.keys import RunKeys
 from cdred.train.state import TrainState
 from cdred.types import LogFn
 
 Metrics = dict[str, Float[Array, " S"]]
-# Rollbacks of one seed, without a checkpoint in between, after which nothing is to be hoped for.
-LIMIT = 3
-# Counted down from here, a seed's divergence_restarts are never the counter of a step or an update.
-LAST_WORD = 2**32
-# Of all metrics, what a diagnosis quotes.
-QUOTED = ("loss", "grad_norm", "q_scale", "absmax")
-MEND = "What was saved before is finite. Try a smaller --optim.learning-rate or --optim.grad-clip-norm; see docs/health.md."
-
-
-class Divergence(NamedTuple):
-    """What was not finite, in words, and what the learning looked like just before."""
-
-    text: str
-    statistics: dict[str, float]
-
-
-OVERFLOW = Divergence("planning found no finite action, though what was learned is finite", {})
+# Divergences of one seed since the last good state at which the run ends.
+MAX_DIVERGENCES = 3
+# Endings of the names of the metrics that the message about a divergence quotes.
+QUOTED = ("loss", "grad_norm", "q_scale", "abs_max")
 
 
 class DivergenceRecovery:
-    """Takes diverged seeds back, and holds what that needs: a copy of the last good learner, and the keys.
+    """Restarts of diverged seeds from a copy of the last good learner.
 
     Args:
-        programs: of the run.
-        seeds: one a row.
-        expert, validation: the stores that `learn` is given.
-        tracker: is told of every rollback.
-        say: is told it in words.
+        fns: compiled functions of the run.
+        seeds: seeds of the run.
+        keys: keys of the run, changed for a seed at each restart.
+        expert, validation: buffers of demonstrations, as in `CompiledFns.learn`.
+        logger: receives the metrics of every restart.
+        log: receives a message about every restart.
     """
 
     def __init__(
         self,
-        programs: CompiledFns,
+        fns: CompiledFns,
         seeds: tuple[int, ...],
+        keys: RunKeys,
         expert: ReplayBuffer | None,
         validation: ReplayBuffer | None,
-        tracker: Logger,
-        say: LogFn,
+        logger: Logger,
+        log: LogFn,
     ):
-        self._programs, self._seeds, self._stores = programs, seeds, (expert, validation)
-        self._tracker, self._say = tracker, say
+        self._fns, self._seeds, self._keys = fns, seeds, keys
+        self._expert, self._validation, self._logger, self._log = expert, validation, logger, log
 
-    def keep(self, state: TrainState) -> None:
-        """`state` is good: it has been saved, or it is what learning begins with."""
-        self._good = jax.tree.map(jnp.copy, state.learner)
-        self._updates = int(np.max(jax.device_get(state.learner.updates)))
-        self._decisions, self._rollbacks = int(state.steps), state.divergence_restarts
-        self._draw_keys(state.divergence_restarts)
+    def set_good_state(self, state: TrainState) -> None:
+        """Set the state from which seeds restart: the one just saved, or the one before the first update."""
+        self._good_learner = jax.tree.map(jnp.copy, state.learner)
+        self._good_updates = int(np.max(jax.device_get(state.learner.updates)))
+        self._good_steps, self._good_restarts = int(state.steps), state.divergence_restarts
 
-    def _draw_keys(self, divergence_restarts: Int64[np.ndarray, " S"]) -> None:
-        keys = (seed_keys(self._seeds, purpose) for purpose in (ACT, LEARN))
-        self.act_keys, self.learn_keys = (fresh_keys(key, divergence_restarts) for key in keys)
-
-    def decide(
-        self, state: TrainState, obs: Float32[np.ndarray, "S E ..."]
-    ) -> tuple[TrainState, Float32[np.ndarray, "S E A"]]:
-        """Exploring actions of all environments; a seed whose plan overflows is taken back, and plans again."""
-        action, plan = self._act(state, state.plan, obs, state.fresh)
-        chosen = np.asarray(action)
-        while (broken := ~finite_rows(chosen)).any():
-            for row in np.flatnonzero(broken):
-                state = self._again(state, row, OVERFLOW, int(np.max(jax.device_get(state.learner.updates))))[0]
-            blank = self._programs.init_plan(*state.fresh.shape)
-            action, planned = self._act(state, blank, obs, np.ones_like(state.fresh))
-            plan = self._programs.choose(broken, planned, plan)
-            chosen = np.where(broken[:, None, None], action, chosen)
-        return state.replace(plan=plan), chosen
-
-    def _act(self, state: TrainState, plan: PyTree, obs: np.ndarray, fresh: Any) -> tuple[Array, PyTree]:
-        return self._programs.act(state.learner, plan, obs, fresh, self.act_keys, np.int32(state.steps), True)
-
-    def checked(
-        self, state: TrainState, metrics: Metrics, verdict: FiniteCheck, updates: int
+    def recover(
+        self, state: TrainState, metrics: Metrics, check: FiniteCheck, updates: int
     ) -> tuple[TrainState, Metrics]:
-        """The state after a `learn` call that led to `updates` updates, and its metrics, of seeds that are all finite.
+        """Restart the seeds that diverged in the `learn` call that led to `updates` updates.
+
+        Returns:
+            The state after `updates` updates and the metrics of the call, both finite for all seeds.
 
         Raises:
-            Diverged: a seed has left the numbers for the last time.
+            DivergenceError: a seed diverged MAX_DIVERGENCES times since the last good state.
         """
-        for row in np.flatnonzero(~jax.device_get(verdict.finite)):
-            call = self._programs.updates
-            fault = _fault(verdict, row, updates - call, call)
-            state, again = self._again(state, row, fault, updates)
-            metrics = self._programs.choose(self._only(row), again, metrics)
+        for row in np.flatnonzero(~jax.device_get(check.finite)):
+            call = self._fns.updates_per_call
+            divergence = _describe(check, row, updates - call, call)
+            state, retry_metrics = self._retry(state, row, divergence, updates)
+            metrics = self._fns.select_seeds(self._seed_mask(row), retry_metrics, metrics)
         return state, metrics
 
-    def _again(
-        self, state: TrainState, row: int, fault: Divergence | None, updates: int
-    ) -> tuple[TrainState, Metrics | None]:
-        """The seed of `row` taken back and led to `updates` updates once more, as often as it takes."""
-        learner, metrics = state.learner, None
-        while fault is not None:
-            state = self._counted(state, row, fault)
-            learner, metrics, fault = self._redo(state, row, updates)
-        return state.replace(learner=self._programs.choose(self._only(row), learner, state.learner)), metrics
+    def restart_seeds(self, state: TrainState, mask: Bool[np.ndarray, " S"]) -> TrainState:
+        """Restart the seeds of `mask`, which have non-finite actions; raises as `recover`."""
+        for row in np.flatnonzero(mask):
+            updates = int(np.max(jax.device_get(state.learner.updates)))
+            state = self._retry(state, row, NON_FINITE_ACTION, updates)[0]
+        return state
 
-    def _redo(self, state: TrainState, row: int, updates: int) -> tuple[PyTree, Metrics | None, Divergence | None]:
-        """All seeds from the good state to `updates` updates, for the sake of that of `row`, and where it failed."""
-        learner, metrics = jax.tree.map(jnp.copy, self._good), None
-        expert, validation = self._stores
-        for done in range(self._updates, updates, self._programs.updates):
-            learner, metrics, verdict = self._programs.learn(
-                learner, state.replay, expert, self.learn_keys, np.int32(done), validation
+    def _retry(
+        self, state: TrainState, row: int, divergence: Divergence | None, updates: int
+    ) -> tuple[TrainState, Metrics | None]:
+        """Restart one seed until it reaches `updates` updates."""
+        learner, metrics = state.learner, None
+        while divergence is not None:
+            state = self._record(state, row, divergence)
+            learner, metrics, divergence = self._relearn(state, row, updates)
+        return state.replace(learner=self._fns.select_seeds(self._seed_mask(row), learner, state.learner)), metrics
+
+    def _relearn(self, state: TrainState, row: int, updates: int) -> tuple[PyTree, Metrics | None, Divergence | None]:
+        """Repeat the updates since the good state for all seeds, until `updates` or the divergence of that of `row`."""
+        learner, metrics = jax.tree.map(jnp.copy, self._good_learner), None
+        for count in range(self._good_updates, updates, self._fns.updates_per_call):
+            learner, metrics, check = self._fns.learn(
+                learner, state.replay, self._expert, self._keys.learn, np.int32(count), self._validation
             )
-            if not jax.device_get(verdict.finite)[row]:
-                return learner, metrics, _fault(verdict, row, done, self._programs.updates)
+            if not jax.device_get(check.finite)[row]:
+                return learner, metrics, _describe(check, row, count, self._fns.updates_per_call)
         return learner, metrics, None
 
-    def _counted(self, state: TrainState, row: int, fault: "Divergence") -> TrainState:
-        """One rollback more, told, and the key that comes with it."""
-        divergence_restarts = state.divergence_restarts + self._only(row)
-        number, where = (
-            int((divergence_restarts - self._rollbacks)[row]),
-            f"seed {self._seeds[row]}, step {state.steps:,}",
-        )
-        values = {name: _of(row, value, len(self._seeds)) for name, value in fault.statistics.items()}
-        self._tracker.log(int(state.steps), {"divergence_restarts": divergence_restarts.tolist()} | values, "restart")
-        if number == LIMIT:
+    def _record(self, state: TrainState, row: int, divergence: Divergence) -> TrainState:
+        """Count and log a restart, and change the keys of the seed."""
+        restarts = state.divergence_restarts + self._seed_mask(row)
+        number = int((restarts - self._good_restarts)[row])
+        where = f"seed {self._seeds[row]}, step {state.steps:,}"
+        values = {name: _per_seed(row, value, len(self._seeds)) for name, value in divergence.metrics.items()}
+        self._logger.log(int(state.steps), {"divergence_restarts": restarts.tolist()} | values, "restart")
+        if number == MAX_DIVERGENCES:
             raise DivergenceError(
-                f"{where}: diverged {LIMIT} times since step {self._decisions:,}, the last good state.\n"
-                f"{fault.text}\n{MEND}"
+                f"{where}: diverged {MAX_DIVERGENCES} times since step {self._good_steps:,}, the last good state.\n"
+                f"{divergence.text}\n{HINT}"
             )
-        back = f"back to step {self._decisions:,}, with a fresh key (rollback {number}; the run ends at {LIMIT})"
-        self._say(f"{where}: {fault.text}; {back}")
-        self._draw_keys(divergence_restarts)
-        return state.replace(divergence_restarts=divergence_restarts)
+        limit = f"divergence {number}; the run ends at {MAX_DIVERGENCES}"
+        self._log(f"{where}: {divergence.text}; restarting from step {self._good_steps:,} with a new key ({limit})")
+        self._keys.set_restarts(restarts)
+        return state.replace(divergence_restarts=restarts)
 
-    def _only(self, row: int) -> Bool[np.ndarray, " S"]:
+    def _seed_mask(self, row: int) -> Bool[np.ndarray, " S"]:
         return np.arange(len(self._seeds)) == row
 
 
-def finite_rows(action: Float32[np.ndarray, "S E A"]) -> Bool[np.ndarray, " S"]:
-    """Seeds all of whose actions are finite."""
-    return np.asarray(np.isfinite(action).all(axis=(1, 2)))
-
-
-def require_plans(finite: Bool[np.ndarray, " S"], seeds: tuple[int, ...], where: str) -> None:
-    """Raises Diverged for a seed whose actions are not all finite."""
-    for row in np.flatnonzero(~finite):
-        raise DivergenceError(f"seed {seeds[row]}, {where}: {OVERFLOW.text}.\n{MEND}")
-
-
-def fresh_keys(keys: Key[Array, " S"], divergence_restarts: Int64[np.ndarray, " S"]) -> Key[Array, " S"]:
-    """Each seed's key as it is before its first rollback, and another one after each."""
-    told = jnp.asarray((LAST_WORD - np.maximum(divergence_restarts, 1)).astype(np.uint32))
-    return jnp.where(jnp.asarray(divergence_restarts > 0), jax.vmap(jax.random.fold_in)(keys, told), keys)
-
-
-def _fault(verdict: FiniteCheck, row: int, done: int, call: int) -> Divergence:
-    """What the verdict says of one seed, in a call of `call` updates that began after `done` of them."""
-    told = (verdict.lasted, verdict.before, verdict.parameter_absmax)
-    lasted, before, absmax = jax.tree.map(lambda x: x[row].item(), jax.device_get(told))
-    first = min(lasted.values())
-    names = ", ".join(name for name, count in lasted.items() if count == first)
-    what = f"not finite first: {names}, in update {done + first + 1:,}"
+def _describe(check: FiniteCheck, row: int, updates: int, call: int) -> Divergence:
+    """Describe the divergence of one seed in a `learn` call that made updates `updates` + 1 to `updates` + `call`."""
+    fields = (check.finite_updates, check.last_finite_metrics, check.parameter_abs_max)
+    finite_updates, metrics, abs_max = jax.tree.map(lambda x: x[row].item(), jax.device_get(fields))
+    first = min(finite_updates.values())
+    names = ", ".join(name for name, count in finite_updates.items() if count == first)
+    what = f"first non-finite: {names}, in update {updates + first + 1:,}"
     if first == call:
-        what = f"all losses were finite, what they led to after update {done + call:,} was not"
+        what = f"all metrics are finite, but not the learner after update {updates + call:,}"
     when = "the update before" if first else "in that update"
-    quoted = ", ".join(f"{name} {value:.3g}" for name, value in before.items() if name.endswith(QUOTED))
-    return Divergence(f"{what}; {when}: {quoted}; largest parameter by now {absmax:.3g}", before)
+    quoted = ", ".join(f"{name} {value:.3g}" for name, value in metrics.items() if name.endswith(QUOTED))
+    return Divergence(f"{what}; {when}: {quoted}; largest parameter after the call {abs_max:.3g}", metrics)
 
 
-def _of(row: int, value: float, rows: int) -> list[float | None]:
-    """A list per seed with one entry."""
-    return [value if i == row else None for i in range(rows)]
+def _per_seed(row: int, value: float, num_seeds: int) -> list[float | None]:
+    """Make a list per seed with `value` in `row` and None elsewhere."""
+    return [value if i == row else None for i in range(num_seeds)]

@@ -1,4 +1,4 @@
-"""How good an agent is: fresh episodes, no exploration."""
+"""Evaluation of agents on episodes of their own, without exploration."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
@@ -7,13 +7,13 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float64, Int64, Key, PyTree
 
-from cdred.envs.jax_vector_env import Grid
-from cdred.train.divergence import finite_rows, require_plans
+from cdred.envs.make import AnyVectorEnv
+from cdred.train.compiled import finite_rows, require_finite_actions
 from cdred.train.state import EpisodeStats
 
 
 class Actor(Protocol):
-    """Who acts: `CompiledFns`, or whoever has these two."""
+    """Anything with `act` and `init_plan`, such as `CompiledFns`."""
 
     @property
     def act(self) -> Callable[..., tuple[Any, Any]]:
@@ -21,63 +21,70 @@ class Actor(Protocol):
         ...
 
     def init_plan(self, num_seeds: int, num_envs: int) -> Any:
-        """What acting remembers at an episode's first step."""
+        """Return the planner states at the first step of an episode."""
         ...
 
 
 class Evaluation(NamedTuple):
-    """Per-seed means over the same number of episodes each; and how many broke, and were left out, besides."""
+    """Per-seed means over `episodes` episodes, and the number of failed episodes, which are not in the means."""
 
     episodes: int
     episode_return: Float64[np.ndarray, " S"]
-    success_once: Float64[np.ndarray, " S"]
+    success: Float64[np.ndarray, " S"]
     success_at_end: Float64[np.ndarray, " S"]
     episode_length: Float64[np.ndarray, " S"]
     failed_episodes: Int64[np.ndarray, " S"]
 
     def metrics(self) -> dict[str, Any]:
-        """As trackers take it; nothing is said of broken episodes where there was none."""
-        told = self._asdict()
-        means = {name: told[name].tolist() for name in told if name not in ("episodes", "failed_episodes")}
-        return {"episodes": self.episodes} | means | self.broken()
+        """Convert to metrics for a `Logger`."""
+        fields = self._asdict()
+        means = {name: fields[name].tolist() for name in fields if name not in ("episodes", "failed_episodes")}
+        return {"episodes": self.episodes} | means | self.failure_counts()
 
-    def broken(self) -> dict[str, list[int]]:
-        """`failed_episodes`, if any were."""
+    def failure_counts(self) -> dict[str, list[int]]:
+        """Return `failed_episodes` as a metric; nothing if no episode failed."""
         return {"failed_episodes": self.failed_episodes.tolist()} if self.failed_episodes.any() else {}
 
 
-def evaluate(programs: Actor, learner: PyTree, grid: Grid, keys: Key[Array, " S"], episodes: int) -> Evaluation:
-    """Run each seed's agent for `episodes` episodes that the grid has not seen before, shared out over its lanes.
+def evaluate(actor: Actor, learner: PyTree, envs: AnyVectorEnv, keys: Key[Array, " S"], episodes: int) -> Evaluation:
+    """Run each seed's agent for the next `episodes` episodes of `envs`.
 
-    An episode counts from its first step: those still running in a faster lane when a slower one finishes are
-    not counted, so short episodes are not favoured. `episodes` is rounded up to a multiple of the lanes. For an
-    episode that broke another one is run.
+    Every environment runs the same number of episodes, so short episodes are not overrepresented: further episodes of
+    an environment that is done early are not counted. A failed episode is replaced by another one.
+
+    Args:
+        actor: the agents.
+        learner: their state, leading axis S.
+        envs: environments, [S, E].
+        keys: one per seed.
+        episodes: episodes per seed, rounded up to a multiple of E.
 
     Raises:
-        SimulatorError: as the grid's `step`.
+        SimulatorError: as `VectorEnv.step`.
+        DivergenceError: an action is not finite.
     """
-    num_seeds, num_envs = grid.shape
+    num_seeds, num_envs = envs.shape
     quota = -(-episodes // num_envs)
-    counted, broken = np.zeros(grid.shape, int), np.zeros(num_seeds, np.int64)
-    totals = {name: np.zeros(num_seeds) for name in vars(EpisodeStats.zeros(grid.shape))}
-    plan, sums = programs.init_plan(num_seeds, num_envs), EpisodeStats.zeros(grid.shape)
-    obs, fresh, counter = grid.reset(), np.ones(grid.shape, bool), 0
-    while (counted < quota).any():
-        action, plan = programs.act(learner, plan, obs, fresh, keys, np.int32(counter), False)
+    counts, failed = np.zeros(envs.shape, int), np.zeros(num_seeds, np.int64)
+    totals = {name: np.zeros(num_seeds) for name in vars(EpisodeStats.zeros(envs.shape))}
+    plan, stats = actor.init_plan(num_seeds, num_envs), EpisodeStats.zeros(envs.shape)
+    obs, is_first, counter = envs.reset(), np.ones(envs.shape, bool), 0
+    while (counts < quota).any():
+        action, plan = actor.act(learner, plan, obs, is_first, keys, np.int32(counter), False)
         action = np.asarray(action)
-        require_plans(finite_rows(action), grid.seeds, "in an evaluation")
-        step = grid.step(action)
-        sums, ended = sums.plus(step.reward, step.success), step.ended
-        counts = step.finished & (counted < quota)
-        broken += (step.void & (counted < quota)).sum(axis=1)
-        for name, values in vars(sums).items():
-            totals[name] += np.where(counts, values, 0.0).sum(axis=1)
-        counted, sums, fresh, counter = counted + counts, sums.where_not(ended), ended, counter + 1
-        obs = grid.reset(ended) if ended.any() and (counted < quota).any() else step.obs
+        require_finite_actions(finite_rows(action), envs.seeds, "in an evaluation")
+        step = envs.step(action)
+        stats, needs_reset = stats.update(step.reward, step.success), step.needs_reset
+        counted = step.done & (counts < quota)
+        failed += (step.invalid & (counts < quota)).sum(axis=1)
+        for name, values in vars(stats).items():
+            totals[name] += np.where(counted, values, 0.0).sum(axis=1)
+        counts, stats, is_first, counter = counts + counted, stats.reset_where(needs_reset), needs_reset, counter + 1
+        obs = envs.reset(needs_reset) if needs_reset.any() and (counts < quota).any() else step.obs
     means = {name: total / (quota * num_envs) for name, total in totals.items()}
-    return Evaluation(quota * num_envs, **means, failed_episodes=broken)
+    return Evaluation(quota * num_envs, **means, failed_episodes=failed)
 
 
 def evaluation_keys(keys: Key[Array, " S"], steps: int) -> Key[Array, " S"]:
-    """Keys of the evaluation at `steps`."""
+    """Derive the keys of the evaluation after `steps` steps."""
     return jax.vmap(lambda key: jax.random.fold_in(key, steps))(keys)

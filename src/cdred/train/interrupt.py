@@ -1,4 +1,4 @@
-"""Being told to stop, and being the only one: what a run owes to the machine it shares."""
+"""Signal handling and the lock of the run folder."""
 
 import fcntl
 import os
@@ -17,58 +17,59 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 LOCK = ".lock"
 
 
-class Stop:
-    """Whether Ctrl-C or SIGTERM has come since `listening` began; asked by the loop between two `learn` calls."""
+class SignalHandler:
+    """Handler of Ctrl-C and SIGTERM, which the training loop polls between two blocks of steps.
+
+    Attributes:
+        received: the first signal since the handler was installed, or None.
+    """
 
     def __init__(self):
-        self.signal: signal.Signals | None = None
-
-    def __bool__(self) -> bool:
-        return self.signal is not None
+        self.received: signal.Signals | None = None
 
     @contextmanager
-    def listening(self) -> Iterator["Stop"]:
-        """Take signals down instead of dying of them; the second one does as always. Only the main thread can."""
+    def installed(self) -> Iterator["SignalHandler"]:
+        """Record the first signal; a second one has its default effect. Does nothing outside the main thread."""
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
-        before = {number: signal.signal(number, self._take) for number in SIGNALS}
+        previous = {number: signal.signal(number, self._handle) for number in SIGNALS}
         try:
             yield self
         finally:
-            for number, handler in before.items():
+            for number, handler in previous.items():
                 signal.signal(number, handler)
 
-    def _take(self, number: int, _frame: object) -> None:
-        self.signal = signal.Signals(number)
+    def _handle(self, number: int, _frame: object) -> None:
+        self.received = signal.Signals(number)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """Make a run's folder and hold it against other processes. The lock goes with the process, however it dies.
+    """Create a run folder and lock it against other processes. The lock is released when the process ends.
 
     Raises:
-        UserError: another process is training there, or nothing can be written there.
+        UserError: another process holds the lock, or the folder is not writable.
     """
-    with _lock_in(folder) as lock:
+    with _open_lock(folder) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
-            who = lock.read().strip() or "another process"
-            raise UserError(f"{folder} is being trained in by {who}.\nWait for it, or give another --out.") from None
+            owner = lock.read().strip() or "another process"
+            raise UserError(f"{folder} is in use by {owner}.\nWait until it ends, or give another --out.") from None
         lock.truncate(0)
         lock.write(f"process {os.getpid()}")
         lock.flush()
         yield
 
 
-def _lock_in(folder: Path) -> TextIO:
+def _open_lock(folder: Path) -> TextIO:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # A lock that is there already may be opened where no file can be made.
+        # An existing lock file may be writable in a folder where no file can be created.
         with tempfile.TemporaryFile(dir=folder):
             return (folder / LOCK).open("a+")
     except OSError as error:

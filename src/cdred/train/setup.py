@@ -1,4 +1,4 @@
-"""A run's fixed parts: simulators, programs, the expert's store, and where what comes of it goes."""
+"""Construction of a run: environments, compiled functions, buffers of demonstrations and loggers."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,92 +7,130 @@ from typing import Any
 from cdred.algos.factory import make_algorithm
 from cdred.config import RunConfig, steps_per_call, total_steps
 from cdred.data.replay_buffer import ReplayBuffer, from_trajectories
-from cdred.envs.jax_vector_env import Grid, JaxVectorEnv, make_vector_env
+from cdred.envs.jax_vector_env import JaxVectorEnv
+from cdred.envs.make import AnyVectorEnv, make_vector_env
 from cdred.errors import UserError
 from cdred.loggers.metrics import Logger
-from cdred.train.compiled import DIAGNOSTICS, EVALUATE, CompiledFns, seed_keys
+from cdred.train.compiled import CompiledFns
 from cdred.train.device_loop import DeviceLoop
 from cdred.train.devices import seed_mesh
 from cdred.train.divergence import DivergenceRecovery
-from cdred.train.interrupt import Stop
+from cdred.train.interrupt import SignalHandler
+from cdred.train.keys import RunKeys
 from cdred.types import DemoDataset, EnvSpec, LogFn, Trajectory
 
-# Share of the demonstrations that a method with early stopping does not learn from.
+# Fraction of the demonstrations that an algorithm with early stopping validates on.
 VALIDATION_FRACTION = 0.1
 
 
 @dataclass
-class Run:
-    """A run's fixed parts, opened once, its last checkpoint, and the learning metrics since the last log line."""
+class TrainingRun:
+    """Fixed parts of a run, its last checkpoint, and the metrics of the updates since the last log line.
+
+    Attributes:
+        config: all settings.
+        fns: compiled functions.
+        keys: keys of all seeds.
+        envs: training environments.
+        eval_envs: evaluation environments.
+        expert: expert buffer; None for an algorithm without demonstrations.
+        validation: buffer of the validation demonstrations, if any.
+        logger: receives the metrics.
+        log: receives messages.
+        checkpoints: folder of the checkpoints.
+        recovery: restarts diverged seeds.
+        device_loop: collects and learns on the device; None for simulators on the host.
+        last_checkpoint: folder of the last checkpoint.
+        signal_handler: polled for signals after every block of steps.
+        pending_metrics: metrics of `learn` calls, still on the device.
+    """
 
     config: RunConfig
-    programs: CompiledFns
-    grid: Grid
-    eval_grid: Grid
+    fns: CompiledFns
+    keys: RunKeys
+    envs: AnyVectorEnv
+    eval_envs: AnyVectorEnv
     expert: ReplayBuffer | None
     validation: ReplayBuffer | None
-    tracker: Logger
-    say: LogFn
+    logger: Logger
+    log: LogFn
     checkpoints: Path
-    rollback: DivergenceRecovery
-    scanned: DeviceLoop | None = None
-    saved: Path | None = None
-    stop: Stop = field(default_factory=Stop)
-    pending: list = field(default_factory=list)
-
-    def __post_init__(self):
-        self.eval_keys, self.diagnostics_keys = (
-            seed_keys(self.config.seeds, purpose) for purpose in (EVALUATE, DIAGNOSTICS)
-        )
+    recovery: DivergenceRecovery
+    device_loop: DeviceLoop | None = None
+    last_checkpoint: Path | None = None
+    signal_handler: SignalHandler = field(default_factory=SignalHandler)
+    pending_metrics: list = field(default_factory=list)
 
 
-def build_run(config: RunConfig, demos: DemoDataset | None, folder: Path, tracker: Logger, say: LogFn) -> Run:
-    """Make simulators, programs and the expert's store.
+def build_run(config: RunConfig, demos: DemoDataset | None, folder: Path, logger: Logger, log: LogFn) -> TrainingRun:
+    """Make environments, compiled functions and buffers of demonstrations.
 
     Raises:
-        UserError: whatever about the task, its simulators or the demonstrations cannot be used.
+        UserError: the task, its simulators or the demonstrations cannot be used.
     """
-    grid = make_vector_env(config.task, config.seeds, config.envs, "train", **stepping(config, say))
-    eval_grid = make_vector_env(config.task, config.seeds, config.envs, "eval", **stepping(config, say))
-    programs = make_compiled_fns(config, grid.spec)
-    expert, validation = _expert_stores(demos, grid.spec, programs, config.num_validation_demos)
-    steps_per_env = steps_per_call(config) // config.envs
-    scanned = (
-        DeviceLoop(programs, grid, steps_per_env, config.steps_per_update) if isinstance(grid, JaxVectorEnv) else None
+    envs = make_vector_env(config.task, config.seeds, config.envs, "train", **env_options(config, log))
+    eval_envs = make_vector_env(config.task, config.seeds, config.envs, "eval", **env_options(config, log))
+    fns, keys = make_compiled_fns(config, envs.spec), RunKeys(config.seeds)
+    expert, validation = split_demos(demos, envs.spec, fns, config.num_validation_demos)
+    device_loop = None
+    if isinstance(envs, JaxVectorEnv):
+        device_loop = DeviceLoop(fns, envs, steps_per_call(config) // config.envs, config.steps_per_update)
+    return TrainingRun(
+        config,
+        fns,
+        keys,
+        envs,
+        eval_envs,
+        expert,
+        validation,
+        logger,
+        log,
+        checkpoints=folder / "checkpoints",
+        recovery=DivergenceRecovery(fns, config.seeds, keys, expert, validation, logger, log),
+        device_loop=device_loop,
     )
-    if scanned and config.overlap:
-        raise UserError(f"--overlap is for simulators on the host; {config.task} is simulated on the device.")
-    rollback = DivergenceRecovery(programs, config.seeds, expert, validation, tracker, say)
-    checkpoints = folder / "checkpoints"
-    return Run(config, programs, grid, eval_grid, expert, validation, tracker, say, checkpoints, rollback, scanned)
 
 
-def stepping(config: RunConfig, say: LogFn) -> dict[str, Any]:
-    """Who steps_per_env a run's simulators, and how: what `make_vector_env` and `random_level` take."""
-    return {"vectorization": config.vectorization, "env_step_timeout": config.env_step_timeout, "say": say}
+def env_options(config: RunConfig, log: LogFn) -> dict[str, Any]:
+    """Return the options of `make_vector_env` for the training and evaluation environments of a run."""
+    return {"vectorization": config.vectorization, "env_step_timeout": config.env_step_timeout, "log": log}
 
 
-def _expert_stores(
-    demos: DemoDataset | None, spec: EnvSpec, programs: CompiledFns, num: int
+def split_demos(
+    demos: DemoDataset | None, spec: EnvSpec, fns: CompiledFns, num_validation: int
 ) -> tuple[ReplayBuffer | None, ReplayBuffer | None]:
-    """What is learned from, and the last `num` demonstrations; a share of them for a method that needs some."""
+    """Make the expert buffer and the validation buffer.
+
+    Args:
+        demos: demonstrations, or None for an algorithm without.
+        spec: the task.
+        fns: compiled functions of the run.
+        num_validation: number of validation demonstrations, taken from the end. With 0, an algorithm with early
+            stopping takes a fixed fraction.
+
+    Raises:
+        UserError: too few demonstrations, or none as long as a segment.
+    """
     if demos is None:
         return None, None
-    given = list(demos.trajectories)
-    if programs.algorithm.uses_validation_demos:
-        num = max(1, round(VALIDATION_FRACTION * len(given)))
-        if len(given) < 2:
-            raise UserError("one demonstration is not enough: some are held out, to see when learning has to stop.")
-    if num >= len(given):
-        raise UserError(f"--num-validation-demos {num} of {len(given)} demonstrations leaves none to learn from.")
-    if not num:
-        return _expert_store(given, spec, programs.horizon), None
-    kept = len(given) - num
-    learned, validation = (_expert_store(part, spec, programs.horizon) for part in (given[:kept], given[kept:]))
-    return learned, validation
+    trajectories = list(demos.trajectories)
+    if fns.algorithm.uses_validation_demos and not num_validation:
+        num_validation = max(1, round(VALIDATION_FRACTION * len(trajectories)))
+        if len(trajectories) < 2:
+            raise UserError("one demonstration is not enough: early stopping needs another one for validation.")
+    if num_validation >= len(trajectories):
+        raise UserError(
+            f"--num-validation-demos {num_validation} of {len(trajectories)} demonstrations leaves none to train on."
+        )
+    if not num_validation:
+        return _expert_buffer(trajectories, spec, fns.horizon), None
+    num_train = len(trajectories) - num_validation
+    parts = trajectories[:num_train], trajectories[num_train:]
+    expert, validation = (_expert_buffer(part, spec, fns.horizon) for part in parts)
+    return expert, validation
 
 
-def _expert_store(trajectories: list[Trajectory], spec: EnvSpec, horizon: int) -> ReplayBuffer:
+def _expert_buffer(trajectories: list[Trajectory], spec: EnvSpec, horizon: int) -> ReplayBuffer:
     expert = from_trajectories(trajectories, spec, horizon)
     if not int(expert.num_segments(horizon)):
         raise UserError(f"no demonstration is as long as the horizon of {horizon} steps.")
@@ -100,35 +138,32 @@ def _expert_store(trajectories: list[Trajectory], spec: EnvSpec, horizon: int) -
 
 
 def make_compiled_fns(config: RunConfig, spec: EnvSpec) -> CompiledFns:
-    """The compiled programs of a run with these settings on this task."""
-    algorithm = make_algorithm(config, spec)
-    # A method that steps_per_env no simulators has nothing to learn beside.
-    stepwise = config.overlap and algorithm.uses_env
+    """Make the compiled functions of a run with these settings on this task."""
     return CompiledFns(
-        algorithm,
+        make_algorithm(config, spec),
         horizon=config.mppi.horizon,
         batch_size=config.optim.batch_size,
-        updates=config.envs // config.steps_per_update if stepwise else config.updates_per_call,
+        updates_per_call=config.updates_per_call,
         mesh=seed_mesh(len(config.seeds)),
     )
 
 
-def capacity(run: Run) -> int:
-    """Rows per lane: as many as asked for, but no more than the run can fill."""
-    config, spec = run.config, run.grid.spec
-    if not run.programs.algorithm.uses_env:
+def buffer_capacity(run: TrainingRun) -> int:
+    """Compute the rows of the agent buffer per environment: `buffer_size`, or fewer if the run cannot fill them."""
+    config, spec = run.config, run.envs.spec
+    if not run.fns.algorithm.uses_env:
         return config.mppi.horizon + 2
     steps_per_env = -(-total_steps(config) // config.envs)
     if spec.can_terminate:
-        # Every episode takes one row more than steps, and as many absorbing ones as a segment is long. A run of
-        # episodes shorter than that on average forgets the oldest of them.
+        # An episode takes one row more than it has steps, and as many absorbing rows as a segment has transitions. If
+        # episodes are shorter than that on average, the oldest ones are overwritten.
         return min(config.buffer_size, 2 * steps_per_env + config.mppi.horizon + 2)
     episodes = -(-steps_per_env // spec.episode_length) + 1
     return min(config.buffer_size, steps_per_env + episodes + 1)
 
 
-def random_steps(run: Run) -> int:
-    """Random steps per seed before learning begins."""
-    if not run.programs.algorithm.uses_env:
+def random_steps(run: TrainingRun) -> int:
+    """Compute the number of random steps per seed before the first update."""
+    if not run.fns.algorithm.uses_env:
         return 0
-    return run.config.random_episodes * run.grid.spec.episode_length * run.config.envs
+    return run.config.random_episodes * run.envs.spec.episode_length * run.config.envs

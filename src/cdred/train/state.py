@@ -1,4 +1,4 @@
-"""Everything that learning, acting and resuming need, as one pytree."""
+"""State of a run as one pytree: everything that learning, acting and resuming need."""
 
 from typing import Any, Self
 
@@ -10,103 +10,105 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float64, Int64, PyTree
 
 from cdred.data.replay_buffer import ReplayBuffer
-from cdred.envs.jax_vector_env import Grid
+from cdred.envs.make import AnyVectorEnv
 from cdred.planning.mppi import MPPIState
-from cdred.train.compiled import INIT, CompiledFns, seed_keys
-from cdred.train.devices import spread
+from cdred.train.compiled import CompiledFns
+from cdred.train.devices import shard
+from cdred.train.keys import INIT, seed_keys
 
 Snapshot = dict[str, Any]
 
 
 class EpisodeStats(eqx.Module):
-    """What has happened so far in each environment's running episode."""
+    """Statistics of the running episode of each environment."""
 
     episode_return: Float64[np.ndarray, "S E"]
-    success_once: Bool[np.ndarray, "S E"]
+    success: Bool[np.ndarray, "S E"]
     success_at_end: Bool[np.ndarray, "S E"]
     episode_length: Float64[np.ndarray, "S E"]
 
     @classmethod
     def zeros(cls, shape: tuple[int, int]) -> Self:
-        """Nothing has happened yet."""
+        """Make the statistics before the first step of every episode."""
         return cls(np.zeros(shape), np.zeros(shape, bool), np.zeros(shape, bool), np.zeros(shape))
 
-    def plus(self, reward: np.ndarray, success: np.ndarray) -> Self:
-        """One step later."""
-        return type(self)(self.episode_return + reward, self.success_once | success, success, self.episode_length + 1.0)
+    def update(self, reward: np.ndarray, success: np.ndarray) -> Self:
+        """Add one step."""
+        return type(self)(self.episode_return + reward, self.success | success, success, self.episode_length + 1.0)
 
-    def where_not(self, ended: Bool[np.ndarray, "S E"]) -> Self:
-        """The sums with those of ended episodes begun anew."""
-        return jax.tree.map(lambda x: np.where(ended, np.zeros_like(x), x), self)
+    def reset_where(self, mask: Bool[np.ndarray, "S E"]) -> Self:
+        """Set the statistics to zero where `mask` holds."""
+        return jax.tree.map(lambda x: np.where(mask, np.zeros_like(x), x), self)
 
-    def means(self, ended: Bool[np.ndarray, "S E"]) -> dict[str, list[float | None]]:
-        """Per seed, the mean over its environments whose episode has just ended (None where none has)."""
+    def finished_means(self, done: Bool[np.ndarray, "S E"]) -> dict[str, list[float | None]]:
+        """Compute the means over the episodes that are `done`, per seed; None where there is none."""
         return {
-            name: [float(x[row].mean()) if row.any() else None for x, row in zip(values, ended, strict=True)]
+            name: [float(x[row].mean()) if row.any() else None for x, row in zip(values, done, strict=True)]
             for name, values in vars(self).items()
         }
 
 
 class TrainState(eqx.Module):
-    """A run at one moment. Array leaves are saved; together they determine all that follows.
+    """State of a run. Checkpoints hold its array leaves, which determine the rest of the run.
 
     Attributes:
-        learner: the method's state, leading axis S.
-        replay: what the agent lived through, [S, E lanes].
-        plan: planners' memory, [S, E].
-        fresh: environments at their episode's first step.
-        sums: running episodes so far.
-        steps: per seed, over all its environments.
-        divergence_restarts: per seed, how often it diverged and was taken back; its keys depend on it (`rollback.fresh_keys`).
-        grid, eval_grid: how to bring the simulators back (`VectorEnv.restore`, `JaxVectorEnv.restore`).
+        learner: state of the algorithm, leading axis S.
+        replay: agent replay buffer, [S, E].
+        plan: planner states, [S, E].
+        is_first: environments at the first step of their episode.
+        episode_stats: statistics of the running episodes.
+        steps: env steps so far, per seed over all its environments.
+        divergence_restarts: restarts from the last good state after a divergence, per seed; the keys of acting and
+            learning depend on them (`keys.rekey`).
+        envs, eval_envs: snapshots from which the environments are restored (`VectorEnv.restore`).
     """
 
     learner: PyTree
     replay: ReplayBuffer
     plan: MPPIState
-    fresh: Bool[np.ndarray | Array, "S E"]
-    sums: EpisodeStats
+    is_first: Bool[np.ndarray | Array, "S E"]
+    episode_stats: EpisodeStats
     steps: Int64[np.ndarray, ""]
     divergence_restarts: Int64[np.ndarray, " S"]
-    grid: Snapshot
-    eval_grid: Snapshot
+    envs: Snapshot
+    eval_envs: Snapshot
 
     @classmethod
-    def create(cls, programs: CompiledFns, grid: Grid, eval_grid: Grid, capacity: int) -> Self:
-        """The state before the first step. `grid` must stand at its first observations."""
-        return cls(**_on_device(programs, grid, capacity), **_on_host(grid, eval_grid))
+    def create(cls, fns: CompiledFns, envs: AnyVectorEnv, eval_envs: AnyVectorEnv, capacity: int) -> Self:
+        """Make the state before the first step; `envs` must have been reset."""
+        return cls(**_device_fields(fns, envs, capacity), **_host_fields(envs, eval_envs))
 
     @classmethod
-    def like(cls, programs: CompiledFns, grid: Grid, eval_grid: Grid, capacity: int) -> Self:
-        """What `create` would make, with shapes in place of device arrays: nothing is allocated to be replaced."""
-        shapes = eqx.filter_eval_shape(lambda: _on_device(programs, grid, capacity))
-        return cls(**shapes, **_on_host(grid, eval_grid))
+    def abstract(cls, fns: CompiledFns, envs: AnyVectorEnv, eval_envs: AnyVectorEnv, capacity: int) -> Self:
+        """Make the state of `create` with shapes in place of device arrays, without allocating them."""
+        shapes = eqx.filter_eval_shape(lambda: _device_fields(fns, envs, capacity))
+        return cls(**shapes, **_host_fields(envs, eval_envs))
 
-    def spread(self, mesh: Mesh | None) -> Self:
-        """The state with what is on the device shared out among several (`devices.seed_mesh`)."""
-        return self.replace(**{name: spread(getattr(self, name), mesh) for name in ("learner", "replay", "plan")})
+    def shard(self, mesh: Mesh | None) -> Self:
+        """Shard the device arrays over the devices of `devices.seed_mesh`."""
+        return self.replace(**{name: shard(getattr(self, name), mesh) for name in ("learner", "replay", "plan")})
 
     def replace(self, **changes: Any) -> Self:
-        """The state with these fields exchanged."""
+        """Replace fields."""
         return type(self)(**(vars(self) | changes))
 
 
-def _on_device(programs: CompiledFns, grid: Grid, capacity: int) -> dict[str, Any]:
-    num_seeds, num_envs = grid.shape
-    empty = ReplayBuffer.init(grid.spec, num_envs, capacity, programs.horizon)
+def _device_fields(fns: CompiledFns, envs: AnyVectorEnv, capacity: int) -> dict[str, Any]:
+    num_seeds, num_envs = envs.shape
+    empty = ReplayBuffer.init(envs.spec, num_envs, capacity, fns.horizon)
     return {
-        "learner": programs.init(seed_keys(grid.seeds, INIT)),
+        "learner": fns.init(seed_keys(envs.seeds, INIT)),
         "replay": jax.tree.map(lambda x: jnp.repeat(x[None], num_seeds, axis=0), empty),
-        "plan": programs.init_plan(num_seeds, num_envs),
+        "plan": fns.init_plan(num_seeds, num_envs),
     }
 
 
-def _on_host(grid: Grid, eval_grid: Grid) -> dict[str, Any]:
+def _host_fields(envs: AnyVectorEnv, eval_envs: AnyVectorEnv) -> dict[str, Any]:
     return {
-        "fresh": np.ones(grid.shape, bool),
-        "sums": EpisodeStats.zeros(grid.shape),
+        "is_first": np.ones(envs.shape, bool),
+        "episode_stats": EpisodeStats.zeros(envs.shape),
         "steps": np.zeros((), np.int64),
-        "divergence_restarts": np.zeros(grid.shape[0], np.int64),
-        "grid": grid.snapshot(),
-        "eval_grid": eval_grid.snapshot(),
+        "divergence_restarts": np.zeros(envs.shape[0], np.int64),
+        "envs": envs.snapshot(),
+        "eval_envs": eval_envs.snapshot(),
     }

@@ -1,36 +1,42 @@
-"""What a run takes: its seconds, its pace, its saves."""
+"""Wall-clock timing of a run."""
 
 import time
 
 from cdred.files import format_mib
 
 
-class Clock:
-    """Seconds spent, also before a resume, and the pace of the last stretch."""
+class RunTimer:
+    """Seconds, steps per second and checkpoint times of a run.
+
+    Attributes:
+        previous_seconds: wall-clock seconds that the run took before it was resumed.
+    """
 
     def __init__(self):
-        self.before, self._began, self._marked = 0.0, time.perf_counter(), (0, time.perf_counter())
-        self._saves, self._saving, self._size = 0, 0.0, 0
+        self.previous_seconds, self._start = 0.0, time.perf_counter()
+        self._interval_start = (0, self._start)
+        self._num_saves, self._save_seconds, self._last_size = 0, 0.0, 0
 
     def seconds(self) -> float:
-        """Wall seconds of the whole run."""
-        return self.before + time.perf_counter() - self._began
+        """Return the wall-clock seconds of the whole run."""
+        return self.previous_seconds + time.perf_counter() - self._start
 
-    def mark(self, steps: int) -> None:
-        """Begin a stretch."""
-        self._marked = (steps, time.perf_counter())
+    def start_interval(self, steps: int) -> None:
+        """Start the interval over which `rates` are measured."""
+        self._interval_start = (steps, time.perf_counter())
 
     def rates(self, steps: int, total: int) -> dict[str, float]:
-        """Steps per second and seed since the last mark, and the seconds left at that pace."""
-        then, at = self._marked
-        pace = (steps - then) / max(time.perf_counter() - at, 1e-9)
-        self.mark(steps)
-        return {"steps_per_second": pace, "eta_seconds": (total - steps) / max(pace, 1e-9)}
+        """Return steps per second and seed in the current interval and the estimated seconds left; start the next."""
+        start_steps, start_time = self._interval_start
+        rate = (steps - start_steps) / max(time.perf_counter() - start_time, 1e-9)
+        self.start_interval(steps)
+        return {"steps_per_second": rate, "eta_seconds": (total - steps) / max(rate, 1e-9)}
 
-    def saved(self, seconds: float, size: int) -> None:
-        """A save has taken `seconds`, and its checkpoint `size` bytes."""
-        self._saves, self._saving, self._size = self._saves + 1, self._saving + seconds, size
+    def record_save(self, seconds: float, size: int) -> None:
+        """Record a checkpoint of `size` bytes that took `seconds` to save."""
+        self._num_saves, self._save_seconds, self._last_size = self._num_saves + 1, self._save_seconds + seconds, size
 
-    def savings(self) -> str:
-        """What the saves have taken, in words."""
-        return f"saved {self._saves} times in {self._saving:.1f} s; the last checkpoint has {format_mib(self._size)}"
+    def save_summary(self) -> str:
+        """Summarise the checkpoints in words."""
+        size = format_mib(self._last_size)
+        return f"saved {self._num_saves} checkpoints in {self._save_seconds:.1f} s; the last one has {size}"

@@ -14,18 +14,18 @@ from cdred.types import DemoDataset
 
 @pytest.fixture
 def saved(demos, tmp_path):
-    """The folder in which `demos` are saved."""
+    """Return the folder in which `demos` are saved."""
     save_minari(demos, tmp_path / "deep" / "fake-v0")
     return tmp_path / "deep" / "fake-v0"
 
 
-def test_a_round_trip_keeps_everything(demos, saved, assert_equal):
+def test_round_trip_is_lossless(demos, saved, assert_equal):
     assert_equal(demos, read_minari(saved))
     assert_equal(demos, read_minari(saved / "data"))
     assert [entry.name for entry in saved.parent.iterdir()] == ["fake-v0"]
 
 
-def test_what_is_not_known_stays_unknown(make_trajectory, tmp_path, assert_equal):
+def test_unknown_success_and_seed_stay_unknown(make_trajectory, tmp_path, assert_equal):
     plain = DemoDataset("probe/fake", (make_trajectory(success=None, seed=None),), {"expert": "me"})
     save_minari(plain, tmp_path / "d")
     assert_equal(plain, read_minari(tmp_path / "d"))
@@ -35,55 +35,57 @@ def check_with_minari(dataset, demos):
     assert (dataset.total_episodes, dataset.total_steps) == (3, 16)
     assert dataset.observation_space.shape == (3,)
     assert dataset.action_space.low.tolist() == [-1, -1]
-    for ours, theirs in zip(demos, dataset.iterate_episodes(), strict=True):
-        np.testing.assert_array_equal(theirs.observations, ours.obs)
-        np.testing.assert_array_equal(theirs.actions, ours.action)
-        np.testing.assert_array_equal(theirs.rewards, ours.reward)
-        np.testing.assert_array_equal(theirs.infos["success"], [False, *ours.success])
-        assert {array.dtype for array in (theirs.observations, theirs.actions, theirs.rewards)} == {np.dtype("float32")}
-        assert theirs.terminations.tolist() == [False] * (len(ours) - 1) + [ours.terminated]
-        assert theirs.truncations.tolist() == [False] * (len(ours) - 1) + [ours.truncated]
-    assert [meta["seed"] for meta in dataset.storage.get_episode_metadata(range(3))] == [one.seed for one in demos]
+    for expected, actual in zip(demos, dataset.iterate_episodes(), strict=True):
+        np.testing.assert_array_equal(actual.observations, expected.obs)
+        np.testing.assert_array_equal(actual.actions, expected.action)
+        np.testing.assert_array_equal(actual.rewards, expected.reward)
+        np.testing.assert_array_equal(actual.infos["success"], [False, *expected.success])
+        assert {array.dtype for array in (actual.observations, actual.actions, actual.rewards)} == {np.dtype("float32")}
+        assert actual.terminations.tolist() == [False] * (len(expected) - 1) + [expected.terminated]
+        assert actual.truncations.tolist() == [False] * (len(expected) - 1) + [expected.truncated]
+    assert [meta["seed"] for meta in dataset.storage.get_episode_metadata(range(3))] == [
+        trajectory.seed for trajectory in demos
+    ]
 
 
-def test_minari_opens_the_folder(demos, saved):
+def test_minari_opens_saved_folder(demos, saved):
     check_with_minari(MinariDataset(saved / "data"), demos)
 
 
-def test_minari_loads_it_by_name(demos, saved, monkeypatch):
+def test_minari_loads_saved_dataset_by_name(demos, saved, monkeypatch):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(saved.parent))
     check_with_minari(minari.load_dataset("fake-v0"), demos)
 
 
-def test_a_dataset_written_by_minari_alone_is_read(tmp_path, monkeypatch, make_trajectory):
+def test_dataset_created_by_minari_is_read(tmp_path, monkeypatch, make_trajectory):
     from gymnasium.spaces import Box
     from minari.data_collector import EpisodeBuffer
 
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
-    one = make_trajectory()
+    trajectory = make_trajectory()
     buffer = EpisodeBuffer(
-        observations=list(one.obs.astype(np.float64)),
-        actions=list(one.action),
-        rewards=one.reward.tolist(),
+        observations=list(trajectory.obs.astype(np.float64)),
+        actions=list(trajectory.action),
+        rewards=trajectory.reward.tolist(),
         terminations=[False] * 6,
         truncations=[False] * 5 + [True],
     )
     spaces = {"observation_space": Box(-9, 9, (3,)), "action_space": Box(-1, 1, (2,))}
-    minari.create_dataset_from_buffers("theirs-v0", [buffer], **spaces, author="somebody", code_permalink="x")
+    minari.create_dataset_from_buffers("theirs-v0", [buffer], **spaces, author="author", code_permalink="x")
     dataset = read_minari(tmp_path / "theirs-v0")
-    np.testing.assert_array_equal(dataset[0].obs, one.obs)
-    np.testing.assert_array_equal(dataset[0].reward, one.reward)
+    np.testing.assert_array_equal(dataset[0].obs, trajectory.obs)
+    np.testing.assert_array_equal(dataset[0].reward, trajectory.reward)
     assert (dataset.task, dataset[0].truncated, dataset[0].success) == ("", True, None)
     assert dataset.provenance["dataset_id"] == "theirs-v0"
 
 
-def test_saving_leaves_the_environment_variables_alone(demos, tmp_path):
+def test_saving_keeps_environment_variables(demos, tmp_path):
     before = dict(os.environ)
     save_minari(demos, tmp_path / "d")
     assert dict(os.environ) == before
 
 
-def test_an_empty_folder_is_filled_and_any_other_refused(demos, tmp_path):
+def test_only_empty_folder_is_filled(demos, tmp_path):
     (tmp_path / "empty").mkdir()
     save_minari(demos, tmp_path / "empty")
     with pytest.raises(UserError, match="exists already"):
@@ -93,7 +95,7 @@ def test_an_empty_folder_is_filled_and_any_other_refused(demos, tmp_path):
         save_minari(demos, tmp_path / "file")
 
 
-def test_a_failure_leaves_nothing_behind(demos, tmp_path, monkeypatch):
+def test_failure_leaves_no_files(demos, tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("disk full")
 
@@ -125,23 +127,23 @@ def split(file):
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         (delete("rewards"), "no 'rewards' in it"),
-        (split, "'actions' is in several parts"),
+        (split, "'actions' is a group of arrays"),
         (put("actions", np.array([b"left"] * 4)), "'actions' holds .*, expected numbers"),
-        (put("terminations", np.ones(4, bool)), "'terminations' must be one flag an action"),
-        (put("truncations", np.zeros(9, bool)), "'truncations' must be one flag an action"),
+        (put("terminations", np.ones(4, bool)), "'terminations' must be one flag per action"),
+        (put("truncations", np.zeros(9, bool)), "'truncations' must be one flag per action"),
     ],
 )
-def test_what_is_wrong_is_named_with_file_and_episode(saved, change, says):
+def test_malformed_episode_is_named(saved, change, message):
     with h5py.File(saved / "data" / "main_data.hdf5", "a") as file:
         change(file)
-    with pytest.raises(UserError, match=f"main_data.hdf5, episode_1: {says}"):
+    with pytest.raises(UserError, match=f"main_data.hdf5, episode_1: {message}"):
         read_minari(saved)
 
 
-def test_damaged_files_are_refused(saved):
+def test_damaged_files_are_rejected(saved):
     metadata = saved / "data" / "metadata.json"
     (saved / "data" / "main_data.hdf5").write_bytes(b"broken")
     with pytest.raises(UserError, match="cannot be read as HDF5"):
@@ -154,6 +156,6 @@ def test_damaged_files_are_refused(saved):
         read_minari(saved)
 
 
-def test_another_folder_is_no_dataset(tmp_path):
+def test_folder_without_metadata_is_rejected(tmp_path):
     with pytest.raises(UserError, match="not a Minari dataset"):
         read_minari(tmp_path)

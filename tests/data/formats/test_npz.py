@@ -10,14 +10,14 @@ from cdred.errors import UserError
 from cdred.types import DemoDataset
 
 
-def test_a_round_trip_keeps_everything(demos, tmp_path, assert_equal):
+def test_round_trip_is_lossless(demos, tmp_path, assert_equal):
     save_npz(demos, tmp_path / "new" / "d.npz")
     assert_equal(demos, read_npz(tmp_path / "new" / "d.npz"))
     assert [entry.name for entry in (tmp_path / "new").iterdir()] == ["d.npz"]
     assert (tmp_path / "new" / "d.npz").stat().st_mode & 0o777 == 0o644
 
 
-def test_what_is_not_known_stays_unknown(make_trajectory, tmp_path, assert_equal):
+def test_unknown_success_and_seed_stay_unknown(make_trajectory, tmp_path, assert_equal):
     plain = DemoDataset("", (make_trajectory(success=None, seed=None),))
     save_npz(plain, tmp_path / "d.npz")
     assert_equal(plain, read_npz(tmp_path / "d.npz"))
@@ -29,7 +29,7 @@ def stacked():
     return {"obs": generator.normal(size=(2, 6, 3)), "action": generator.uniform(-1, 1, (2, 5, 2))}
 
 
-def test_stacked_arrays_with_defaults(stacked, tmp_path):
+def test_missing_arrays_get_defaults(stacked, tmp_path):
     np.savez(tmp_path / "d.npz", **stacked)
     dataset = read_npz(tmp_path / "d.npz")
     assert (dataset.task, len(dataset), len(dataset[1])) == ("", 2, 5)
@@ -40,39 +40,39 @@ def test_stacked_arrays_with_defaults(stacked, tmp_path):
 
 @pytest.mark.parametrize("dtype", [">f8", "<f2", "i4", "u1", "?"])
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_numbers_of_every_kind_are_read_whole(tmp_path, monkeypatch, dtype, order):
-    monkeypatch.setattr("cdred.data.formats.npy.CHUNK_BYTES", 16)
+def test_every_numeric_type_is_read(tmp_path, monkeypatch, dtype, order):
+    monkeypatch.setattr("cdred.data.formats.npz.CHUNK_BYTES", 16)
     obs = np.asarray(np.arange(36).reshape(2, 6, 3) % 7, dtype, order=order)
     np.savez(tmp_path / "d.npz", obs=obs, action=np.zeros((2, 5, 1)))
     dataset = read_npz(tmp_path / "d.npz")
-    np.testing.assert_array_equal(np.stack([one.obs for one in dataset]), obs.astype(np.float32))
+    np.testing.assert_array_equal(np.stack([trajectory.obs for trajectory in dataset]), obs.astype(np.float32))
     assert dataset[0].obs.dtype == np.float32
 
 
-def test_observations_alone(stacked, tmp_path):
+def test_observations_without_actions_are_read(stacked, tmp_path):
     np.savez(tmp_path / "d.npz", obs=stacked["obs"])
     dataset = read_npz(tmp_path / "d.npz")
     assert dataset[0].action.shape == (5, 0)
     assert not dataset.has_actions
 
 
-def test_an_array_that_is_cut_short_is_refused(tmp_path):
+def test_truncated_array_is_rejected(tmp_path):
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (2, 6, 3)})
     with zipfile.ZipFile(tmp_path / "d.npz", "w") as archive:
         archive.writestr("obs.npy", header.getvalue() + bytes(100))
-    with pytest.raises(UserError, match=r"obs.npy is cut short: it says to hold 36 numbers"):
+    with pytest.raises(UserError, match=r"obs.npy is truncated: it declares 36 numbers"):
         read_npz(tmp_path / "d.npz")
 
 
-def test_there_is_one_observation_array_to_name(stacked, tmp_path):
+def test_only_obs_can_be_named(stacked, tmp_path):
     np.savez(tmp_path / "d.npz", **stacked)
     assert len(read_npz(tmp_path / "d.npz", ["obs"])) == 2
     with pytest.raises(UserError, match="no observation 'state'"):
         read_npz(tmp_path / "d.npz", ["state"])
 
 
-def test_stacked_arrays_with_everything(stacked, tmp_path):
+def test_all_optional_arrays_are_read(stacked, tmp_path):
     more = {
         "reward": np.arange(10.0).reshape(2, 5),
         "success": np.eye(2, 5, dtype=bool),
@@ -84,42 +84,45 @@ def test_stacked_arrays_with_everything(stacked, tmp_path):
     np.savez(tmp_path / "d.npz", **stacked, **more)
     dataset = read_npz(tmp_path / "d.npz")
     assert (dataset.task, dataset.provenance) == ("probe/fake", {"expert": "me"})
-    assert [(one.terminated, one.truncated, one.seed) for one in dataset] == [(True, False, 4), (False, True, None)]
+    assert [(trajectory.terminated, trajectory.truncated, trajectory.seed) for trajectory in dataset] == [
+        (True, False, 4),
+        (False, True, None),
+    ]
     assert dataset[1].episode_return == 35
     np.testing.assert_array_equal(dataset[1].success, more["success"][1])
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "message"),
     [
-        ({"obs": None}, r"no 'obs' in it \(there are: action\)"),
+        ({"obs": None}, r"no 'obs' in it \(available: action\)"),
         ({"obs": np.zeros((3, 6, 3))}, r"expected \[N, T, ...\] with one N for all"),
         ({"obs": np.zeros(5)}, r"expected \[N, T, ...\]"),
         ({"action": np.full((2, 5, 2), "left")}, "'action' holds <U4, expected numbers"),
         ({"action": np.array([[None] * 5] * 2)}, "without pickle"),
         ({"terminated": np.array([True])}, r"episode 1: 'terminated' has shape \(1,\)"),
         ({"provenance": "{"}, "'provenance' is not JSON"),
-        ({"lengths": np.array([5, 4])}, "rows, but 'lengths' asks"),
+        ({"lengths": np.array([5, 4])}, "rows, but 'lengths' requires"),
         ({"lengths": np.array([0.5])}, "positive integers"),
     ],
 )
-def test_what_does_not_fit_is_named(stacked, tmp_path, changes, says):
+def test_malformed_arrays_are_named(stacked, tmp_path, changes, message):
     path = tmp_path / "d.npz"
     arrays = {key: value for key, value in (stacked | changes).items() if value is not None}
     np.savez(path, **arrays)
-    with pytest.raises(UserError, match=says) as caught:
+    with pytest.raises(UserError, match=message) as error:
         read_npz(path)
-    assert str(path) in str(caught.value)
+    assert str(path) in str(error.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a zip", b"PK\x03\x04 broken", b"\x80\x04]."])
-def test_files_that_are_no_npz_are_refused(tmp_path, content):
+def test_other_file_content_is_rejected(tmp_path, content):
     (tmp_path / "d.npz").write_bytes(content)
     with pytest.raises(UserError, match="cannot be read as npz"):
         read_npz(tmp_path / "d.npz")
 
 
-def test_an_existing_file_is_not_overwritten(demos, tmp_path):
+def test_existing_file_is_not_overwritten(demos, tmp_path):
     path = tmp_path / "d.npz"
     path.write_text("mine")
     with pytest.raises(UserError, match="exists already"):
@@ -127,7 +130,7 @@ def test_an_existing_file_is_not_overwritten(demos, tmp_path):
     assert path.read_text() == "mine"
 
 
-def test_success_known_of_some_episodes_only_is_refused(make_trajectory, tmp_path):
+def test_partial_success_is_rejected(make_trajectory, tmp_path):
     dataset = DemoDataset("", (make_trajectory(), make_trajectory(success=None)))
     with pytest.raises(UserError, match="1 of 2 episodes have 'success'"):
         save_npz(dataset, tmp_path / "d.npz")

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from cdred.data.formats.obs_keys import account, joined, selected
+from cdred.data.formats.obs_keys import concat_obs, obs_provenance, select_obs_keys
 from cdred.errors import UserError
 
-PARTS = {
+ARRAYS = {
     "camera": np.zeros((4, 8, 8, 3), np.uint8),
     "clock": np.arange(4.0),
     "label": np.array(["a", "b", "c", "d"]),
@@ -12,54 +12,57 @@ PARTS = {
 }
 
 
-def join(parts, keys):
-    return joined(parts, keys, lambda key: np.asarray(parts[key], np.float32), "here")
+def concat(arrays, keys):
+    return concat_obs(arrays, keys, lambda key: np.asarray(arrays[key], np.float32), "here")
 
 
-def test_without_a_wish_all_vectors_of_numbers_and_no_pictures():
-    assert selected(PARTS, None, "here") == ("clock", "state")
-    assert account(PARTS, ("clock", "state")) == {"obs_keys": ["clock", "state"], "obs_left_out": ["camera", "label"]}
+def test_default_is_all_numeric_vectors():
+    assert select_obs_keys(ARRAYS, None, "here") == ("clock", "state")
+    assert obs_provenance(ARRAYS, ("clock", "state")) == {
+        "obs_keys": ["clock", "state"],
+        "obs_left_out": ["camera", "label"],
+    }
 
 
-def test_a_single_part_is_taken_whatever_its_shape_and_needs_no_account():
-    picture = {"camera": PARTS["camera"]}
-    assert selected(picture, None, "here") == ("camera",)
-    assert join(picture, ["camera"]).shape == (4, 8, 8, 3)
-    assert account(picture, ("camera",)) == {}
+def test_single_array_keeps_its_shape():
+    image = {"camera": ARRAYS["camera"]}
+    assert select_obs_keys(image, None, "here") == ("camera",)
+    assert concat(image, ["camera"]).shape == (4, 8, 8, 3)
+    assert obs_provenance(image, ("camera",)) == {}
 
 
-def test_named_parts_are_joined_in_the_order_of_the_names():
-    keys = selected(PARTS, ["state", "clock"], "here")
-    obs = join(PARTS, keys)
-    np.testing.assert_array_equal(obs, np.column_stack([PARTS["state"], PARTS["clock"]]))
+def test_named_arrays_are_concatenated_in_order():
+    keys = select_obs_keys(ARRAYS, ["state", "clock"], "here")
+    obs = concat(ARRAYS, keys)
+    np.testing.assert_array_equal(obs, np.column_stack([ARRAYS["state"], ARRAYS["clock"]]))
     assert obs.dtype == np.float32
-    assert selected(PARTS, ["camera"], "here") == ("camera",)
+    assert select_obs_keys(ARRAYS, ["camera"], "here") == ("camera",)
 
 
-def test_one_number_a_time_step_is_a_vector_of_one():
-    assert join(PARTS, ["clock"]).shape == (4, 1)
+def test_scalar_per_step_becomes_vector():
+    assert concat(ARRAYS, ["clock"]).shape == (4, 1)
 
 
 @pytest.mark.parametrize(
-    ("parts", "keys", "says"),
+    ("arrays", "keys", "message"),
     [
-        (PARTS, ["state", "sate"], r"no observation 'sate' in it \(there are: camera \(8, 8, 3\), clock \(\), "),
-        (PARTS, [], "no observation ''"),
-        (PARTS, ["state", "camera"], r"'camera' has shape \(8, 8, 3\) \(uint8\) a time step; only vectors"),
-        (PARTS, ["state", "label"], r"'label' has shape \(\) \(<U1\)"),
+        (ARRAYS, ["state", "sate"], r"no observation 'sate' in it \(available: camera \(8, 8, 3\), clock \(\), "),
+        (ARRAYS, [], "no observation ''"),
+        (ARRAYS, ["state", "camera"], r"'camera' has shape \(8, 8, 3\) \(uint8\) per time step; only numeric vectors"),
+        (ARRAYS, ["state", "label"], r"'label' has shape \(\) \(<U1\)"),
         ({}, None, "no observations in it"),
         (
-            {"a": PARTS["camera"], "b": PARTS["label"]},
+            {"a": ARRAYS["camera"], "b": ARRAYS["label"]},
             None,
             "no observation in it is a vector; name one with --obs-keys",
         ),
     ],
 )
-def test_what_cannot_be_taken_is_said(parts, keys, says):
-    with pytest.raises(UserError, match=f"^here: {says}"):
-        selected(parts, keys, "here")
+def test_invalid_selection_is_rejected(arrays, keys, message):
+    with pytest.raises(UserError, match=f"^here: {message}"):
+        select_obs_keys(arrays, keys, "here")
 
 
-def test_parts_of_different_lengths_are_refused():
+def test_different_lengths_are_rejected():
     with pytest.raises(UserError, match=r"differ in length: \{'clock': 4, 'late': 3\}"):
-        join(PARTS | {"late": np.zeros(3)}, ["clock", "late"])
+        concat(ARRAYS | {"late": np.zeros(3)}, ["clock", "late"])

@@ -1,15 +1,15 @@
 import numpy as np
 import pytest
 
-from cdred.envs.registry import make, names
+from cdred.envs.registry import list_tasks, make
 from cdred.errors import UserError
 
 suite = pytest.importorskip("dm_control.suite")
 
-# Point-mass "hard" and "reacher" write to the model when an episode starts.
+# `point_mass-hard` and `reacher-hard` write to the model when an episode starts.
 TASKS = ("ball_in_cup-catch", "point_mass-hard", "reacher-hard")
-# Observation and action sizes of the paper's tasks.
-PAPERS = {
+# Observation and action sizes of the tasks of the CDRED paper.
+PAPER_TASKS = {
     "hopper-hop": (15, 4),
     "walker-run": (24, 6),
     "cheetah-run": (17, 6),
@@ -18,11 +18,11 @@ PAPERS = {
     "humanoid-walk": (67, 21),
     "dog-stand": (223, 38),
 }
-ALL = [name.removeprefix("dmc/") for name in names("dmc")]
+ALL = [name.removeprefix("dmc/") for name in list_tasks("dmc")]
 
 
 def upstream(task, seed, actions):
-    """Observations and summed rewards of a newly loaded dm_control environment, two frames an action."""
+    """Return observations and summed rewards of a new dm_control environment, two frames per action."""
     domain, name = task.split("-", 1)
     env = suite.load(domain, name, task_kwargs={"random": np.random.RandomState(seed)})
     low, high = env.action_spec().minimum, env.action_spec().maximum
@@ -35,20 +35,20 @@ def upstream(task, seed, actions):
     return np.array(observations, np.float32), rewards
 
 
-@pytest.mark.parametrize("task", PAPERS)
-def test_the_papers_tasks_step_and_come_back(task):
+@pytest.mark.parametrize("task", PAPER_TASKS)
+def test_paper_tasks_are_reproduced_by_their_seed(task):
     env = make(f"dmc/{task}")
-    obs_size, action_size = PAPERS[task]
+    obs_size, action_size = PAPER_TASKS[task]
     assert (env.spec.obs_shape, env.spec.action_dim) == ((obs_size,), action_size)
     actions = np.random.default_rng(0).uniform(-1, 1, (10, action_size)).astype(np.float32)
-    lives = [[env.reset(seed), *(env.step(action).obs for action in actions)] for seed in (5, 6, 5)]
-    np.testing.assert_array_equal(lives[0], lives[2])
-    assert not np.array_equal(lives[0], lives[1])
+    episodes = [[env.reset(seed), *(env.step(action).obs for action in actions)] for seed in (5, 6, 5)]
+    np.testing.assert_array_equal(episodes[0], episodes[2])
+    assert not np.array_equal(episodes[0], episodes[1])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ALL)
-def test_every_task_is_upstreams_after_other_episodes_and_has_a_picture(task):
+def test_every_task_equals_upstream_and_renders(task):
     env = make(f"dmc/{task}", render_size=32)
     actions = np.random.default_rng(0).uniform(-1, 1, (20, env.spec.action_dim)).astype(np.float32)
     for seed in (1, 2):
@@ -59,12 +59,12 @@ def test_every_task_is_upstreams_after_other_episodes_and_has_a_picture(task):
     observations, rewards = upstream(task, 77, actions)
     np.testing.assert_array_equal([first, *(step.obs for step in steps)], observations)
     assert [step.reward for step in steps] == rewards
-    picture(env)
+    assert_renders(env)
     env.close()
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_the_tenth_episode_of_an_env_is_upstreams_first_with_that_seed(task):
+def test_tenth_episode_equals_upstreams_first(task):
     env = make(f"dmc/{task}")
     actions = np.random.default_rng(0).uniform(-1, 1, (50, env.spec.action_dim)).astype(np.float32)
     for seed in range(9):
@@ -77,7 +77,7 @@ def test_the_tenth_episode_of_an_env_is_upstreams_first_with_that_seed(task):
     assert [step.reward for step in steps] == rewards
 
 
-def test_five_hundred_decisions_then_truncated():
+def test_episode_is_truncated_after_500_steps():
     env = make("dmc/ball_in_cup-catch")
     env.reset(0)
     steps = [env.step(np.zeros(2, np.float32)) for _ in range(500)]
@@ -86,8 +86,8 @@ def test_five_hundred_decisions_then_truncated():
     assert (env.spec.episode_length, env.spec.action_repeat) == (500, 2)
 
 
-def test_a_termination_is_refused_where_the_spec_knows_of_none():
-    # No task of the suite ends early but lqr, which is left out; here one is told to.
+def test_unexpected_termination_is_rejected():
+    # No task of the suite but the excluded lqr has terminal states; here one is made to terminate.
     env = make("dmc/reacher-easy")
     env.reset(0)
     env._env.task.get_termination = lambda _physics: 0.0
@@ -95,21 +95,21 @@ def test_a_termination_is_refused_where_the_spec_knows_of_none():
         env.step(np.zeros(2, np.float32))
 
 
-def test_the_suite_is_listed_without_lqr():
-    listed = names("dmc")
-    assert "dmc/ball_in_cup-catch" in listed
-    assert not [name for name in listed if name.startswith("dmc/lqr")]
+def test_lqr_is_excluded():
+    tasks = list_tasks("dmc")
+    assert "dmc/ball_in_cup-catch" in tasks
+    assert not [task for task in tasks if task.startswith("dmc/lqr")]
 
 
 @pytest.mark.parametrize("task", ["reacher-hard", "walker-run", "quadruped-run"])
-def test_render_gives_a_square_picture(task):
+def test_render_returns_a_square_frame(task):
     env = make(f"dmc/{task}", render_size=32)
     env.reset(0)
-    picture(env)
+    assert_renders(env)
 
 
-def picture(env):
-    """Asks for a frame of 32 x 32 pixels that shows something."""
+def assert_renders(env):
+    """Assert that the frame has 32 x 32 pixels and is not uniform."""
     try:
         frame = env.render()
     except UserError as error:

@@ -8,14 +8,14 @@ from cdred.errors import UserError
 
 
 class Echo(gymnasium.Env):
-    """Observes the native action it was given; options choose what else it does."""
+    """Observes the native action of the last step; the options select the rest of its behaviour."""
 
     metadata = {"render_modes": []}  # noqa: RUF012
 
-    def __init__(self, ends_after=None, reward=1.0, info=None, high=3.0, obs_space=None):
+    def __init__(self, terminates_after=None, reward=1.0, info=None, high=3.0, obs_space=None):
         self.observation_space = obs_space or Box(-10, 10, (2, 2), np.float64)
         self.action_space = Box(np.array([-1.0, 0.0]), np.array([1.0, high]), dtype=np.float64)
-        self.ends_after, self.reward, self.info = ends_after, reward, info or {}
+        self.terminates_after, self.reward, self.info = terminates_after, reward, info or {}
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed, options=options)
@@ -24,12 +24,12 @@ class Echo(gymnasium.Env):
 
     def step(self, action):
         self.count += 1
-        return np.stack([action, action]), self.reward, self.count == self.ends_after, False, self.info
+        return np.stack([action, action]), self.reward, self.count == self.terminates_after, False, self.info
 
 
 @pytest.fixture
 def echo():
-    """Registers an `Echo` with options, returns its task; all are forgotten afterwards."""
+    """Registers an `Echo` with options and returns its task; unregisters all afterwards."""
     registered = []
 
     def register(limit=5, **options):
@@ -43,7 +43,7 @@ def echo():
         del gymnasium.registry[name]
 
 
-def test_actions_are_scaled_to_the_native_bounds_and_clipped(echo):
+def test_actions_are_scaled_and_clipped(echo):
     env = make(echo())
     env.reset(0)
     assert env.spec.obs_shape == (4,)
@@ -51,7 +51,7 @@ def test_actions_are_scaled_to_the_native_bounds_and_clipped(echo):
         np.testing.assert_allclose(env.step(np.array(unit, np.float32)).obs, native * 2)
 
 
-def test_the_registered_limit_truncates_and_is_the_episode_length(echo):
+def test_registered_time_limit_truncates(echo):
     env = make(echo(limit=3))
     env.reset(0)
     steps = [env.step(np.zeros(2, np.float32)) for _ in range(3)]
@@ -60,51 +60,51 @@ def test_the_registered_limit_truncates_and_is_the_episode_length(echo):
     assert not any(step.terminated for step in steps)
 
 
-def test_a_termination_is_no_truncation(echo):
-    env = make(echo(limit=3, ends_after=2))
+def test_termination_is_not_truncation(echo):
+    env = make(echo(limit=3, terminates_after=2))
     env.reset(0)
     env.step(np.zeros(2, np.float32))
     last = env.step(np.zeros(2, np.float32))
     assert (last.terminated, last.truncated) == (True, False)
 
 
-def test_without_a_limit_a_thousand_decisions_and_a_warning(echo):
-    with pytest.warns(UserWarning, match="cut at 1000"):
+def test_missing_time_limit_gives_default_and_warning(echo):
+    with pytest.warns(UserWarning, match="truncated after 1000"):
         env = make(echo(limit=None))
     env.reset(0)
     steps = [env.step(np.zeros(2, np.float32)) for _ in range(1000)]
     assert [step.truncated for step in steps] == [False] * 999 + [True]
 
 
-@pytest.mark.filterwarnings("ignore:.*cut at 1000")
-def test_a_termination_at_our_own_limit_is_no_truncation(echo):
-    env = make(echo(limit=None, ends_after=1000))
+@pytest.mark.filterwarnings("ignore:.*truncated after 1000")
+def test_termination_at_default_limit_is_not_truncation(echo):
+    env = make(echo(limit=None, terminates_after=1000))
     env.reset(0)
     last = [env.step(np.zeros(2, np.float32)) for _ in range(1000)][-1]
     assert (last.terminated, last.truncated) == (True, False)
 
 
 @pytest.mark.parametrize("key", ["success", "is_success"])
-def test_success_is_read_where_it_is_reported(echo, key):
+def test_reported_success_is_read(echo, key):
     env = make(echo(info={key: np.float64(1.0)}))
     env.reset(0)
     assert env.spec.has_success
     assert env.step(np.zeros(2, np.float32)).success is True
 
 
-def test_a_seed_reproduces_an_episode():
-    env, other = make("gym/Pendulum-v1"), make("gym/Pendulum-v1")
+def test_seed_reproduces_the_episode():
+    env, second_env = make("gym/Pendulum-v1"), make("gym/Pendulum-v1")
     actions = np.random.default_rng(0).uniform(-1, 1, (30, 1)).astype(np.float32)
     env.reset(1)
     first = [env.reset(2), *(env.step(action).obs for action in actions)]
-    second = [other.reset(2), *(other.step(action).obs for action in actions)]
+    second = [second_env.reset(2), *(second_env.step(action).obs for action in actions)]
     np.testing.assert_array_equal(first, second)
     assert not np.array_equal(first[0], env.reset(3))
     assert first[0].dtype == np.float32
     assert not env.spec.has_success
 
 
-def test_a_reward_that_is_not_finite_is_refused(echo):
+def test_non_finite_reward_is_rejected(echo):
     env = make(echo(reward=float("nan")))
     env.reset(0)
     with pytest.raises(FloatingPointError, match="reward nan"):
@@ -112,20 +112,20 @@ def test_a_reward_that_is_not_finite_is_refused(echo):
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
-    [({"high": np.inf}, "no bounds"), ({"obs_space": Discrete(3)}, "observation space is Discrete")],
+    ("options", "message"),
+    [({"high": np.inf}, "unbounded"), ({"obs_space": Discrete(3)}, "observation space is Discrete")],
 )
-def test_spaces_that_cannot_be_used_are_refused(echo, options, says):
-    with pytest.raises(UserError, match=says):
+def test_unsupported_spaces_are_rejected(echo, options, message):
+    with pytest.raises(UserError, match=message):
         make(echo(**options))
 
 
-def test_discrete_actions_are_refused():
+def test_discrete_actions_are_rejected():
     with pytest.raises(UserError, match="action space is Discrete"):
         make("gym/CartPole-v1")
 
 
-def test_without_frames_rendering_says_so(echo):
+def test_missing_render_mode_is_reported(echo):
     env = make(echo())
     env.reset(0)
     with pytest.raises(UserError, match="rgb_array"):

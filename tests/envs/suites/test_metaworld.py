@@ -1,16 +1,17 @@
+import hashlib
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from cdred.envs.registry import make, names, scripted_expert
+from cdred.envs.registry import list_tasks, make, scripted_expert
 from cdred.errors import UserError
 
 pytest.importorskip("metaworld")
 from metaworld.env_dict import ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE
 
-# In `drawer-open` and `window-open` a first reset shows objects where the reset before had put them.
+# In `drawer-open` and `window-open` object positions after a first reset depend on the previous reset.
 TASKS = ("bin-picking", "drawer-open", "window-open")
 ACTIONS = np.random.default_rng(0).uniform(-1, 1, (100, 4)).astype(np.float32)
 
@@ -22,7 +23,7 @@ def rollout(env, seed, actions=ACTIONS):
 
 
 def upstream(name, seed):
-    """Observations and summed rewards of upstream's own class, newly constructed, two frames an action."""
+    """Return observations and summed rewards of a new environment of upstream's class, two frames per action."""
     env = ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE[f"{name}-v3-goal-observable"](seed=seed)
     observations, rewards = [env.reset()[0]], []
     for action in ACTIONS:
@@ -43,11 +44,11 @@ def check_against_upstream(name):
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_a_later_episode_is_bit_for_bit_a_newly_constructed_upstream_environment(name):
+def test_later_episode_equals_new_upstream_environment(name):
     check_against_upstream(name)
 
 
-def test_whatever_was_written_to_the_model_is_put_back():
+def test_written_model_arrays_are_restored():
     from cdred.envs.suites.metaworld import WRITTEN_BY_TASKS
 
     env = make("metaworld/drawer-open")
@@ -58,8 +59,8 @@ def test_whatever_was_written_to_the_model_is_put_back():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [task.removeprefix("metaworld/") for task in names("metaworld")])
-def test_all_fifty_agree_with_upstream_and_write_only_to_what_is_put_back(name):
+@pytest.mark.parametrize("name", [task.removeprefix("metaworld/") for task in list_tasks("metaworld")])
+def test_every_task_equals_upstream_and_writes_restored_arrays(name):
     import mujoco
 
     from cdred.envs.suites.metaworld import WRITTEN_BY_TASKS
@@ -72,7 +73,7 @@ def test_all_fifty_agree_with_upstream_and_write_only_to_what_is_put_back(name):
     assert scripted_expert(f"metaworld/{name}")()(env.reset(0)).shape == (4,)
 
 
-def test_goals_are_fresh_and_the_global_generator_is_left_alone():
+def test_goals_vary_and_global_generator_is_unchanged():
     env = make("metaworld/reach")
     np.random.seed(5)  # noqa: NPY002
     goals = {tuple(env.reset(seed)[-3:]) for seed in range(8)}
@@ -82,36 +83,34 @@ def test_goals_are_fresh_and_the_global_generator_is_left_alone():
     assert len(goals) == 8
 
 
-def test_another_process_sees_the_same_episode():
+def test_episode_is_identical_in_another_process():
     script = (
         "import sys, hashlib, numpy as np; from cdred.envs.registry import make\n"
         "env = make('metaworld/bin-picking'); parts = [env.reset(4)]\n"
         "parts += [env.step(a).obs for a in np.random.default_rng(0).uniform(-1, 1, (100, 4)).astype(np.float32)]\n"
         "print(hashlib.sha256(np.array(parts).tobytes()).hexdigest())"
     )
-    there = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-    import hashlib
-
-    here, _ = rollout(make("metaworld/bin-picking"), 4)
-    assert there.split()[-1] == hashlib.sha256(here.tobytes()).hexdigest()
+    output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    observations, _ = rollout(make("metaworld/bin-picking"), 4)
+    assert output.split()[-1] == hashlib.sha256(observations.tobytes()).hexdigest()
 
 
-def test_shapes_dtypes_and_the_clock():
+def test_shapes_dtypes_and_time_limit():
     env = make("metaworld/bin-picking")
     observations, steps = rollout(env, 0)
     assert observations.shape == (101, 39)
     assert steps[0].obs.dtype == np.float32
     assert [step.truncated for step in steps] == [False] * 99 + [True]
     assert not any(step.terminated for step in steps)
-    # The previous frame rides along; the first one has none and repeats itself.
+    # Observations include the previous frame; the first one repeats itself.
     np.testing.assert_array_equal(observations[0, :18], observations[0, 18:36])
 
 
-def test_the_expert_succeeds_and_holding_still_keeps_it():
+def test_stopping_after_success_keeps_the_success():
     env = make("metaworld/stick-push")
-    ends = {}
-    for hold in (False, True):
-        expert = scripted_expert("metaworld/stick-push")(hold=hold)
+    success_at_end = {}
+    for stop in (False, True):
+        expert = scripted_expert("metaworld/stick-push")(stop_after_success=stop)
         obs, successes, actions = env.reset(11), [False], []
         for _ in range(100):
             actions.append(expert(obs, successes[-1]))
@@ -120,15 +119,15 @@ def test_the_expert_succeeds_and_holding_still_keeps_it():
             successes.append(step.success)
         assert any(successes)
         assert np.abs(actions).max() <= 1
-        ends[hold] = successes[-1]
-        if hold:
+        success_at_end[stop] = successes[-1]
+        if stop:
             since = successes.index(True)
             np.testing.assert_array_equal(np.array(actions)[since:, :3], 0)
             assert (np.array(actions)[since:, 3] == actions[since - 1][3]).all()
-    assert ends == {False: False, True: True}
+    assert success_at_end == {False: False, True: True}
 
 
-def test_the_picture_is_upright():
+def test_rendered_frame_is_upright():
     mujoco = pytest.importorskip("mujoco")
     env = make("metaworld/drawer-close", render_size=48)
     env.reset(0)
@@ -141,6 +140,6 @@ def test_the_picture_is_upright():
     raw = renderer.render()
     renderer.close()
     camera_up = env._sim.data.cam("corner2").xmat.reshape(3, 3)[:, 1]
-    assert camera_up[2] < 0, "upstream has mended its camera: drop the half turn"
+    assert camera_up[2] < 0, "upstream has fixed its camera: remove the rotation"
     np.testing.assert_array_equal(frame, np.rot90(raw, 2))
     env.close()

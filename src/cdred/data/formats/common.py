@@ -1,4 +1,4 @@
-"""From arrays as files hold them to a trajectory, shared by the readers."""
+"""Helpers that the readers share: from arrays as files store them to a `Trajectory`."""
 
 import importlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
@@ -13,117 +13,123 @@ import numpy as np
 from cdred.errors import UserError
 from cdred.types import Trajectory
 
-# Called with how many are done and how many there are.
+# Called as `on_progress(done, total)`.
 OnProgress = Callable[[int, int], None]
 
-LONGEST = 500
+MAX_TEXT_LENGTH = 500
 
 NO_FINAL_OBSERVATION = "the last action of each episode, because the file has no observation after it"
 
 
 class CorruptFileError(UserError):
-    """A file that is not what its beginning or its name says."""
+    """A file with other content than its name or its first bytes indicate."""
 
 
 @contextmanager
 def corrupt_as_user_error(path: Path, kind: str) -> Iterator[None]:
-    """Whatever goes wrong while the body reads `path` as `kind`, as `CorruptFileError`.
+    """Turn any error that the body raises while reading `path` as `kind` into a `CorruptFileError`.
 
-    What libraries raise on damaged files has no end: there is hardly a type of exception that they do not.
+    Every exception type is caught, because libraries raise almost any of them on damaged files.
     """
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        raise CorruptFileError(f"{path} cannot be read as {kind}: {brief(error)}; fetch or record it again.") from error
+        message = f"{path} cannot be read as {kind}: {summarize_exception(error)}; fetch or record it again."
+        raise CorruptFileError(message) from error
 
 
-def brief(error: Exception) -> str:
-    """The first line of what an exception says, and its type where that belongs to it."""
+def summarize_exception(error: Exception) -> str:
+    """Return the first line of an exception's message, with its type unless it is an `OSError`."""
     text = (str(error).splitlines() or [""])[0].rstrip(". ")
-    return one_line(
+    return sanitize_text(
         text if isinstance(error, OSError) and text else f"{type(error).__name__}: {text}".removesuffix(": ")
     )
 
 
-def required(arrays: Mapping[str, object], key: str, where: str) -> Any:
-    """`arrays[key]`.
+def get_required(arrays: Mapping[str, object], key: str, location: str) -> Any:
+    """Return `arrays[key]`.
 
     Raises:
         UserError: there is no such key.
     """
     if key not in arrays:
-        raise UserError(f"{where}: no '{key}' in it (there are: {names(arrays)}).")
+        raise UserError(f"{location}: no '{key}' in it (available: {format_keys(arrays)}).")
     return arrays[key]
 
 
-def names(keys: Iterable[str]) -> str:
-    """What a file calls its parts, sorted, for a message."""
-    return one_line(", ".join(sorted(keys)))
+def format_keys(keys: Iterable[str]) -> str:
+    """Format the keys of a file for a message, sorted."""
+    return sanitize_text(", ".join(sorted(keys)))
 
 
-def one_line(text: object) -> str:
-    """A text out of a file, for a message: of one line and some length, whatever bytes it is made of."""
-    plain = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in str(text))
-    return plain if len(plain) <= LONGEST else f"{plain[:LONGEST]} ..."
+def sanitize_text(text: object) -> str:
+    """Make text from a file safe for a message: one printable line of limited length, whatever bytes it is made of."""
+    printable = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(text))
+    return printable if len(printable) <= MAX_TEXT_LENGTH else f"{printable[:MAX_TEXT_LENGTH]} ..."
 
 
-def as_float32(values: object, key: str, where: str) -> np.ndarray:
-    """`values` as float32; themselves if they are that already.
+def as_float32(values: object, key: str, location: str) -> np.ndarray:
+    """Convert `values` to float32, without a copy where they are float32 already.
 
     Raises:
-        UserError: they are not numbers.
+        UserError: they are not numeric.
     """
     array = np.asarray(values)
     if array.dtype.kind not in "fiub":
-        raise UserError(f"{where}: '{key}' holds {array.dtype}, expected numbers in a plain array.")
+        raise UserError(f"{location}: '{key}' holds {array.dtype}, expected numbers in a plain array.")
     with np.errstate(over="ignore"):
-        # What float32 cannot hold becomes infinite here and is reported as such by the validation.
+        # Values beyond the range of float32 become infinite here, which the validation reports.
         return array.astype(np.float32, copy=False)
 
 
-def as_bool(values: object, key: str, where: str) -> np.ndarray:
-    """`values` as truth values.
+def as_bool(values: object, key: str, location: str) -> np.ndarray:
+    """Convert booleans or numbers to booleans.
 
     Raises:
-        UserError: they are neither truth values nor numbers.
+        UserError: they are neither booleans nor numbers.
     """
-    return as_float32(values, key, where) != 0
+    return as_float32(values, key, location) != 0
 
 
-def final_flag(flags: np.ndarray, key: str, steps: int, where: str) -> bool:
-    """Whether the episode's last step is flagged.
+def final_flag(flags: np.ndarray, key: str, steps: int, location: str) -> bool:
+    """Return the flag of the episode's last step.
 
     Raises:
-        UserError: `flags` are not one a step, or an earlier step is flagged.
+        UserError: there is not one flag per step, or an earlier step is flagged.
     """
     if flags.shape != (steps,) or flags[:-1].any():
-        raise UserError(f"{where}: '{key}' must be one flag an action ({steps}), set at the last one at most.")
+        raise UserError(f"{location}: '{key}' must be one flag per action ({steps}), set at the last one at most.")
     return bool(flags[-1:].any())
 
 
 def empty_actions(steps: int) -> np.ndarray:
-    """What stands for the actions of an episode of `steps` steps that only observations were kept of."""
+    """Return actions of size zero, for an episode of `steps` steps that was recorded without actions."""
     return np.zeros((steps, 0), np.float32)
 
 
-def drop_last_action(one: Trajectory) -> Trajectory:
-    """A trajectory of T - 1 steps from T observations and T actions.
+def drop_last_action(trajectory: Trajectory) -> Trajectory:
+    """Return a trajectory of T - 1 steps from T observations and T actions.
 
-    The end that came of the last action is not seen, so the rest is neither ended by the world nor without a value
-    beyond; a success that the last action brought counts for the one before it.
+    The outcome of the last action is not observed, so the result counts as truncated, not terminated. A success that
+    the last action achieved is moved to the step before it.
     """
-    success = one.success
+    success = trajectory.success
     if success is not None:
         success = np.append(success[:-2], success[-2:].any()) if len(success) > 1 else success[:0]
     return replace(
-        one, action=one.action[:-1], reward=one.reward[:-1], success=success, terminated=False, truncated=True
+        trajectory,
+        action=trajectory.action[:-1],
+        reward=trajectory.reward[:-1],
+        success=success,
+        terminated=False,
+        truncated=True,
     )
 
 
-def tracked(items: Iterable[Any], on_progress: OnProgress | None) -> Iterator[Any]:
-    """`items` one by one, `on_progress` being told after each."""
+def with_progress(items: Iterable[Any], on_progress: OnProgress | None) -> Iterator[Any]:
+    """Yield `items`, calling `on_progress` after each."""
     items = items if isinstance(items, Sized) else list(items)
     for index, item in enumerate(items):  # pyright: ignore[reportArgumentType]
         yield item
@@ -131,8 +137,13 @@ def tracked(items: Iterable[Any], on_progress: OnProgress | None) -> Iterator[An
             on_progress(index + 1, len(items))
 
 
-def import_optional(name: str, why: str, extra: str = "formats") -> ModuleType:
-    """The module `name`, imported now.
+def import_optional(name: str, purpose: str, extra: str = "formats") -> ModuleType:
+    """Import the module `name` of an optional dependency.
+
+    Args:
+        name: dotted name of the module.
+        purpose: what it is needed for, to begin the message with.
+        extra: the extra of this package that installs it.
 
     Raises:
         UserError: its package is not installed.
@@ -143,4 +154,4 @@ def import_optional(name: str, why: str, extra: str = "formats") -> ModuleType:
         package = name.partition(".")[0]
         if error.name is None or error.name.partition(".")[0] != package:
             raise
-        raise UserError(f"{why} needs {package}, which is not installed: pip install 'cdred[{extra}]'.") from error
+        raise UserError(f"{purpose} needs {package}, which is not installed: pip install 'cdred[{extra}]'.") from error

@@ -1,7 +1,8 @@
-"""What the readers of HDF5 files share.
+"""Helpers that the readers of HDF5 files share.
 
-A file may name others: by external links, by arrays whose bytes lie elsewhere, by virtual arrays. None of them is
-followed: what is opened is what was named. Nor is an array read that claims far more than the file can hold.
+An HDF5 file may refer to other files: by external links, external storage, or virtual datasets. None of these is
+followed: only the named file is opened. Nor are arrays read if their declared size is far beyond what
+the file can hold.
 """
 
 import re
@@ -14,149 +15,154 @@ import h5py
 import numpy as np
 from h5py import h5d, h5g, h5l, h5o  # pyright: ignore[reportAttributeAccessIssue]  (compiled, without stubs)
 
-from cdred.data.formats.common import CorruptFileError, as_float32, corrupt_as_user_error, names, one_line
+from cdred.data.formats.common import CorruptFileError, as_float32, corrupt_as_user_error, format_keys, sanitize_text
 from cdred.data.formats.safety import check_expanded_size
 from cdred.errors import UserError
 
-# An entry takes more than that in any file: a name, an address, and what it leads to.
-LEAST_BYTES_AN_ENTRY = 16
+# A lower bound on the size of a directory entry in any file: a name, an address, and the object it refers to.
+MIN_BYTES_PER_ENTRY = 16
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Any]:
-    """The `h5py.File` at `path`, to read. (h5py's own types leave open what a key leads to.)
+def open_hdf5(path: Path) -> Iterator[Any]:
+    """Open the file at `path` for reading (typed Any: h5py's own types do not resolve what a key refers to).
 
     Raises:
-        UserError: it is no HDF5 file, it leads to other files, it claims more than it can hold, or it is damaged where
+        UserError: it is not an HDF5 file, refers to other files, declares more than it can hold, or is damaged where
             the body reads it.
     """
     with corrupt_as_user_error(path, "HDF5"), h5py.File(path, "r") as file:
-        _refuse_links(file, path)
-        _refuse_arrays(file, path)
+        _check_links(file, path)
+        _check_arrays(file, path)
         yield file
 
 
-def holds(path: Path, what: Callable[[Any], bool]) -> bool:
-    """Whether `path` is an HDF5 file of which `what` is true.
+def matches(path: Path, predicate: Callable[[Any], bool]) -> bool:
+    """Return True if `path` is an HDF5 file for which `predicate` holds.
 
     Raises:
-        UserError: it leads to other files.
+        UserError: it links to other files.
     """
     if not path.is_file() or not h5py.is_hdf5(path):
         return False
     try:
         with corrupt_as_user_error(path, "HDF5"), h5py.File(path, "r") as file:
-            # Before anything is looked up: a link is followed by looking.
-            _refuse_links(file, path)
-            return what(file)
+            # Before any lookup, because a lookup follows links.
+            _check_links(file, path)
+            return predicate(file)
     except CorruptFileError:
         return False
 
 
-def _refuse_links(file: Any, path: Path) -> None:
-    def leads_out(name: bytes, link: Any) -> bytes | None:
+def _check_links(file: Any, path: Path) -> None:
+    def is_external(name: bytes, link: Any) -> bytes | None:
         return None if link.type in (h5l.TYPE_HARD, h5l.TYPE_SOFT) else name
 
-    name = file.id.links.visit(leads_out, info=True)
+    name = file.id.links.visit(is_external, info=True)
     if name is not None:
         raise UserError(
-            f"{path}: '{_shown(name)}' is a link to another file, which is not followed: "
-            "put what it leads to into this one."
+            f"{path}: '{_decode_name(name)}' is a link to another file, which is not followed: "
+            "copy the linked content into this file."
         )
 
 
-def _shown(name: bytes) -> str:
-    return one_line(name.decode(errors="replace"))
+def _decode_name(name: bytes) -> str:
+    return sanitize_text(name.decode(errors="replace"))
 
 
-def _refuse_arrays(file: Any, path: Path) -> None:
-    """Refuse arrays whose bytes are in other files, and claims that this one cannot keep.
+def _check_arrays(file: Any, path: Path) -> None:
+    """Reject arrays that are stored in other files, and declared sizes that this file cannot hold.
 
-    Every name counts for itself, also where several lead to one array, because each of them may be read.
+    An array with several names is counted once per name, because it may be read by each.
     """
     stored, declared = path.stat().st_size, 0
-    for before, (name, array) in enumerate(_entries(file.id, ())):
+    for count, (name, array) in enumerate(_walk(file.id, ())):
         if array is not None:
-            _refuse_elsewhere(array, f"{path}: '{_shown(name)}'")
+            _check_storage(array, f"{path}: '{_decode_name(name)}'")
             declared += array.get_type().get_size() * int(np.prod(array.shape or (0,), dtype=object))
         check_expanded_size(declared, stored, str(path))
-        if before * LEAST_BYTES_AN_ENTRY > stored:
-            raise UserError(f"{path}: it has more names than {stored:,} bytes can hold; expected each thing once.")
+        if count * MIN_BYTES_PER_ENTRY > stored:
+            raise UserError(
+                f"{path}: it has more names than {stored:,} bytes can hold; expected one name for each object."
+            )
 
 
-def _entries(group: Any, above: tuple[int, ...]) -> Iterator[tuple[bytes, Any]]:
-    """Every name below a group, with its array if it is one; soft links lead to what another name leads to."""
-    here = h5o.get_info(group).addr
-    if here in above:
-        raise ValueError("a group is part of itself")
+def _walk(group: Any, ancestors: tuple[int, ...]) -> Iterator[tuple[bytes, Any]]:
+    """Yield every name below a group, with its array or None for a group; soft links are followed."""
+    address = h5o.get_info(group).addr
+    if address in ancestors:
+        raise ValueError("a group contains itself")
     for name in group:
-        # A soft link may lead nowhere, and then nothing can be read through it.
+        # A dangling soft link is harmless: nothing can be read through it.
         if not h5o.exists_by_name(group, name):
             continue
-        found = h5o.open(group, name)
-        yield name, found if isinstance(found, h5d.DatasetID) else None
-        if isinstance(found, h5g.GroupID):
-            yield from ((name + b"/" + below, one) for below, one in _entries(found, (*above, here)))
+        node = h5o.open(group, name)
+        yield name, node if isinstance(node, h5d.DatasetID) else None
+        if isinstance(node, h5g.GroupID):
+            yield from ((name + b"/" + below, array) for below, array in _walk(node, (*ancestors, address)))
 
 
-def _refuse_elsewhere(array: Any, where: str) -> None:
-    plan = array.get_create_plist()
-    virtual = plan.get_layout() == h5d.VIRTUAL
-    sources = [plan.get_virtual_filename(index) for index in range(plan.get_virtual_count())] if virtual else []
-    if plan.get_external_count() or any(source != "." for source in sources):
-        raise UserError(f"{where} has its numbers in another file, which is not opened: put them into this one.")
+def _check_storage(array: Any, location: str) -> None:
+    properties = array.get_create_plist()
+    virtual = properties.get_layout() == h5d.VIRTUAL
+    count = properties.get_virtual_count() if virtual else 0
+    sources = [properties.get_virtual_filename(index) for index in range(count)]
+    if properties.get_external_count() or any(source != "." for source in sources):
+        raise UserError(
+            f"{location} stores its numbers in another file, which is not opened: copy them into this file."
+        )
 
 
-def numbered(group: Any, prefix: str) -> list[tuple[str, Any]]:
-    """The groups in `group` whose names are `prefix` and a number, in the order of the numbers."""
-    named = [name for name in group if re.fullmatch(rf"{prefix}\d+", name)]
-    ordered = sorted(named, key=lambda name: int(name.removeprefix(prefix)))
+def numbered_groups(group: Any, prefix: str) -> list[tuple[str, Any]]:
+    """Return the groups in `group` named `prefix` and a number, sorted by that number."""
+    names = [name for name in group if re.fullmatch(rf"{prefix}\d+", name)]
+    ordered = sorted(names, key=lambda name: int(name.removeprefix(prefix)))
     return [(name, node) for name in ordered if isinstance(node := group[name], h5py.Group)]
 
 
-def leaves(node: Any, name: str) -> dict[str, h5py.Dataset]:
-    """The arrays in `node`, keys sorted level by level; that of a single array is `name`, others are paths below it."""
+def datasets_by_path(node: Any, name: str) -> dict[str, h5py.Dataset]:
+    """Return the arrays in `node` by their paths below it, sorted level by level; a single array is named `name`."""
     if isinstance(node, h5py.Dataset):
         return {name: node}
-    found = {}
+    datasets = {}
     for key in sorted(node):
         child = node[key]
         if isinstance(child, h5py.Dataset):
-            found[key] = child
+            datasets[key] = child
         elif isinstance(child, h5py.Group):
-            found |= {f"{key}/{below}": leaf for below, leaf in leaves(child, "").items()}
-    return found
+            datasets |= {f"{key}/{below}": leaf for below, leaf in datasets_by_path(child, "").items()}
+    return datasets
 
 
-def read(array: h5py.Dataset, key: str, where: str, rows: slice = slice(None)) -> np.ndarray:
-    """Rows of `array` as float32, converted on their way from the file, so that they are in memory once.
+def read_float32(array: h5py.Dataset, key: str, location: str, rows: slice = slice(None)) -> np.ndarray:
+    """Read rows of `array` as float32, converted while reading, so that no second copy is in memory.
 
     Raises:
-        UserError: they are not numbers.
+        UserError: they are not numeric.
     """
     if array.dtype.kind not in "fiub":
-        # Of nothing: texts and the like are not read to be refused.
-        return as_float32(np.empty(0, array.dtype), key, where)
+        # Raises for this dtype without reading the content.
+        return as_float32(np.empty(0, array.dtype), key, location)
     if array.ndim == 0:
-        return as_float32(array[()], key, where)
+        return as_float32(array[()], key, location)
     if array.dtype.kind == "b":
-        return as_float32(array[rows], key, where)
+        return as_float32(array[rows], key, location)
     start, stop, _ = rows.indices(len(array))
-    found = np.empty((max(stop - start, 0), *array.shape[1:]), np.float32)
-    if found.size:
-        array.read_direct(found, slice(start, stop))
-    return found
+    values = np.empty((max(stop - start, 0), *array.shape[1:]), np.float32)
+    if values.size:
+        array.read_direct(values, slice(start, stop))
+    return values
 
 
-def read_array(group: Any, key: str, where: str) -> np.ndarray:
-    """All of the array `key` as float32.
+def read_array(group: Any, key: str, location: str) -> np.ndarray:
+    """Read the whole array `key` as float32.
 
     Raises:
-        UserError: there is none, it is a group, or it does not hold numbers.
+        UserError: it is missing, a group, or not numeric.
     """
     if key not in group:
-        raise UserError(f"{where}: no '{key}' in it (there are: {names(group)}).")
-    found = group[key]
-    if not isinstance(found, h5py.Dataset):
-        raise UserError(f"{where}: '{key}' is in several parts; only one array can be used: flatten it first.")
-    return read(found, key, where)
+        raise UserError(f"{location}: no '{key}' in it (available: {format_keys(group)}).")
+    array = group[key]
+    if not isinstance(array, h5py.Dataset):
+        raise UserError(f"{location}: '{key}' is a group of arrays, expected one array: flatten it first.")
+    return read_float32(array, key, location)

@@ -1,13 +1,13 @@
 """The native format: a Minari 0.5 dataset folder, `<folder>/data/metadata.json` beside the episodes.
 
-Written in HDF5, `<folder>/data/main_data.hdf5`; read also in Arrow and Parquet (`cdred.data.formats.minari_hdf5` and
-`minari_arrow` say how each keeps its episodes). The `minari` package opens what is written here: by
-`MinariDataset(folder / "data")`, or by name with `MINARI_DATASETS_PATH` set to the folder's parent. Beyond what Minari
-prescribes it holds the episode's `seed`, `infos/success` [T+1] (its first entry belongs to the reset, as Minari has it,
-and is false) and, in the metadata, `cdred`: the task and the provenance.
+Datasets are written in HDF5, `<folder>/data/main_data.hdf5`, and read in HDF5, Arrow and Parquet
+(`cdred.data.formats.minari_hdf5` and `minari_arrow` describe the layouts). The `minari` package opens what is written
+here: by `MinariDataset(folder / "data")`, or by name with `MINARI_DATASETS_PATH` set to the folder's parent. Beyond
+Minari's requirements it holds the episode's `seed`, `infos/success` [T+1] (as in Minari the first entry belongs to the
+reset; it is false) and, in the metadata, `cdred`: task and provenance.
 
-Written by `minari` itself; read without it, because Minari may construct an environment named in a file to learn its
-spaces, and a demonstration file should not decide what code runs.
+Written with `minari` itself but read without it, because Minari may construct an environment that a file names to learn
+its spaces, and a demonstration file must not decide what code runs.
 """
 
 import json
@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from cdred.data.formats.common import OnProgress, empty_actions, final_flag, one_line, tracked
-from cdred.data.formats.hdf5 import opened
+from cdred.data.formats.common import OnProgress, empty_actions, final_flag, sanitize_text, with_progress
+from cdred.data.formats.hdf5 import open_hdf5
 from cdred.data.formats.minari_arrow import arrow_episodes
-from cdred.data.formats.minari_hdf5 import Stored, hdf5_episodes
-from cdred.data.formats.obs_keys import account, joined, selected
-from cdred.data.rescale_actions import DECLARED
+from cdred.data.formats.minari_hdf5 import RawEpisode, hdf5_episodes
+from cdred.data.formats.obs_keys import concat_obs, obs_provenance, select_obs_keys
+from cdred.data.rescale import BOUNDS_KEY
 from cdred.errors import UserError
 from cdred.files import new_folder
 from cdred.types import DemoDataset, Trajectory
@@ -32,78 +32,80 @@ from cdred.types import DemoDataset, Trajectory
 DATA_FILE, METADATA_FILE = "main_data.hdf5", "metadata.json"
 
 
-def data_folder(path: Path) -> Path | None:
-    """Where in `path` a Minari dataset keeps its files: `path/data` or `path`; None if it is no such dataset."""
+def find_data_folder(path: Path) -> Path | None:
+    """Return the folder of a Minari dataset's files, `path/data` or `path`; None if there is no dataset."""
     return next((folder for folder in (path / "data", path) if (folder / METADATA_FILE).is_file()), None)
 
 
 def is_minari(path: Path) -> bool:
-    """Whether `path` is a folder with Minari's metadata in it."""
-    return path.is_dir() and data_folder(path) is not None
+    """Return True if `path` is a folder with Minari's metadata in it."""
+    return path.is_dir() and find_data_folder(path) is not None
 
 
 def read_minari(
     path: Path, obs_keys: Sequence[str] | None = None, on_progress: OnProgress | None = None
 ) -> DemoDataset:
-    """The trajectories in the dataset folder `path`, not yet validated.
+    """Read the trajectories in the dataset folder `path`, without validating them.
 
     Args:
         path: the dataset's folder.
-        obs_keys: parts of a Dict observation to join, in that order, `a/b` for part b of part a; None for all vectors,
+        obs_keys: keys of a Dict observation to concatenate, in that order, `a/b` for nested keys; None for all vectors,
             sorted by name, which is how Gymnasium flattens a Dict of boxes.
-        on_progress: told after each episode.
+        on_progress: called after each episode.
 
     Raises:
-        UserError: not a Minari dataset, damaged files, missing keys, no such part of the observations.
+        UserError: not a Minari dataset, damaged files, missing keys, or an unknown observation key.
     """
-    folder = data_folder(path)
+    folder = find_data_folder(path)
     if folder is None:
         raise UserError(f"{path} is not a Minari dataset: no data/{METADATA_FILE} in it.")
-    metadata = _metadata(folder / METADATA_FILE)
-    with _episodes(folder, metadata) as episodes:
-        stored = (episode() for episode in tracked(episodes, on_progress))
-        choices, trajectories = [], []
-        for one in stored:
-            keys = selected(one.parts, obs_keys, one.where)
-            choices.append(account(one.parts, keys))
-            trajectories.append(_trajectory(one, keys))
-    ours = metadata.get("cdred", {})
-    provenance = ours["provenance"] if "provenance" in ours else _foreign(metadata) | (choices[0] if choices else {})
-    return DemoDataset(ours.get("task", ""), tuple(trajectories), provenance)
+    metadata = _read_metadata(folder / METADATA_FILE)
+    with _open_episodes(folder, metadata) as episodes:
+        selections, trajectories = [], []
+        for open_episode in with_progress(episodes, on_progress):
+            raw = open_episode()
+            keys = select_obs_keys(raw.obs_arrays, obs_keys, raw.location)
+            selections.append(obs_provenance(raw.obs_arrays, keys))
+            trajectories.append(_to_trajectory(raw, keys))
+    extra = metadata.get("cdred", {})
+    selection = selections[0] if selections else {}
+    provenance = extra["provenance"] if "provenance" in extra else _external_provenance(metadata) | selection
+    return DemoDataset(extra.get("task", ""), tuple(trajectories), provenance)
 
 
-def _metadata(path: Path) -> dict[str, Any]:
+def _read_metadata(path: Path) -> dict[str, Any]:
     try:
         metadata = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}") from error
     if not isinstance(metadata, dict) or not isinstance(metadata.get("cdred", {}), dict):
-        raise UserError(f"{path}: expected a JSON object, and one under 'cdred' if that is there.")
+        raise UserError(f"{path}: expected a JSON object, and a JSON object under its key 'cdred' if that exists.")
     return metadata
 
 
 @contextmanager
-def _episodes(folder: Path, metadata: dict[str, Any]) -> Iterator[list[Any]]:
+def _open_episodes(folder: Path, metadata: dict[str, Any]) -> Iterator[list[Any]]:
     kind = metadata.get("data_format", "hdf5")
     if kind in ("arrow", "parquet"):
         yield arrow_episodes(folder, kind, metadata.get("observation_space", "{}"))
     elif kind == "hdf5":
-        with opened(folder / DATA_FILE) as file:
+        with open_hdf5(folder / DATA_FILE) as file:
             yield hdf5_episodes(file, str(folder / DATA_FILE))
     else:
         raise UserError(
-            f"{folder / METADATA_FILE}: data_format is '{one_line(kind)}'; known are hdf5, arrow and parquet."
+            f"{folder / METADATA_FILE}: data_format is '{sanitize_text(kind)}'; known are hdf5, arrow and parquet."
         )
 
 
-def _foreign(metadata: dict[str, Any]) -> dict[str, object]:
+def _external_provenance(metadata: dict[str, Any]) -> dict[str, object]:
+    """Return the provenance of a dataset that `save_minari` did not write."""
     keys = ("dataset_id", "minari_version", "author", "algorithm_name", "code_permalink", "description", "requirements")
     bounds = _action_bounds(metadata.get("action_space"))
-    return {**{key: metadata[key] for key in keys if key in metadata}, **({DECLARED: bounds} if bounds else {})}
+    return {**{key: metadata[key] for key in keys if key in metadata}, **({BOUNDS_KEY: bounds} if bounds else {})}
 
 
 def _action_bounds(space: object) -> dict[str, list[float]] | None:
-    """The bounds of a Box action space; None where it is unbounded, [-1, 1] already, or something else."""
+    """Return the bounds of a Box action space; None if it is unbounded, [-1, 1], or another space."""
     try:
         box = json.loads(space) if isinstance(space, str) else {}
         low, high = (np.array(box[key], np.float64).ravel() for key in ("low", "high"))
@@ -114,25 +116,28 @@ def _action_bounds(space: object) -> dict[str, list[float]] | None:
     return {"low": low.tolist(), "high": high.tolist()}
 
 
-def _trajectory(one: Stored, keys: Sequence[str]) -> Trajectory:
-    obs = joined(one.parts, keys, one.read, one.where)
-    rewards = _needed(one, "rewards")
-    action = one.column("actions")
+def _to_trajectory(raw: RawEpisode, keys: Sequence[str]) -> Trajectory:
+    obs = concat_obs(raw.obs_arrays, keys, raw.read_obs, raw.location)
+    rewards = _get_column(raw, "rewards")
+    action = raw.column("actions")
     action = empty_actions(len(rewards)) if action is None else action
-    flags = (final_flag(_needed(one, key) != 0, key, len(action), one.where) for key in ("terminations", "truncations"))
-    terminated, truncated = flags
-    success = one.column("infos/success")
-    return Trajectory(obs, action, rewards, terminated, truncated, _per_decision(success, len(action)), one.seed)
+    terminated, truncated = (
+        final_flag(_get_column(raw, key) != 0, key, len(action), raw.location)
+        for key in ("terminations", "truncations")
+    )
+    success = _step_success(raw.column("infos/success"), len(action))
+    return Trajectory(obs, action, rewards, terminated, truncated, success, raw.seed)
 
 
-def _needed(one: Stored, key: str) -> np.ndarray:
-    found = one.column(key)
-    if found is None:
-        raise UserError(f"{one.where}: no '{key}' in it.")
-    return found
+def _get_column(raw: RawEpisode, key: str) -> np.ndarray:
+    values = raw.column(key)
+    if values is None:
+        raise UserError(f"{raw.location}: no '{key}' in it.")
+    return values
 
 
-def _per_decision(success: np.ndarray | None, steps: int) -> np.ndarray | None:
+def _step_success(success: np.ndarray | None, steps: int) -> np.ndarray | None:
+    """Return one flag per step, without the entry of the reset."""
     if success is None:
         return None
     flags = success.reshape(-1) != 0
@@ -140,7 +145,7 @@ def _per_decision(success: np.ndarray | None, steps: int) -> np.ndarray | None:
 
 
 def save_minari(dataset: DemoDataset, path: str | Path, on_progress: OnProgress | None = None) -> None:
-    """Write `dataset` to a new folder `path`, in one piece or not at all.
+    """Write `dataset` to the new folder `path` atomically.
 
     Raises:
         UserError: `path` exists and is not an empty folder.
@@ -149,11 +154,7 @@ def save_minari(dataset: DemoDataset, path: str | Path, on_progress: OnProgress 
     path = Path(path).absolute()
     with new_folder(path) as folder:
         (folder / "data").mkdir()
-        _write(dataset, folder / "data", _dataset_id(path.name), on_progress)
-
-
-def _dataset_id(name: str) -> str:
-    return re.sub(r"[^-\w]", "_", name)
+        _write(dataset, folder / "data", re.sub(r"[^-\w]", "_", path.name), on_progress)
 
 
 def _write(dataset: DemoDataset, folder: Path, dataset_id: str, on_progress: OnProgress | None) -> None:
@@ -167,22 +168,24 @@ def _write(dataset: DemoDataset, folder: Path, dataset_id: str, on_progress: OnP
         observation_space=Box(-np.inf, np.inf, first.obs.shape[1:], np.float32),
         action_space=Box(-1.0, 1.0, first.action.shape[1:], np.float32),
     )
-    ours = {"task": dataset.task, "provenance": dataset.provenance}
-    storage.update_metadata({"dataset_id": dataset_id, "minari_version": minari.__version__, "cdred": ours})
-    storage.update_episodes(_buffer(index, one) for index, one in tracked(list(enumerate(dataset)), on_progress))
+    extra = {"task": dataset.task, "provenance": dataset.provenance}
+    storage.update_metadata({"dataset_id": dataset_id, "minari_version": minari.__version__, "cdred": extra})
+    episodes = with_progress(list(enumerate(dataset)), on_progress)
+    storage.update_episodes(_to_episode_buffer(index, trajectory) for index, trajectory in episodes)
 
 
-def _buffer(index: int, one: Trajectory) -> Any:
+def _to_episode_buffer(index: int, trajectory: Trajectory) -> Any:
     from minari.data_collector import EpisodeBuffer
 
-    ends = np.arange(len(one)) == len(one) - 1
+    is_last = np.arange(len(trajectory)) == len(trajectory) - 1
+    success = trajectory.success
     return EpisodeBuffer(
         id=index,
-        seed=one.seed,
-        observations=one.obs,  # pyright: ignore[reportArgumentType]
-        actions=one.action,  # pyright: ignore[reportArgumentType]
-        rewards=one.reward,  # pyright: ignore[reportArgumentType]
-        terminations=ends & one.terminated,  # pyright: ignore[reportArgumentType]
-        truncations=ends & one.truncated,  # pyright: ignore[reportArgumentType]
-        infos=None if one.success is None else {"success": np.concatenate([[False], one.success])},
+        seed=trajectory.seed,
+        observations=trajectory.obs,  # pyright: ignore[reportArgumentType]
+        actions=trajectory.action,  # pyright: ignore[reportArgumentType]
+        rewards=trajectory.reward,  # pyright: ignore[reportArgumentType]
+        terminations=is_last & trajectory.terminated,  # pyright: ignore[reportArgumentType]
+        truncations=is_last & trajectory.truncated,  # pyright: ignore[reportArgumentType]
+        infos=None if success is None else {"success": np.concatenate([[False], success])},
     )

@@ -1,7 +1,7 @@
-"""How Minari keeps episodes in HDF5: one group `episode_<i>` each, its attributes being `id`, `seed`, `total_steps`.
+"""Minari episodes in HDF5: one group `episode_<i>` each, with attributes `id`, `seed`, `total_steps`.
 
-In a group: `observations [T+1, ...]` (a group of such arrays for a Dict space), `actions [T, ...]`, `rewards`,
-`terminations` and `truncations [T]`, and `infos`, a group of what `step` told, with the reset's entry in front
+Each group holds `observations [T+1, ...]` (a group of such arrays for a Dict space), `actions [T, ...]`, `rewards`,
+`terminations` and `truncations [T]`, and `infos`, a group of the step infos that begins with the info of the reset
 (https://minari.farama.org/content/dataset_standards/).
 """
 
@@ -10,40 +10,47 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cdred.data.formats.hdf5 import leaves, numbered, read, read_array
+from cdred.data.formats.hdf5 import datasets_by_path, numbered_groups, read_array, read_float32
 from cdred.data.formats.obs_keys import ArrayInfo
 
 
-class Stored(NamedTuple):
-    """One episode as a Minari dataset keeps it, whatever the kind of file.
+class RawEpisode(NamedTuple):
+    """One episode of a Minari dataset, whatever its storage.
 
     Attributes:
-        where: the place, for the messages.
-        parts: the observations' arrays, `[T+1, ...]`, by name; `observations` where there is only one.
-        read: one of them, as float32.
-        column: the array of that name (`actions`, `rewards`, ..., `infos/success`) as float32; None if there is none.
-        seed: the episode's, if known.
+        location: file or folder and episode, for messages.
+        obs_arrays: the observations' arrays, `[T+1, ...]`, by name; `observations` if there is only one.
+        read_obs: returns one of them as float32.
+        column: returns the array of a name (`actions`, `rewards`, ..., `infos/success`) as float32; None if missing.
+        seed: seed of the episode; None if unknown.
     """
 
-    where: str
-    parts: Mapping[str, ArrayInfo]
-    read: Callable[[str], np.ndarray]
+    location: str
+    obs_arrays: Mapping[str, ArrayInfo]
+    read_obs: Callable[[str], np.ndarray]
     column: Callable[[str], np.ndarray | None]
     seed: int | None
 
 
-def hdf5_episodes(file: Any, where: str) -> list[Callable[[], Stored]]:
-    """The episodes of an open file, each to be looked into when its turn comes."""
+def hdf5_episodes(file: Any, location: str) -> list[Callable[[], RawEpisode]]:
+    """Return the episodes of an open file, each as a function that opens it."""
     return [
-        lambda name=name, group=group: _stored(group, f"{where}, {name}") for name, group in numbered(file, "episode_")
+        lambda name=name, group=group: _open_episode(group, f"{location}, {name}")
+        for name, group in numbered_groups(file, "episode_")
     ]
 
 
-def _stored(group: Any, where: str) -> Stored:
-    parts = leaves(group["observations"], "observations") if "observations" in group else {}
+def _open_episode(group: Any, location: str) -> RawEpisode:
+    arrays = datasets_by_path(group["observations"], "observations") if "observations" in group else {}
 
     def column(name: str) -> np.ndarray | None:
-        return read_array(group, name, where) if name in group else None
+        return read_array(group, name, location) if name in group else None
 
     seed = group.attrs.get("seed")
-    return Stored(where, parts, lambda key: read(parts[key], key, where), column, None if seed is None else int(seed))
+    return RawEpisode(
+        location,
+        arrays,
+        lambda key: read_float32(arrays[key], key, location),
+        column,
+        None if seed is None else int(seed),
+    )

@@ -1,4 +1,4 @@
-"""The formats that demonstrations are read from and written to, recognised by what is in a file or folder."""
+"""Readable and writable demonstration formats, detected by the content of a file or folder."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,18 +19,18 @@ FormatName = Literal["minari", "lerobot", "npz"]
 
 
 class Format(NamedTuple):
-    """One format that can be read.
+    """A readable format.
 
     Attributes:
-        name: what it is called.
-        looks: how a file or folder of it is told from others.
-        fits: whether a path is one.
-        read: `read(path, obs_keys, on_progress)`, the dataset in it, not yet validated.
+        name: its name.
+        description: how it is detected, for messages.
+        matches: returns True if a path is in this format.
+        read: `read(path, obs_keys, on_progress)` returns its dataset, not yet validated.
     """
 
     name: str
-    looks: str
-    fits: Callable[[Path], bool]
+    description: str
+    matches: Callable[[Path], bool]
     read: Callable[..., DemoDataset]
 
 
@@ -42,35 +42,35 @@ FORMATS = (
     Format("ManiSkill", "HDF5 with traj_0", is_maniskill, read_maniskill),
     Format("D4RL", "HDF5 with observations, actions, terminals", is_d4rl, read_d4rl),
 )
-SAVERS: dict[FormatName, Callable[..., None]] = {"minari": save_minari, "lerobot": save_lerobot, "npz": save_npz}
+WRITERS: dict[FormatName, Callable[..., None]] = {"minari": save_minari, "lerobot": save_lerobot, "npz": save_npz}
 
 
 def detect_format(path: Path) -> Format:
-    """The format of what is at `path`.
+    """Return the format of the file or folder `path`.
 
     Raises:
-        UserError: nothing there, or in no format that is known.
+        UserError: it does not exist, or is in no known format.
     """
     if not path.exists():
-        raise UserError(f"no demonstrations at {path}: there is no such file or folder.")
-    found = next((one for one in FORMATS if one.fits(path)), None)
-    if found is None:
-        known = "; ".join(f"{one.name}: {one.looks}" for one in FORMATS)
-        raise UserError(f"{path} is in no known format. Known are {known}.")
-    return found
+        raise UserError(f"no demonstrations at {path}: no such file or folder.")
+    detected = next((candidate for candidate in FORMATS if candidate.matches(path)), None)
+    if detected is None:
+        known = "; ".join(f"{candidate.name}: {candidate.description}" for candidate in FORMATS)
+        raise UserError(f"{path} is in no known format. Known formats are {known}.")
+    return detected
 
 
-def saver(path: Path, name: FormatName | None) -> Callable[..., None]:
-    """What writes the format `name`; None for npz where `path` ends in `.npz`, and Minari elsewhere."""
-    return SAVERS[name or ("npz" if path.suffix == ".npz" else "minari")]
+def get_writer(path: Path, name: FormatName | None) -> Callable[..., None]:
+    """Return the writer of the format `name`; None for npz if `path` ends in `.npz`, else Minari."""
+    return WRITERS[name or ("npz" if path.suffix == ".npz" else "minari")]
 
 
-def require_place(path: Path, name: FormatName | None = None) -> None:
-    """Check, before the work of recording them, that demonstrations can be saved to `path` as `saver` would.
+def check_output_path(path: Path, name: FormatName | None = None) -> None:
+    """Check, before they are recorded, that demonstrations can be saved to `path` in the format `name`.
 
     Raises:
-        UserError: it is taken, or cannot be written to.
+        UserError: it exists already, or cannot be written to.
     """
     check_new_path(path)
-    if saver(path, name) is SAVERS["npz"]:
+    if get_writer(path, name) is WRITERS["npz"]:
         check_output_file(path)

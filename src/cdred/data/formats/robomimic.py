@@ -2,16 +2,16 @@
 
     data                      attribute env_args: JSON with env_name, env_type, env_kwargs
     data/demo_<i>/actions     [T, A]
-    data/demo_<i>/obs/<key>   [T, ...]   a dataset each, pictures [T, H, W, C]; may be nested
+    data/demo_<i>/obs/<key>   [T, ...]   one dataset per key, images [T, H, W, C]; may be nested
     data/demo_<i>/next_obs/<key>         optional, the same keys
     data/demo_<i>/rewards     [T]        optional; zeros where missing
     data/demo_<i>/dones       [T]        not used, see below
 
 (https://robomimic.github.io/docs/datasets/overview.html, "Dataset Structure")
 
-The final observation is the last of `next_obs`; without it, each episode's last action has none and is left out.
-`dones` says nothing about a world that ended: robomimic's own writers set it in every success state, at the end of
-every demonstration, or both, as they were asked. So every episode reads as truncated, and success is unknown.
+The final observation is the last of `next_obs`; without it, each episode's last action has none and is dropped.
+`dones` does not indicate termination: depending on its options, robomimic sets it in every success state, at the end of
+every demonstration, or both. So every episode counts as truncated, and success is unknown.
 """
 
 import json
@@ -22,84 +22,102 @@ from typing import Any
 import h5py
 import numpy as np
 
-from cdred.data.formats.common import NO_FINAL_OBSERVATION, OnProgress, drop_last_action, empty_actions, names, tracked
-from cdred.data.formats.hdf5 import holds, leaves, numbered, opened, read, read_array
-from cdred.data.formats.obs_keys import account, joined, selected
+from cdred.data.formats.common import (
+    NO_FINAL_OBSERVATION,
+    OnProgress,
+    drop_last_action,
+    empty_actions,
+    format_keys,
+    with_progress,
+)
+from cdred.data.formats.hdf5 import datasets_by_path, matches, numbered_groups, open_hdf5, read_array, read_float32
+from cdred.data.formats.obs_keys import concat_obs, obs_provenance, select_obs_keys
 from cdred.errors import UserError
 from cdred.types import DemoDataset, Trajectory
 
 
 def is_robomimic(path: Path) -> bool:
-    """Whether `path` is an HDF5 file with a group `data` of `demo_<i>`."""
-    return holds(path, lambda file: isinstance(file.get("data"), h5py.Group) and bool(numbered(file["data"], "demo_")))
+    """Return True if `path` is an HDF5 file with a group `data` of groups `demo_<i>`."""
+    return matches(
+        path,
+        lambda file: isinstance(file.get("data"), h5py.Group) and bool(numbered_groups(file["data"], "demo_")),
+    )
 
 
 def read_robomimic(
     path: Path, obs_keys: Sequence[str] | None = None, on_progress: OnProgress | None = None
 ) -> DemoDataset:
-    """The trajectories in `path`, not yet validated.
+    """Read the trajectories in `path`, without validating them.
 
     Args:
         path: the HDF5 file.
-        obs_keys: keys of `obs` to join, in that order; None for all vectors, sorted by name, no pictures.
-        on_progress: told after each episode.
+        obs_keys: keys of `obs` to concatenate, in that order; None for all vectors, sorted by name, without images.
+        on_progress: called after each episode.
 
     Raises:
-        UserError: a damaged file, a missing key, no such observation.
+        UserError: a damaged file, a missing key, or an unknown observation.
     """
-    with opened(path) as file:
-        demos = numbered(file["data"], "demo_")
-        read_one = [_trajectory(group, obs_keys, f"{path}, {name}") for name, group in tracked(demos, on_progress)]
-        provenance = {"format": "robomimic HDF5"} | _env(file["data"], str(path)) | _choice(demos, obs_keys, str(path))
-    if any(dropped for _, dropped in read_one):
+    location = str(path)
+    with open_hdf5(path) as file:
+        demos = numbered_groups(file["data"], "demo_")
+        episodes = [
+            _read_episode(group, obs_keys, f"{path}, {name}") for name, group in with_progress(demos, on_progress)
+        ]
+        arrays = _obs_arrays(demos[0][1], "obs", location)
+        provenance = {
+            "format": "robomimic HDF5",
+            **_env_provenance(file["data"], location),
+            **obs_provenance(arrays, select_obs_keys(arrays, obs_keys, location)),
+        }
+    if any(dropped for _, dropped in episodes):
         provenance["dropped"] = NO_FINAL_OBSERVATION
-    return DemoDataset("", tuple(one for one, _ in read_one), provenance)
+    return DemoDataset("", tuple(trajectory for trajectory, _ in episodes), provenance)
 
 
-def _choice(demos: list[tuple[str, Any]], obs_keys: Sequence[str] | None, where: str) -> dict[str, object]:
-    parts = _parts(demos[0][1], "obs", where)
-    return account(parts, selected(parts, obs_keys, where))
-
-
-def _env(data: Any, where: str) -> dict[str, object]:
+def _env_provenance(data: Any, location: str) -> dict[str, object]:
     try:
         args = json.loads(data.attrs.get("env_args", "{}"))
         return {"env_name": args["env_name"]} if "env_name" in args else {}
     except (ValueError, TypeError) as error:
-        raise UserError(f"{where}: the attribute env_args of 'data' is not JSON: {error}") from error
+        raise UserError(f"{location}: the attribute env_args of 'data' is not JSON: {error}") from error
 
 
-def _parts(group: Any, key: str, where: str) -> dict[str, h5py.Dataset]:
+def _obs_arrays(group: Any, key: str, location: str) -> dict[str, h5py.Dataset]:
     if key not in group:
         raise UserError(
-            f"{where}: no '{key}' in it (there are: {names(group)}); a file with states only needs its "
-            "observations extracted by robomimic's dataset_states_to_obs.py first."
+            f"{location}: no '{key}' in it (available: {format_keys(group)}); in a file with states only, extract the "
+            "observations with robomimic's dataset_states_to_obs.py first."
         )
-    return leaves(group[key], key)
+    return datasets_by_path(group[key], key)
 
 
-def _trajectory(group: Any, obs_keys: Sequence[str] | None, where: str) -> tuple[Trajectory, bool]:
-    """One demonstration, and whether its last action had to be left out."""
-    obs, has_final = _observations(group, obs_keys, where)
+def _read_episode(group: Any, obs_keys: Sequence[str] | None, location: str) -> tuple[Trajectory, bool]:
+    """Read one demonstration; the second result is True if its last action had to be dropped."""
+    obs, has_final = _read_obs(group, obs_keys, location)
     steps = len(obs) - has_final
-    one = Trajectory(
+    trajectory = Trajectory(
         obs=obs,
-        action=read_array(group, "actions", where) if "actions" in group else empty_actions(steps),
-        reward=read_array(group, "rewards", where) if "rewards" in group else np.zeros(steps, np.float32),
+        action=read_array(group, "actions", location) if "actions" in group else empty_actions(steps),
+        reward=read_array(group, "rewards", location) if "rewards" in group else np.zeros(steps, np.float32),
         terminated=False,
         truncated=True,
     )
-    return (one, False) if has_final else (drop_last_action(one), True)
+    return (trajectory, False) if has_final else (drop_last_action(trajectory), True)
 
 
-def _observations(group: Any, obs_keys: Sequence[str] | None, where: str) -> tuple[np.ndarray, bool]:
-    parts = _parts(group, "obs", where)
-    keys = selected(parts, obs_keys, where)
-    obs = joined(parts, keys, lambda key: read(parts[key], f"obs/{key}", where), where)
-    after = leaves(group["next_obs"], "next_obs") if "next_obs" in group else {}
-    if not all(key in after for key in keys):
+def _read_obs(group: Any, obs_keys: Sequence[str] | None, location: str) -> tuple[np.ndarray, bool]:
+    """Read the observations; the second result is True if they include the final one."""
+    arrays = _obs_arrays(group, "obs", location)
+    keys = select_obs_keys(arrays, obs_keys, location)
+    obs = concat_obs(arrays, keys, lambda key: read_float32(arrays[key], f"obs/{key}", location), location)
+    next_arrays = datasets_by_path(group["next_obs"], "next_obs") if "next_obs" in group else {}
+    if not all(key in next_arrays for key in keys):
         return obs, False
-    last = joined(
-        after, keys, lambda key: read(after[key], f"next_obs/{key}", where, slice(len(obs) - 1, len(obs))), where
+    last_row = slice(len(obs) - 1, len(obs))
+    final = concat_obs(
+        next_arrays,
+        keys,
+        lambda key: read_float32(next_arrays[key], f"next_obs/{key}", location, last_row),
+        location,
     )
-    return np.concatenate([obs, last]), True
+    return np.concatenate([obs, final]), True

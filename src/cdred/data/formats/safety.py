@@ -1,62 +1,64 @@
-"""What foreign files may ask for: memory in proportion to their size, and nothing outside of their folder."""
+"""Limits on untrusted files: memory in proportion to the file's size, and no access outside the dataset's folder."""
 
 import os
 from pathlib import Path, PurePath
 
 from cdred.errors import UserError
 
-# Numbers that do compress are pictures of a scene that hardly changes, some fifty times, and flags and zeros, a
-# thousand times, of which no file has many.
-RATIO = 256
-ALWAYS = 64 * 2**20
+# Images of a nearly static scene compress about fifty times; only zeros and flags, of which no file holds much,
+# compress a thousand times.
+MAX_COMPRESSION_RATIO = 256
+MIN_ALLOWED_BYTES = 64 * 2**20
 
 
-def check_expanded_size(declared: int, stored: int, where: str) -> None:
-    """Check that `declared` bytes of content can be meant by `stored` bytes on the disk, and fit into the memory.
+def check_expanded_size(declared: int, stored: int, location: str) -> None:
+    """Check that `declared` bytes of content are plausible for `stored` bytes on disk and fit into memory.
 
-    To be called before anything is allocated.
+    Call it before anything is allocated.
 
     Raises:
-        UserError: they cannot.
+        UserError: they are not, or do not.
     """
-    most = max(RATIO * stored, ALWAYS)
-    if declared > most:
+    if declared > max(MAX_COMPRESSION_RATIO * stored, MIN_ALLOWED_BYTES):
         raise UserError(
-            f"{where}: it says to hold {declared:,} bytes of content, but has {stored:,} on the disk; more than "
-            f"{RATIO} times as many is taken for a bomb.\nIf it is meant, store it with less compression."
+            f"{location}: it declares {declared:,} bytes of content but has {stored:,} on disk; more than "
+            f"{MAX_COMPRESSION_RATIO} times as many is treated as a decompression bomb.\n"
+            "If the content is real, store it with less compression."
         )
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if declared > memory:
-        raise UserError(f"{where}: it holds {declared:,} bytes, but this machine has {memory:,} of memory: split it.")
+        raise UserError(
+            f"{location}: it holds {declared:,} bytes, but this machine has {memory:,} of memory: split it."
+        )
 
 
 def check_symlinks(folder: Path) -> None:
-    """Check that no symbolic link in `folder` leads out of it.
+    """Check that no symbolic link in `folder` points outside it.
 
-    The cache of the Hugging Face hub is made of links, from `snapshots/<commit>` to `blobs` beside `snapshots`; those
-    are as good as files.
+    The cache of the Hugging Face hub stores `snapshots/<commit>` as links into `blobs` beside `snapshots`; those links
+    are accepted.
 
     Raises:
-        UserError: one does.
+        UserError: a link points elsewhere.
     """
-    inside = [folder.resolve()]
+    allowed = [folder.resolve()]
     if folder.resolve().parent.name == "snapshots":
-        inside.append(folder.resolve().parents[1] / "blobs")
-    for place, folders, files in os.walk(folder):
-        for entry in (Path(place, name) for name in (*folders, *files)):
-            if entry.is_symlink() and not any(entry.resolve().is_relative_to(one) for one in inside):
+        allowed.append(folder.resolve().parents[1] / "blobs")
+    for parent, folders, files in os.walk(folder):
+        for entry in (Path(parent, name) for name in (*folders, *files)):
+            if entry.is_symlink() and not any(entry.resolve().is_relative_to(root) for root in allowed):
                 raise UserError(
-                    f"{entry} is a link to {entry.resolve()}, outside of the dataset's folder, and is not followed: "
-                    "put a copy in its place."
+                    f"{entry} is a link to {entry.resolve()}, outside the dataset's folder, and is not followed: "
+                    "replace it by a copy."
                 )
 
 
-def check_relative_path(named: object, where: str) -> None:
+def check_relative_path(name: object, location: str) -> None:
     """Check that a file name in a dataset's metadata stays in the dataset's folder.
 
     Raises:
-        UserError: it is absolute or climbs out.
+        UserError: it is absolute or contains `..`.
     """
-    path = PurePath(str(named))
+    path = PurePath(str(name))
     if path.is_absolute() or ".." in path.parts:
-        raise UserError(f"{where} names {path}, outside of the dataset's folder: expected a path below it.")
+        raise UserError(f"{location} names {path}, outside the dataset's folder: expected a path below it.")

@@ -1,1 +1,1 @@
-"""Environments in other processes, and in other interpreters where a suite's packages clash with ours."""
+"""Environments in other processes, and in other interpreters for suites with conflicting packages."""

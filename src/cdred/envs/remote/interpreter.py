@@ -1,4 +1,4 @@
-"""Interpreters that environments can live in: this one, and those of suites whose packages clash with ours."""
+"""Interpreters that run environments: the current one, and those of suites with conflicting packages."""
 
 import os
 import sys
@@ -11,43 +11,52 @@ PROJECT = Path(__file__).parents[4]
 
 
 class Interpreter(NamedTuple):
-    """Where environments live.
+    """A Python interpreter that serves the environments of a suite.
 
     Attributes:
-        python: the interpreter's path.
-        suite: module that the interpreter imports (`cdred.envs...` or one of its own), see `server`.
-        path: its module search path in addition to its own.
-        mend: what to do where the interpreter lacks a package.
+        python: path of the interpreter.
+        suite: module that it imports (`cdred.envs...` or one of its own), see `server`.
+        path: additional entries of its module search path.
+        install_hint: how to install what the interpreter lacks.
     """
 
     python: str
     suite: str
     path: tuple[str, ...] = ()
-    mend: str = ""
+    install_hint: str = ""
 
 
 def current_interpreter() -> Interpreter:
-    """This very interpreter, serving every suite that it has."""
+    """Return the running interpreter, serving all of its suites."""
     return Interpreter(sys.executable, "cdred.envs.registry", tuple(entry for entry in sys.path if entry))
 
 
-def environment(host: Interpreter) -> dict[str, str]:
-    """Environment variables of a process there: ours, but for what would lead another interpreter astray."""
-    own = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
-    return own | ({"PYTHONPATH": os.pathsep.join(host.path)} if host.path else {})
+def subprocess_env(interpreter: Interpreter) -> dict[str, str]:
+    """Return the environment variables for a process of `interpreter`: the current ones with another PYTHONPATH."""
+    inherited = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
+    return inherited | ({"PYTHONPATH": os.pathsep.join(interpreter.path)} if interpreter.path else {})
 
 
-def interpreter(variable: str, folder: str, mend: str) -> str:
-    """The path of a suite's own interpreter: `$variable`, or `folder`/bin/python here or in this project's folder.
+def find_interpreter(variable: str, folder: str, install_hint: str) -> str:
+    """Return the path of a suite's own interpreter.
+
+    Args:
+        variable: environment variable that may name it.
+        folder: virtual environment, searched in the working directory and in this project's folder.
+        install_hint: how to create it.
 
     Raises:
-        UserError: there is none; `mend` says how to get it.
+        UserError: it does not exist.
     """
-    told = os.environ.get(variable)
+    configured = os.environ.get(variable)
     roots = (Path.cwd(), PROJECT)
-    found = [Path(told)] if told else [root / folder / "bin" / "python" for root in roots]
-    for path in found:
+    candidates = [Path(configured)] if configured else [root / folder / "bin" / "python" for root in roots]
+    for path in candidates:
         if path.is_file():
             return str(path)
-    where = f"{variable} names {told}, which is not there" if told else f"there is no {folder} here or in {PROJECT}"
-    raise UserError(f"{where}: {mend}")
+    missing = (
+        f"{variable}={configured} does not exist"
+        if configured
+        else f"there is no {folder} in the working directory or in {PROJECT}"
+    )
+    raise UserError(f"{missing}: {install_hint}")

@@ -1,14 +1,14 @@
-"""ManiSkill 3 where it lives: in an interpreter of its own, on the CPU, seen as state, driven in `pd_ee_delta_pose`.
+"""ManiSkill 3 in its own interpreter: on the CPU, state observations, actions in `pd_ee_delta_pose`.
 
-Served by `server`; imports nothing of ours, and the suite itself only when a task is made.
+Served by `server`; imports nothing of this package, and the suite itself only when a task is made.
 
-State needs no graphics, but the suite asks for a Vulkan device all the same: it makes materials and textures while it
-builds a scene. Here these are nothing at all (`blinded`), so it runs where there is no such device, with the same
-physics. Plain resets leave contacts of the episode before in the solver, so episodes would remember one another
-(seen in LiftPegUpright and PlugCharger): every reset builds the scene anew.
+State observations need no graphics, but the suite requires a Vulkan device because it makes materials and textures
+while it builds a scene. `disable_rendering` replaces these by stubs, so it runs without such a device, with the same
+physics. Plain resets keep contacts of the previous episode in the solver (observed in LiftPegUpright and PlugCharger),
+so an episode would depend on the one before it: every reset rebuilds the scene.
 """
 
-# What is imported here lives in another interpreter.
+# The packages imported here are installed in another interpreter.
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
 import functools
@@ -24,18 +24,18 @@ CONTROL_MODE = "pd_ee_delta_pose"
 
 
 class UserError(Exception):
-    """Known by its name at the other end."""
+    """Stands for `cdred.errors.UserError`: the client recognises it by its name."""
 
 
 class Task(typing.NamedTuple):
-    """How long an episode is, whether the suite can plan it, and which assets it needs that no package carries."""
+    """Episode length in steps, whether the suite has a planner, and the assets to download separately."""
 
     length: int
     planner: bool = False
     assets: tuple = ()
 
 
-# The suite's own limits (50 steps for most) end before its planners do: see results/maniskill/README.md.
+# The suite's own time limits (50 steps for most tasks) are shorter than the episodes of its planners.
 TASKS = {
     "LiftPegUpright": Task(200, planner=True),
     "PegInsertionSide": Task(200, planner=True),
@@ -59,15 +59,15 @@ TASKS = {
 
 
 class ManiSkill:
-    """One task. Reaching the goal ends no episode, so that all are equally long; success is `info["success"]`."""
+    """One task. Reaching the goal does not end an episode, so all have the same length."""
 
     def __init__(self, name):
         self._task = TASKS[name]
         require_assets(name)
-        self._env = simulator(name, CONTROL_MODE)
+        self._env = make_simulator(name, CONTROL_MODE)
         space = self._env.single_action_space
         self._low, self._span = space.low.astype(np.float64), (space.high - space.low).astype(np.float64)
-        self._decisions = 0
+        self._elapsed_steps = 0
         self.spec = types.SimpleNamespace(
             task=name,
             obs_shape=self._env.single_observation_space.shape,
@@ -77,55 +77,55 @@ class ManiSkill:
         )
 
     def reset(self, seed):
-        """The first observation of the episode of `seed`."""
-        self._decisions = 0
-        return state(restarted(self._env, seed))
+        """Return the first observation of the episode of `seed`."""
+        self._elapsed_steps = 0
+        return to_numpy(reset_rebuilding_scene(self._env, seed))
 
     def step(self, action):
-        """Observation, reward, terminated, truncated, success."""
+        """Return observation, reward, terminated, truncated, success."""
         native = self._low + (np.clip(action, -1.0, 1.0).astype(np.float64) + 1.0) / 2.0 * self._span
         obs, reward, _, _, info = self._env.step(native.astype(np.float32))
-        self._decisions += 1
-        return state(obs), float(reward), False, self._decisions >= self._task.length, bool(info["success"])
+        self._elapsed_steps += 1
+        return to_numpy(obs), float(reward), False, self._elapsed_steps >= self._task.length, bool(info["success"])
 
     def render(self):
-        """No frames: nothing has been given a look."""
-        raise UserError("ManiSkill tasks have no picture here: they run without graphics.")
+        """Raise UserError: rendering is disabled."""
+        raise UserError("ManiSkill tasks cannot be rendered: they run without graphics.")
 
 
 def make(name, render_size=None):
-    """The task `name`; there are no frames that could have a size."""
+    """Make the task `name`; `render_size` is ignored."""
     del render_size
     return ManiSkill(name)
 
 
 @functools.lru_cache(maxsize=64)
 def plan(name, seed):
-    """The actions of the motion planner's episode, see `maniskill_plan`."""
-    suite()
+    """Return the actions of the motion planner, see `maniskill_plan`."""
+    import_maniskill()
     from cdred.envs.remote import maniskill_plan
 
     return maniskill_plan.plan(name, seed)
 
 
 def versions():
-    """Of what the physics and the plans depend on."""
+    """Return the versions of the packages that determine physics and plans."""
     return {package: importlib.metadata.version(package) for package in ("mani_skill", "sapien", "mplib", "numpy")}
 
 
-def restarted(env, seed):
-    """The first observation after building the scene of `seed` anew."""
+def reset_rebuilding_scene(env, seed):
+    """Rebuild the scene of `seed` and return the first observation."""
     return env.reset(seed=seed, options={"reconfigure": True})[0]
 
 
-def state(obs):
-    """A flat array of its own."""
+def to_numpy(obs):
+    """Copy the observation of the first environment of a batch to a float32 array."""
     return np.array(obs.numpy()[0], np.float32)
 
 
 def require_assets(name):
-    """Say how to get what is missing, instead of asking on a terminal that nobody sees."""
-    suite()
+    """Raise UserError if assets are missing; the suite itself would prompt on a terminal that is not connected."""
+    import_maniskill()
     from mani_skill.utils import assets
 
     for group in TASKS[name].assets:
@@ -133,14 +133,14 @@ def require_assets(name):
         sources = [group] if single else assets.expand_data_group_into_individual_data_source_ids(group)
         if not all(map(assets.is_data_source_downloaded, sources)):
             raise UserError(
-                f"maniskill/{name} needs assets that are not on this machine; they are downloaded with\n"
+                f"maniskill/{name} needs assets that are not on this machine. Download them with\n"
                 f"{sys.executable} -m mani_skill.utils.download_asset {group}"
             )
 
 
-def simulator(name, control_mode, obs_mode="state"):
-    """The suite's environment, without time limit."""
-    made = suite().make(
+def make_simulator(name, control_mode, obs_mode="state"):
+    """Make the suite's environment without its time limit."""
+    env = import_maniskill().make(
         f"{name}-v1",
         obs_mode=obs_mode,
         control_mode=control_mode,
@@ -148,27 +148,27 @@ def simulator(name, control_mode, obs_mode="state"):
         render_backend="none",
         disable_env_checker=True,
     )
-    return made.unwrapped
+    return env.unwrapped
 
 
 @functools.cache
-def suite():
-    """Gymnasium, with ManiSkill's tasks in it and its eyes closed."""
-    blinded()
+def import_maniskill():
+    """Import ManiSkill with rendering disabled; return Gymnasium, in which its tasks are registered."""
+    disable_rendering()
     import gymnasium
     import mani_skill.envs  # noqa: F401
     import torch
 
-    # Arrays of a few numbers gain nothing from threads.
+    # The arrays are too small for threads to pay off.
     torch.set_num_threads(1)
-    # Every new scene collects garbage, which takes a third of a second if it looks at all that was imported as well.
+    # Every new scene collects garbage, which takes a third of a second if it includes the imported modules.
     gc.collect()
     gc.freeze()
     return gymnasium
 
 
-class Nothing:
-    """Stands for anything that is only ever looked at."""
+class RenderStub:
+    """Replaces SAPIEN's rendering objects; every attribute, item and call gives another stub."""
 
     def __init__(self, *_, **__):
         pass
@@ -176,13 +176,13 @@ class Nothing:
     def __getattr__(self, name):
         if name.startswith("__"):
             raise AttributeError(name)
-        return Nothing()
+        return RenderStub()
 
     def __call__(self, *_, **__):
-        return Nothing()
+        return RenderStub()
 
     def __getitem__(self, _):
-        return Nothing()
+        return RenderStub()
 
     def __iter__(self):
         return iter(())
@@ -191,19 +191,19 @@ class Nothing:
         return 0
 
 
-LOOKS = ("RenderMaterial", "RenderTexture", "RenderShape", "RenderBody")
+RENDER_TYPES = ("RenderMaterial", "RenderTexture", "RenderShape", "RenderBody")
 
 
-def blinded():
-    """Put `Nothing` in the place of all that gives objects a look, wherever SAPIEN has imported it to."""
+def disable_rendering():
+    """Replace SAPIEN's rendering types by `RenderStub` in all of its modules."""
     import sapien
 
-    visible = {kind for name, kind in vars(sapien.render).items() if name.startswith(LOOKS)}
+    render_types = {kind for name, kind in vars(sapien.render).items() if name.startswith(RENDER_TYPES)}
     for module in [module for name, module in sys.modules.items() if name.split(".")[0] == "sapien"]:
         for name, kind in list(vars(module).items()):
-            if isinstance(kind, type) and kind in visible:
-                setattr(module, name, type(name, (Nothing,), {}))
+            if isinstance(kind, type) and kind in render_types:
+                setattr(module, name, type(name, (RenderStub,), {}))
     find = sapien.Entity.find_component_by_type
     sapien.Entity.find_component_by_type = lambda self, kind: (
-        Nothing() if issubclass(kind, Nothing) else find(self, kind)
+        RenderStub() if issubclass(kind, RenderStub) else find(self, kind)
     )

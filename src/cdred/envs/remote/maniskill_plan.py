@@ -1,75 +1,75 @@
-"""ManiSkill's motion planners: they plan in joint positions; what they did is then redone in the agent's actions."""
+"""ManiSkill's motion planners: plans in joint positions, replayed in the agent's end-effector actions."""
 
-# What is imported here lives in another interpreter.
+# The packages imported here are installed in another interpreter.
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
 import functools
 
 import numpy as np
 
-from cdred.envs.remote.maniskill import CONTROL_MODE, TASKS, UserError, simulator
+from cdred.envs.remote.maniskill import CONTROL_MODE, TASKS, UserError, make_simulator
 
-# PullCube's planner moves at half the pace that the agent's actions allow, and waits at its corners: agents that
-# learned from it stopped there (results/maniskill).
-PACE = 2
+# PullCube's planner moves at half the speed that the agent's actions allow, and pauses at its waypoints: agents that
+# imitated it stopped there.
+SPEEDUP = 2
 
 
 def plan(name, seed):
-    """Actions `[T, A]` of a whole episode that do the episode of `seed`, none where the planner found no way.
+    """Plan the episode of `seed`; return its actions `[T, A]`, none if the planner found no plan.
 
-    Whether they succeed is for the caller to try: a plan that is redone in other actions may come out differently.
+    They may fail: a plan that is replayed in another control mode may end differently.
 
     Raises:
         UserError: the suite has no planner for this task.
     """
-    planned, redone = (Recorder(env) for env in pair(name))
-    if not solved(name, planned, seed):
-        return np.zeros((0, redone.single_action_space.shape[0]), np.float32)
+    joint_env, ee_env = (ActionRecorder(env) for env in make_env_pair(name))
+    if not run_planner(name, joint_env, seed):
+        return np.zeros((0, ee_env.single_action_space.shape[0]), np.float32)
     length = TASKS[name].length
-    hurried = planned.actions[PACE - 1 :: PACE] + planned.actions[-1:]
-    # The arm sags under actions of zero. To go on asking for the last joints asks for small corrections.
-    joint_actions = hurried + hurried[-1:] * (length - len(hurried))
-    redo(joint_actions, planned, redone, seed)
-    return np.array(redone.actions[:length], np.float32)
+    subsampled = joint_env.actions[SPEEDUP - 1 :: SPEEDUP] + joint_env.actions[-1:]
+    # Padded with the last joint positions: the arm sags under actions of zero, and holding them gives corrections.
+    joint_actions = subsampled + subsampled[-1:] * (length - len(subsampled))
+    replay_as_ee_delta(joint_actions, joint_env, ee_env, seed)
+    return np.array(ee_env.actions[:length], np.float32)
 
 
-def solved(name, planned, seed):
-    """Whether the planner got to the end of its plan."""
+def run_planner(name, joint_env, seed):
+    """Run the planner in `joint_env`; return True if it completed its plan."""
     try:
-        outcome = solutions()[f"{name}-v1"](planned, seed=seed, debug=False, vis=False)
+        outcome = planners()[f"{name}-v1"](joint_env, seed=seed, debug=False, vis=False)
     except Exception:
-        # Upstream raises whatever comes where a pose cannot be reached.
+        # Upstream raises arbitrary exceptions if a pose cannot be reached.
         return False
     return not isinstance(outcome, int)
 
 
-def redo(joint_actions, planned, redone, seed):
-    """Let `redone` follow `planned`, which takes the planner's actions again."""
+def replay_as_ee_delta(joint_actions, joint_env, ee_env, seed):
+    """Replay `joint_actions` in `joint_env` and let `ee_env` follow it in the agent's control mode."""
     from mani_skill.trajectory.utils.actions.conversion import from_pd_joint_pos_to_ee
 
-    planned.reset(seed=seed)
-    redone.reset(seed=seed)
-    from_pd_joint_pos_to_ee(CONTROL_MODE, joint_actions, planned, redone)
+    joint_env.reset(seed=seed)
+    ee_env.reset(seed=seed)
+    from_pd_joint_pos_to_ee(CONTROL_MODE, joint_actions, joint_env, ee_env)
 
 
 @functools.cache
-def pair(name):
-    """Two simulators of the task: one driven by joint positions, one as the agent drives it."""
-    if f"{name}-v1" not in solutions():
+def make_env_pair(name):
+    """Make two simulators of the task: one controlled by joint positions, one in the agent's control mode."""
+    if f"{name}-v1" not in planners():
         raise UserError(f"ManiSkill has no planner for {name}: give demonstrations with --demos PATH.")
-    return simulator(name, "pd_joint_pos", "none"), simulator(name, CONTROL_MODE, "none")
+    return make_simulator(name, "pd_joint_pos", "none"), make_simulator(name, CONTROL_MODE, "none")
 
 
 @functools.cache
-def solutions():
-    """Upstream's planner of each task."""
+def planners():
+    """Return upstream's planner of each task."""
     from mani_skill.examples.motionplanning.panda.run import MP_SOLUTIONS
 
     return MP_SOLUTIONS
 
 
-class Recorder:
-    """Stands before a simulator: builds its scene anew at every reset, and remembers what it was told to do."""
+class ActionRecorder:
+    """Wrapper of a simulator that rebuilds its scene at every reset and records the actions since."""
 
     def __init__(self, env):
         self.unwrapped, self.actions = env, []

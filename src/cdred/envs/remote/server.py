@@ -1,15 +1,15 @@
-"""The far end of the door: serves the environments of one suite to the process that started it.
+"""Server side of environments in another process: serves one suite to the process that started it.
 
     python server.py FD SUITE
 
 Run by its path, in any interpreter (3.9 or later) that has NumPy and the suite. `FD` is an inherited socket; `SUITE` a
-module with `make(name, render_size=...)`, whose environments look like `cdred.envs.base.Env` (any object with the
-fields of `EnvSpec` is a spec, any tuple like `Step` a step). It may have `versions()`, a mapping of packages, and
-`plan(name, seed)`, the actions of an expert's episode. When the socket closes, the process ends: it cannot
-outlive the one that it works for.
+module with `make(name, render_size=...)`, which returns a `cdred.envs.base.Env` (any object with the
+fields of `EnvSpec` as spec, any tuple with the fields of `Step` as step). It may have `versions()`, a mapping of
+packages, and `plan(name, seed)`, the actions of an expert's episode. The process ends when the socket closes, so it
+cannot outlive its client.
 
-A message is the length of a header (4 bytes, little-endian), the header as JSON, and the bytes of the arrays whose
-dtypes and shapes the header lists. No pickle: the two ends may have different versions of Python and NumPy.
+A message is the length of a header (4 bytes, little-endian), the header as JSON, and the bytes of the arrays, with
+dtypes and shapes listed in the header. No pickle: the two sides may run different versions of Python and NumPy.
 """
 
 import contextlib
@@ -25,87 +25,87 @@ from multiprocessing.connection import Connection
 import numpy as np
 
 
-def pack(head, arrays=()):
-    """One message of a JSON mapping and arrays of numbers."""
+def pack(header, arrays=()):
+    """Encode a JSON mapping and numeric arrays as one message."""
     arrays = [np.asarray(array, order="C") for array in arrays]
-    text = json.dumps({**head, "arrays": [[array.dtype.str, array.shape] for array in arrays]}).encode()
+    text = json.dumps({**header, "arrays": [[array.dtype.str, array.shape] for array in arrays]}).encode()
     return b"".join([len(text).to_bytes(4, "little"), text, *(array.tobytes() for array in arrays)])
 
 
 def unpack(message):
-    """The mapping and the arrays (copies that may be written to) of a message."""
-    at = 4 + int.from_bytes(message[:4], "little")
-    head, arrays = json.loads(message[4:at]), []
-    for dtype, shape in head.pop("arrays"):
-        array = np.frombuffer(message, dtype, int(np.prod(shape)), at).reshape(shape).copy()
+    """Decode a message into its mapping and writable copies of its arrays."""
+    offset = 4 + int.from_bytes(message[:4], "little")
+    header, arrays = json.loads(message[4:offset]), []
+    for dtype, shape in header.pop("arrays"):
+        array = np.frombuffer(message, dtype, int(np.prod(shape)), offset).reshape(shape).copy()
         arrays.append(array)
-        at += array.nbytes
-    return head, arrays
+        offset += array.nbytes
+    return header, arrays
 
 
 def serve(connection, suite):
-    """Answer requests until the other end is gone."""
+    """Reply to requests until the client closes the connection."""
     envs = {}
     while True:
         try:
             message = connection.recv_bytes()
         except (EOFError, OSError):
             return
-        head, arrays = unpack(message)
+        header, arrays = unpack(message)
         try:
-            reply = pack(*DO[head["do"]](suite, envs, head, arrays))
+            reply = pack(*HANDLERS[header["method"]](suite, envs, header, arrays))
         except Exception as error:
-            told = {"error": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
-            reply = pack(told)
+            failure = {"error": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
+            reply = pack(failure)
         connection.send_bytes(reply)
 
 
-def make(suite, envs, head, _arrays):
-    """The environment's spec, and the versions that the suite tells."""
+def make(suite, envs, header, _arrays):
+    """Make an environment; return its spec and the suite's package versions."""
     module = importlib.import_module(suite)
-    env = envs[head["env"]] = module.make(head["name"], render_size=head["render_size"])
+    env = envs[header["env"]] = module.make(header["name"], render_size=header["render_size"])
     return {"spec": dict(vars(env.spec)), "versions": getattr(module, "versions", dict)()}, []
 
 
-def reset(_suite, envs, head, _arrays):
-    """The first observation of the episode of a seed."""
-    return {}, [envs[head["env"]].reset(head["argument"])]
+def reset(_suite, envs, header, _arrays):
+    """Return the first observation of the episode of a seed."""
+    return {}, [envs[header["env"]].reset(header["argument"])]
 
 
-def step(_suite, envs, head, arrays):
-    """What one step led to; NumPy's scalars become Python's, exactly."""
-    obs, reward, *flags = envs[head["env"]].step(*arrays)
+def step(_suite, envs, header, arrays):
+    """Take one step; NumPy scalars are converted to Python's without loss."""
+    obs, reward, *flags = envs[header["env"]].step(*arrays)
     return {"step": [float(reward), *map(bool, flags)]}, [obs]
 
 
-def render(_suite, envs, head, _arrays):
-    """The current frame."""
-    return {}, [envs[head["env"]].render()]
+def render(_suite, envs, header, _arrays):
+    """Return the current frame."""
+    return {}, [envs[header["env"]].render()]
 
 
-def plan(suite, _envs, head, _arrays):
-    """The suite's own plan for the episode of a seed: actions `[T, A]`, none where it found no way."""
-    return {}, [importlib.import_module(suite).plan(head["name"], head["seed"])]
+def plan(suite, _envs, header, _arrays):
+    """Return the actions `[T, A]` of the suite's planner for the episode of a seed; none if it found no plan."""
+    return {}, [importlib.import_module(suite).plan(header["name"], header["seed"])]
 
 
-DO = {"make": make, "reset": reset, "step": step, "render": render, "plan": plan}
+HANDLERS = {"make": make, "reset": reset, "step": step, "render": render, "plan": plan}
 
 
-def bare_package():
-    """Let `cdred.envs` be imported without `cdred/__init__.py`, whose imports this interpreter may lack."""
-    here = os.path.dirname(os.path.abspath(__file__))
-    # Python puts a script's folder first; nothing here may stand before a suite's own modules.
-    sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or os.curdir) != here]
+def stub_package():
+    """Make `cdred.envs` importable without `cdred/__init__.py` and its dependencies, which may be missing."""
+    folder = os.path.dirname(os.path.abspath(__file__))
+    # Python puts a script's folder first on the path, where it would shadow the suite's own modules.
+    sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or os.curdir) != folder]
     package = types.ModuleType("cdred")
-    package.__path__ = [os.path.dirname(os.path.dirname(here))]
+    package.__path__ = [os.path.dirname(os.path.dirname(folder))]
     sys.modules["cdred"] = package
 
 
 def main():
-    """Serve on the socket named on the command line."""
-    # Ctrl-C reaches the whole group; what it means is for the other end to say.
+    """Serve on the socket given on the command line."""
+    # Ctrl-C reaches the whole process group; the client decides how to react to it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    bare_package()
+    stub_package()
     with contextlib.suppress(BrokenPipeError):
         serve(Connection(int(sys.argv[1])), sys.argv[2])
 

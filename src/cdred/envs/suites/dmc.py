@@ -1,4 +1,4 @@
-"""DeepMind Control suite: action repeat 2, 500 steps, observations flattened in dm_control's own order."""
+"""DeepMind Control suite: action repeat 2, 500 steps, observations flattened in dm_control's order."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,7 @@ import numpy as np
 from dm_control import suite
 from jaxtyping import Float32, UInt8
 
-from cdred.envs.base import Step, checked, raise_render_error
+from cdred.envs.base import Step, raise_render_error, validate_step
 from cdred.types import EnvSpec
 
 ACTION_REPEAT = 2
@@ -17,8 +17,7 @@ DEFAULT_RENDER_SIZE = 240
 class DMControl:
     """One task of the suite, e.g. `cheetah-run` or `ball_in_cup-catch`.
 
-    A discount of 0 would be a termination, which no task of the suite but the excluded lqr knows; any other end is a
-    truncation.
+    A discount of 0 marks a terminal state, which only the excluded lqr has; any other end is a truncation.
     """
 
     def __init__(self, name: str, render_size: int | None = None):
@@ -29,22 +28,22 @@ class DMControl:
         shape = flatten(self._env.reset().observation).shape
         self.spec = EnvSpec(f"dmc/{name}", shape, bounds.shape[0], EPISODE_LENGTH, ACTION_REPEAT)
         self._render_size = render_size or DEFAULT_RENDER_SIZE
-        self._cheapen_rendering()
-        self._decisions = 0
+        self._reduce_render_quality()
+        self._elapsed_steps = 0
 
-    def _cheapen_rendering(self) -> None:
-        # Software rendering is several times faster without multisampling; only the first render reads these.
+    def _reduce_render_quality(self) -> None:
+        # Software rendering is several times faster without multisampling; the first render reads these settings.
         quality = self._env.physics.model.vis.quality
         quality.offsamples, quality.shadowsize = 0, 512
 
     def reset(self, seed: int) -> Float32[np.ndarray, "*obs"]:
-        # dm_control seeds at construction only; a new state for the task's generator is what construction would do.
+        # dm_control seeds at construction only; a new state of the task's generator has the same effect.
         self._env.task._random = np.random.RandomState(seed)
-        self._decisions = 0
+        self._elapsed_steps = 0
         return flatten(self._env.reset().observation)
 
     def step(self, action: Float32[np.ndarray, " A"]) -> Step:
-        # Through float64, as dm_control itself computes.
+        # In float64, as dm_control computes.
         unit = (np.clip(action, -1.0, 1.0).astype(np.float64) + 1.0) / 2.0
         control = self._low + unit * (self._high - self._low)
         total, last, discount, observation = 0.0, False, 1.0, {}
@@ -53,10 +52,10 @@ class DMControl:
             total += reward
             if last:
                 break
-        self._decisions += 1
+        self._elapsed_steps += 1
         terminated = last and discount == 0.0
-        truncated = not terminated and (last or self._decisions >= EPISODE_LENGTH)
-        return checked(self.spec, Step(flatten(observation), total, terminated, truncated, False))
+        truncated = not terminated and (last or self._elapsed_steps >= EPISODE_LENGTH)
+        return validate_step(self.spec, Step(flatten(observation), total, terminated, truncated, False))
 
     def _frame(self, control: np.ndarray) -> tuple[bool, float, float, Mapping[str, np.ndarray]]:
         step = self._env.step(control)
@@ -73,12 +72,12 @@ class DMControl:
 
 
 def flatten(observation: Mapping[str, np.ndarray]) -> Float32[np.ndarray, "*obs"]:
-    """One vector of all entries, in the mapping's order (which dm_control keeps fixed for a task)."""
+    """Concatenate all entries to one vector, in the mapping's order (which dm_control keeps fixed for a task)."""
     return np.concatenate([np.ravel(value) for value in observation.values()]).astype(np.float32)
 
 
-def names() -> list[str]:
-    """Every `<domain>-<task>` of the suite but `lqr`, whose actions have no bounds and whose episodes have no end."""
+def task_names() -> list[str]:
+    """List every `<domain>-<task>` but `lqr`, which has unbounded actions and no time limit."""
     return sorted(f"{domain}-{task}" for domain, task in suite.ALL_TASKS if domain != "lqr")
 
 

@@ -1,4 +1,4 @@
-"""The worlds of `probes.py` again, as JAX functions: for tests of everything that steps simulators on the device."""
+"""The environments of `probes` as JAX functions, for tests of simulators on the device."""
 
 from functools import cache, partial
 from typing import NoReturn
@@ -8,13 +8,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float32, UInt32
 
 from cdred.envs.jax_env import JaxEnv, JaxEnvAdapter, JaxStep
-from cdred.envs.suites.probes import EPISODE_LENGTH, Dying, Point, PointExpert
+from cdred.envs.suites.probes import EPISODE_LENGTH, Point, PointExpert, TerminatingLine
 from cdred.errors import UserError
 from cdred.types import EnvSpec
 
 
 class JaxPoint:
-    """`probes.Point`. Its state is its observation: position (2), goal (2)."""
+    """`probes.Point`. The state is the observation: position (2), goal (2)."""
 
     def __init__(self):
         self.spec = EnvSpec("jaxprobe/point", (4,), 2, EPISODE_LENGTH, has_success=True)
@@ -29,13 +29,13 @@ class JaxPoint:
         state = jnp.concatenate([position, goal])
         return state, JaxStep(state, -distance, jnp.zeros((), bool), distance <= Point.RADIUS)
 
-    def picture(self, state: Float32[Array, " 4"], size: int | None) -> NoReturn:
+    def render(self, state: Float32[Array, " 4"], size: int | None) -> NoReturn:
         del state, size
-        raise UserError(f"{self.spec.task} has no picture.")
+        raise UserError(f"{self.spec.task} does not support rendering.")
 
 
-class JaxDying:
-    """`probes.Dying`. Its state is its observation: position (1)."""
+class JaxTerminatingLine:
+    """`probes.TerminatingLine`. The state is the observation: position (1)."""
 
     def __init__(self):
         self.spec = EnvSpec("jaxprobe/dying", (1,), 1, EPISODE_LENGTH, can_terminate=True)
@@ -45,33 +45,33 @@ class JaxDying:
         return start, start
 
     def step(self, state: Float32[Array, " 1"], action: Float32[Array, " 1"]) -> tuple[Float32[Array, " 1"], JaxStep]:
-        state = state + Dying.SPEED * action
+        state = state + TerminatingLine.SPEED * action
         return state, JaxStep(state, jnp.full((), -1.0), jnp.abs(state[0]) > 1.0, jnp.zeros((), bool))
 
-    def picture(self, state: Float32[Array, " 1"], size: int | None) -> NoReturn:
+    def render(self, state: Float32[Array, " 1"], size: int | None) -> NoReturn:
         del state, size
-        raise UserError(f"{self.spec.task} has no picture.")
+        raise UserError(f"{self.spec.task} does not support rendering.")
 
 
-_PROBES = {"point": JaxPoint, "dying": JaxDying}
+_PROBES = {"point": JaxPoint, "dying": JaxTerminatingLine}
 
 
-def names() -> list[str]:
-    """The probes, without suite."""
+def task_names() -> list[str]:
+    """List the probes, without suite."""
     return sorted(_PROBES)
 
 
 @cache
-def functional(name: str) -> JaxEnv:
-    """The probe `name` as pure functions."""
+def jax_env(name: str) -> JaxEnv:
+    """Return the probe `name` as JAX functions."""
     return _PROBES[name]()
 
 
 def make(name: str, render_size: int | None = None) -> JaxEnvAdapter:
-    """The probe `name` behind the host's interface."""
-    return JaxEnvAdapter(functional(name), render_size)
+    """Make the probe `name` as a host environment."""
+    return JaxEnvAdapter(jax_env(name), render_size)
 
 
 def scripted_expert(name: str) -> partial[PointExpert] | None:
-    """Maker of one expert an episode; None where there is no expert."""
+    """Return the constructor of one episode's expert; None if there is none."""
     return partial(PointExpert) if name == "point" else None

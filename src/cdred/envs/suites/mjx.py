@@ -1,11 +1,10 @@
-"""MuJoCo Playground's DeepMind Control suite: the physics in JAX (MJX), so that a whole run fits one device program.
+"""MuJoCo Playground's DeepMind Control suite: physics in JAX (MJX), so that a run is one program on the device.
 
 Playground's episodes are 1000 control steps without action repeat, its control steps as long as dm_control's. Here a
-step is two of them and an episode 500 steps, as with `dmc/`. Its physics is not quite dm_control's:
-results/mjx/README.md says where they differ.
+step is two of them and an episode 500 steps, as with `dmc/`. Its physics differs slightly from dm_control's.
 """
 
-# What is imported here lives in another interpreter than the rest, with another MuJoCo.
+# These packages need another MuJoCo than the other suites and are installed in another interpreter.
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 from functools import cache
 
@@ -20,8 +19,8 @@ from cdred.envs.base import raise_render_error
 from cdred.envs.jax_env import EnvState, JaxEnvAdapter, JaxStep
 from cdred.types import EnvSpec
 
-# Playground 0.2.0 compares MuJoCo's version as text, takes 3.17 for older than 3.3, and asks its reacher's model for a
-# body by the name that the method had then.
+# Playground 0.2.0 compares MuJoCo's version as text, takes 3.17 for older than 3.3, and calls `find_body`, the method's
+# name before 3.3, in its reacher tasks.
 if not hasattr(mujoco.MjSpec, "find_body"):
     mujoco.MjSpec.find_body = mujoco.MjSpec.body
 
@@ -30,9 +29,9 @@ DEFAULT_RENDER_SIZE = 240
 
 
 class Playground:
-    """One task of the suite as a `JaxEnv`, e.g. `CheetahRun`. No task of it can end before the clock does.
+    """One task of the suite as a `JaxEnv`, e.g. `CheetahRun`. No task has terminal states.
 
-    What Playground calls done is a state that is not finite, which whoever steps this refuses by its observation.
+    Playground's `done` marks a non-finite state, which the caller detects in the observation.
     """
 
     def __init__(self, name: str):
@@ -54,7 +53,7 @@ class Playground:
         state, rewards = jax.lax.scan(frame, state, length=ACTION_REPEAT)
         return state, JaxStep(jnp.ravel(state.obs), jnp.sum(rewards), jnp.zeros((), bool), jnp.zeros((), bool))
 
-    def picture(self, state: EnvState, size: int | None) -> UInt8[np.ndarray, "H W 3"]:
+    def render(self, state: EnvState, size: int | None) -> UInt8[np.ndarray, "H W 3"]:
         size = size or DEFAULT_RENDER_SIZE
         try:
             return self._env.render(jax.device_get(state), size, size, camera=0)
@@ -62,17 +61,17 @@ class Playground:
             raise_render_error(self.spec.task, error)
 
 
-def names() -> list[str]:
-    """Playground's names of its dm_control_suite tasks."""
+def task_names() -> list[str]:
+    """List Playground's names of its dm_control_suite tasks."""
     return sorted(dm_control_suite.ALL_ENVS)
 
 
 @cache
-def functional(name: str) -> Playground:
-    """The task as pure functions."""
+def jax_env(name: str) -> Playground:
+    """Return the task as JAX functions."""
     return Playground(name)
 
 
 def make(name: str, render_size: int | None = None) -> JaxEnvAdapter:
-    """The task behind the host's interface."""
-    return JaxEnvAdapter(functional(name), render_size)
+    """Make the task as a host environment."""
+    return JaxEnvAdapter(jax_env(name), render_size)

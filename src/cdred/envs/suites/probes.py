@@ -1,4 +1,4 @@
-"""Tiny worlds in plain NumPy whose answers are known: for tests of everything that would otherwise need a simulator."""
+"""Minimal environments in NumPy with known optimal policies, for tests without a simulator."""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from cdred.envs.base import Env, Step, checked
+from cdred.envs.base import Env, Step, validate_step
 from cdred.errors import UserError
 from cdred.types import EnvSpec
 
@@ -16,10 +16,10 @@ WHITE, GREEN, BLUE = (255, 255, 255), (40, 160, 80), (40, 80, 200)
 
 
 class Point:
-    """A point in the box [-1, 1]^2 that must go to a goal and stay there.
+    """Point mass in the box [-1, 1]^2 that must reach a goal and stay there.
 
     Observation: position (2), goal (2). Action: velocity (2). Reward: minus the distance to the goal. Success: within
-    `RADIUS` of it. Going straight at full speed reaches every goal within 14 of the 20 steps.
+    `RADIUS` of it. Moving straight at full speed reaches every goal within 14 of the 20 steps.
     """
 
     SPEED = 0.15
@@ -28,12 +28,12 @@ class Point:
     def __init__(self, render_size: int | None = None):
         self.spec = EnvSpec("probe/point", (4,), 2, EPISODE_LENGTH, has_success=True)
         self._position = self._goal = np.zeros(2)
-        self._decisions = 0
+        self._elapsed_steps = 0
         self._render_size = render_size or DEFAULT_RENDER_SIZE
 
     def reset(self, seed: int) -> Float32[np.ndarray, " 4"]:
         self._position, self._goal = np.random.default_rng(seed).uniform(-1.0, 1.0, (2, 2))
-        self._decisions = 0
+        self._elapsed_steps = 0
         return self._obs()
 
     def _obs(self) -> Float32[np.ndarray, " 4"]:
@@ -42,10 +42,10 @@ class Point:
     def step(self, action: Float32[np.ndarray, " 2"]) -> Step:
         velocity = self.SPEED * np.clip(action, -1.0, 1.0)
         self._position = np.clip(self._position + velocity, -1.0, 1.0)
-        self._decisions += 1
+        self._elapsed_steps += 1
         distance = float(np.linalg.norm(self._position - self._goal))
-        step = Step(self._obs(), -distance, False, self._decisions >= EPISODE_LENGTH, distance <= self.RADIUS)
-        return checked(self.spec, step)
+        step = Step(self._obs(), -distance, False, self._elapsed_steps >= EPISODE_LENGTH, distance <= self.RADIUS)
+        return validate_step(self.spec, step)
 
     def render(self) -> UInt8[np.ndarray, "H W 3"]:
         size = self._render_size
@@ -60,11 +60,11 @@ class Point:
         pass
 
 
-class Dying:
-    """A point on a line that dies beyond -1 and 1, where every step costs 1: the best it can do is die soon.
+class TerminatingLine:
+    """Point on a line with terminal states beyond -1 and 1 and reward -1 per step: the optimum is to terminate soon.
 
-    Observation: position (1), starting in [-0.5, 0.5]. Action: velocity (1). An episode's return is minus its length,
-    and the value beyond a death is 0: whoever forgets that a death ends all costs sees no reason to die.
+    Observation: position (1), starting in [-0.5, 0.5]. Action: velocity (1). An episode's return is minus its length.
+    The value of a terminal state is 0; an agent that bootstraps from it instead has no incentive to terminate.
     """
 
     SPEED = 0.2
@@ -73,11 +73,11 @@ class Dying:
         del render_size
         self.spec = EnvSpec("probe/dying", (1,), 1, EPISODE_LENGTH, can_terminate=True)
         self._position = 0.0
-        self._decisions = 0
+        self._elapsed_steps = 0
 
     def reset(self, seed: int) -> Float32[np.ndarray, " 1"]:
         self._position = float(np.random.default_rng(seed).uniform(-0.5, 0.5))
-        self._decisions = 0
+        self._elapsed_steps = 0
         return self._obs()
 
     def _obs(self) -> Float32[np.ndarray, " 1"]:
@@ -85,42 +85,42 @@ class Dying:
 
     def step(self, action: Float32[np.ndarray, " 1"]) -> Step:
         self._position += self.SPEED * float(np.clip(action[0], -1.0, 1.0))
-        self._decisions += 1
-        dead = abs(self._position) > 1.0
-        truncated = not dead and self._decisions >= EPISODE_LENGTH
-        return checked(self.spec, Step(self._obs(), -1.0, dead, truncated, False))
+        self._elapsed_steps += 1
+        terminated = abs(self._position) > 1.0
+        truncated = not terminated and self._elapsed_steps >= EPISODE_LENGTH
+        return validate_step(self.spec, Step(self._obs(), -1.0, terminated, truncated, False))
 
     def render(self) -> UInt8[np.ndarray, "H W 3"]:
-        raise UserError("probe/dying has no picture.")
+        raise UserError("probe/dying does not support rendering.")
 
     def close(self) -> None:
         pass
 
 
-_PROBES: dict[str, Callable[[int | None], Env]] = {"point": Point, "dying": Dying}
+_PROBES: dict[str, Callable[[int | None], Env]] = {"point": Point, "dying": TerminatingLine}
 
 
 class PointExpert:
-    """Goes straight to the goal of `probe/point` and stays; `hold` and `success` make no difference to it."""
+    """Expert of `probe/point`: moves straight to the goal and stays there."""
 
-    def __init__(self, hold: bool = False):
-        del hold
+    def __init__(self, stop_after_success: bool = False):
+        del stop_after_success
 
     def __call__(self, obs: Float32[np.ndarray, " 4"], success: bool = False) -> Float32[np.ndarray, " 2"]:
         del success
         return np.clip((obs[2:] - obs[:2]) / Point.SPEED, -1.0, 1.0).astype(np.float32)
 
 
-def names() -> list[str]:
-    """The probes, without suite."""
+def task_names() -> list[str]:
+    """List the probes, without suite."""
     return sorted(_PROBES)
 
 
 def make(name: str, render_size: int | None = None) -> Env:
-    """The probe `name`."""
+    """Make the probe `name`."""
     return _PROBES[name](render_size)
 
 
 def scripted_expert(name: str) -> partial[PointExpert] | None:
-    """Maker of one expert an episode; None where there is no expert."""
+    """Return the constructor of one episode's expert; None if there is none."""
     return partial(PointExpert) if name == "point" else None

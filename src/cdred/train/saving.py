@@ -1,0 +1,87 @@
+"""Checkpoints of a run: saving, resuming, and keeping the best agents."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from cdred.checkpoint import checkpoint
+from cdred.data.replay_buffer import replay_bytes
+from cdred.envs.failures import SimulatorError
+from cdred.errors import UserError
+from cdred.files import format_mib
+from cdred.train.evaluate import Evaluation
+from cdred.train.metrics import drop_inapplicable
+from cdred.train.setup import TrainingRun, buffer_capacity
+from cdred.train.state import TrainState
+from cdred.train.timing import RunTimer
+
+# A save that takes longer, in seconds, is reported.
+SLOW_SAVE = 3.0
+
+
+def start_or_resume(run: TrainingRun) -> tuple[TrainState, float]:
+    """Make the initial state, or load the last checkpoint and restore the environments and keys.
+
+    Returns:
+        The state and the wall-clock seconds spent before.
+    """
+    config, capacity = run.config, buffer_capacity(run)
+    size = len(config.seeds) * replay_bytes(run.envs.spec, config.envs, capacity)
+    shape = f"{len(config.seeds)} x {config.envs} x {capacity:,} rows"
+    run.log(f"agent buffer: {shape}, {size / 2**20:,.1f} MiB on the device")
+    run.envs.reset()
+    parts = (run.fns, run.envs, run.eval_envs, capacity)
+    folder = checkpoint.latest(run.checkpoints)
+    if folder is None:
+        # Left by an earlier run in this folder, possibly with other settings.
+        checkpoint.remove_best(run.checkpoints)
+        return TrainState.create(*parts).shard(run.fns.mesh), 0.0
+    state, meta = checkpoint.load(folder, TrainState.abstract(*parts))
+    run.last_checkpoint = folder
+    run.keys.set_restarts(state.divergence_restarts)
+    run.envs.restore(state.envs)
+    run.eval_envs.restore(state.eval_envs)
+    run.log(f"resuming at step {int(state.steps):,} from {folder}")
+    return state.shard(run.fns.mesh), float(meta["wall_seconds"])
+
+
+def snapshot_envs(run: TrainingRun, state: TrainState) -> TrainState:
+    """Put a snapshot of the training environments into the state."""
+    return state.replace(envs=run.envs.snapshot())
+
+
+def save(run: TrainingRun, state: TrainState, timer: RunTimer) -> None:
+    """Save a checkpoint, and set it as the good state from which diverged seeds restart."""
+    start, step = time.perf_counter(), int(state.steps)
+    meta = {"wall_seconds": timer.seconds(), "task": run.config.task, "seeds": list(run.config.seeds)}
+    run.last_checkpoint = checkpoint.save(run.checkpoints, step, state, meta, base=run.last_checkpoint)
+    run.recovery.set_good_state(state)
+    size, seconds = checkpoint.size(run.last_checkpoint), time.perf_counter() - start
+    run.logger.log(step, {"seconds": seconds, "bytes": size.total, "bytes_written": size.written}, "checkpoint")
+    if seconds > SLOW_SAVE:
+        run.log(f"saved {format_mib(size.written)} of {format_mib(size.total)} in {seconds:.0f} s")
+    timer.record_save(seconds, size.total)
+
+
+def save_if_best(run: TrainingRun, state: TrainState, result: Evaluation) -> None:
+    """Save the agents if their evaluation is the best one so far: by success if the task has it, then by return."""
+    score = [float(np.mean(result.success))] if run.envs.spec.has_success else []
+    agents = {"learner": state.learner, "eval_envs": state.eval_envs}
+    meta = {"evaluation": drop_inapplicable(run, result.metrics())}
+    score.append(float(np.mean(result.episode_return)))
+    checkpoint.save_best(run.checkpoints, int(state.steps), agents, meta, score)
+
+
+@contextmanager
+def save_on_simulator_error(run: TrainingRun, state: TrainState, timer: RunTimer) -> Iterator[None]:
+    """Save `state`, that before the steps in this context, if a simulator fails in them; not before the first step."""
+    try:
+        yield
+    except SimulatorError as error:
+        if not state.steps:
+            raise
+        save(run, state, timer)
+        saved = f"The state at step {int(state.steps):,} is saved in {run.checkpoints.parent}"
+        raise UserError(f"{error}\n{saved}; run the same command to resume.") from error

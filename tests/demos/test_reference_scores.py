@@ -1,0 +1,16 @@
+from cdred.demos.reference_scores import expert_score, mean_score, random_score
+from cdred.demos.scripted import collect_scripted
+from cdred.types import DemoDataset
+
+
+def test_random_score_is_reproducible_and_below_expert():
+    score = random_score("probe/point", 20)
+    assert score == random_score("probe/point", 20)
+    assert score != random_score("probe/point", 20, seed=1)
+    assert score.success_at_end < 0.3
+    assert score.episode_return < expert_score(collect_scripted("probe/point", 5)).episode_return
+
+
+def test_expert_score_without_provenance_is_the_mean():
+    demos = collect_scripted("probe/point", 3)
+    assert expert_score(DemoDataset(demos.task, demos.trajectories)) == mean_score(demos.trajectories)

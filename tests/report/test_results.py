@@ -1,0 +1,64 @@
+"""Schema of `result.json`."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import cdred
+from cdred.demos.reference_scores import ReferenceScore
+from cdred.report.results import reference_dict, result_dict
+from cdred.train.evaluate import Evaluation
+from cdred.train.loop import TrainResult
+from cdred.types import DemoDataset, EnvSpec
+
+SPEC = EnvSpec("probe/point", (4,), 2, 20, has_success=True)
+EXPERT, RANDOM = ReferenceScore(110.0, 1.0, 0.5), ReferenceScore(10.0, 0.25, 0.0)
+PROVENANCE = {"device": "cpu: cpu", "commit": None, "versions": {"cdred": "0.1.0"}}
+
+
+def make_result(spec=SPEC, expert=EXPERT, random=RANDOM):
+    evaluation = Evaluation(
+        4,
+        episode_return=np.array([60.0, 110.0]),
+        success=np.array([0.5, 1.0]),
+        success_at_end=np.array([0.25, 0.75]),
+        episode_length=np.array([20.0, 20.0]),
+        failed_episodes=np.zeros(2, np.int64),
+    )
+    config = replace(cdred.preset("debug"), task="probe/point", seeds=(0, 1))
+    outcome = TrainResult(evaluation, 40, 40, [0, 0], 1.5)
+    reference = reference_dict(spec, expert, random)
+    result = result_dict(config, spec, PROVENANCE, DemoDataset("probe/point", ()), outcome, reference)
+    return json.loads(json.dumps(result, allow_nan=False))
+
+
+def test_result_has_the_documented_keys():
+    result = make_result()
+    keys = {"task", "algo", "preset", "seeds", "steps", "updates", "device", "commit", "versions", "wall_seconds"}
+    assert keys <= result.keys()
+    assert result["eval"] == {
+        "episodes": 4,
+        "return": [60.0, 110.0],
+        "success": [0.5, 1.0],
+        "success_at_end": [0.25, 0.75],
+        "length": None,
+        "expert_return": 110.0,
+        "expert_success": 1.0,
+        "random_return": 10.0,
+        "random_success": 0.25,
+        "normalized": [0.5, 1.0],
+    }
+
+
+def test_unknown_scores_are_null():
+    scores = make_result(spec=replace(SPEC, has_success=False), expert=None)["eval"]
+    unknown = ("success", "success_at_end", "expert_return", "expert_success", "random_success", "normalized")
+    assert {name: scores[name] for name in unknown} == dict.fromkeys(unknown)
+
+
+@pytest.mark.parametrize("episode_return", [0.0, 10.0])
+def test_normalized_is_null_if_expert_equals_random(episode_return):
+    score = ReferenceScore(episode_return, 1.0, 1.0)
+    assert make_result(expert=score, random=score)["eval"]["normalized"] == [None, None]
