@@ -83,7 +83,8 @@ class RunConfig:
     buffer_size: PositiveInt = 1_000_000
     """Maximum number of transitions kept per environment; no more is allocated than the run can fill."""
     planner: PlannerName = "mppi"
-    """How the agent acts: by MPPI planning, or by the policy alone."""
+    """How the agent acts: by MPPI planning, or by the policy alone. bc and the methods on raw observations always act
+    by their policy."""
     eval_every: PositiveInt = 20_000
     """Environment steps between evaluations."""
     eval_episodes: PositiveInt = 5

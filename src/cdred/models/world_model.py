@@ -36,7 +36,7 @@ class ModelConfig:
     normalize_obs: bool = False
     """Normalise observations by mean and standard deviation of the demonstrations and the random episodes."""
     dropout: NonNegative = 0.01
-    """Dropout rate of the critics' first layer during updates."""
+    """Dropout rate of the first layer of a world model's critics in updates; critics on raw observations have none."""
 
 
 class WorldModel(ActorCritic):
