@@ -39,7 +39,8 @@ class ExpertValue(Method):
         return jnp.mean(state.model.values(state.model.critics, z, action))
 
 
-METHODS = ("custom", "cdred", "gail", "red", "tdmpc2")
+# Compiling every operation of an eager update takes most of a minute; the reward is all that the slow ones add.
+METHODS = ("custom", "cdred", *(pytest.param(name, marks=pytest.mark.slow) for name in ("gail", "red", "tdmpc2")))
 # An algorithm of each agent with the right kind of critics; its method is replaced.
 HOSTS = {"world model": ("iqmpc", "gail"), "sac": ("iqlearn-sac", "gail-sac")}
 
