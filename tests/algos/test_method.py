@@ -40,7 +40,7 @@ class ExpertValue(Method):
 
 
 # Compiling every operation of an eager update takes most of a minute; the reward is all that the slow ones add.
-METHODS = ("custom", "cdred", *(pytest.param(name, marks=pytest.mark.slow) for name in ("gail", "red", "tdmpc2")))
+METHODS = ("custom", *(pytest.param(name, marks=pytest.mark.slow) for name in ("cdred", "gail", "red", "tdmpc2")))
 # An algorithm of each agent with the right kind of critics; its method is replaced.
 HOSTS = {"world model": ("iqmpc", "gail"), "sac": ("iqlearn-sac", "gail-sac")}
 

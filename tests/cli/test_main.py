@@ -1,7 +1,5 @@
 """The command line: help, exit codes, options, and the documented commands from demonstrations to a report."""
 
-import json
-
 import pytest
 
 from cdred.cli.compare import parse as parse_compare
@@ -82,26 +80,3 @@ def test_train_expert_starts_from_the_preset_of_tdmpc2(tmp_path):
     config = run_config(options)
     assert (config.algo, config.preset, config.steps, config.seeds, config.out) == ("tdmpc2", "debug", 40, (2,), "r")
     assert config.optim.batch_size == 8
-
-
-def test_documented_commands_from_demonstrations_to_report(tmp_path, capsys):
-    demos, run = tmp_path / "demos", tmp_path / "run"
-    assert main(["demos", "collect", "probe/point", "--num", "3", "--out", str(demos)]) == 0
-    assert main(["demos", "info", str(demos)]) == 0
-    assert "3, 20 to 20 steps" in capsys.readouterr().out
-    train = ["train", "probe/point", "--preset", "debug", "--demos", str(demos), "--steps", "40", "--seeds", "0"]
-    assert main([*train, "--out", str(run)]) == 0
-    result = json.loads((run / "result.json").read_text())
-    documented = {"task", "algo", "preset", "seeds", "steps", "updates", "device", "commit", "versions", "wall_seconds"}
-    assert documented <= result.keys()
-    scores = {"return", "success", "success_at_end", "expert_return", "expert_success", "random_return", "normalized"}
-    assert scores <= result["eval"].keys()
-    assert result["eval"]["episodes"] == 2
-    assert (run / "videos" / "expert-and-agent.mp4").stat().st_size > 1000
-    evaluation = tmp_path / "eval.json"
-    arguments = ["eval", str(run), "--episodes", "3", "--planner", "policy", "--json", str(evaluation)]
-    assert main(arguments) == 0
-    assert json.loads(evaluation.read_text())["episodes"] == 3
-    table = tmp_path / "table.md"
-    assert main(["report", str(run), "--table", str(table)]) == 0
-    assert "probe/point" in table.read_text()

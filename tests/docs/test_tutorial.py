@@ -1,5 +1,6 @@
 """The commands of the tutorial, on a small task with tiny networks."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -46,6 +47,19 @@ def test_commands_write_the_promised_files(folder):
     assert len(paths) >= 10
     assert [path for path in paths if not path.exists()] == []
     assert {path.name for path in folder.iterdir()} == {"actions.png", "demos", "eval.json", "runs", "table.md"}
+
+
+def test_result_and_evaluation_have_the_documented_keys(folder):
+    run = folder / "runs/window-open/cdred"
+    result = json.loads((run / "result.json").read_text())
+    documented = {"task", "algo", "preset", "seeds", "steps", "updates", "device", "commit", "versions", "wall_seconds"}
+    assert documented <= result.keys()
+    scores = {"return", "success", "success_at_end", "expert_return", "expert_success", "random_return", "normalized"}
+    assert scores <= result["eval"].keys()
+    assert (result["steps"], result["eval"]["episodes"]) == (40, 2)
+    assert (run / "videos" / "expert-and-agent.mp4").stat().st_size > 1000
+    assert json.loads((folder / "eval.json").read_text())["episodes"] == 3
+    assert SMALL_TASK in (folder / "table.md").read_text()
 
 
 def test_comparison_reuses_the_run(folder):
