@@ -55,7 +55,7 @@ def test_method_example_trains(monkeypatch, tmp_path):
     names = execute("add_a_method.md")
     method = names["LSAIL"](names["LSAILConfig"](hidden_dims=(16, 16)))
     monkeypatch.setattr(factory, "make_method", lambda _: method)
-    config = replace(cdred.preset("debug"), task="probe/point", demos="3", steps=40, video=False)
+    config = replace(cdred.preset("debug"), task="probe/point", demos="3", steps=40, planner="policy", video=False)
     result = cdred.train(replace(config, out=str(tmp_path / "run")), quiet=True)
     assert np.isfinite(result["eval"]["return"]).all()
 
