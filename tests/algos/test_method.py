@@ -42,13 +42,6 @@ class ExpertValue(Method):
 METHODS = ("custom", "cdred", "gail", "red", "tdmpc2")
 # An algorithm of each agent with the right kind of critics; its method is replaced.
 HOSTS = {"world model": ("iqmpc", "gail"), "sac": ("iqlearn-sac", "gail-sac")}
-# An eager update compiles every operation by itself, which takes up to half a minute.
-FAST = ("sac", "custom")
-CASES = [
-    pytest.param(agent, method, marks=() if (agent, method) == FAST else pytest.mark.slow)
-    for agent in HOSTS
-    for method in METHODS
-]
 
 
 @pytest.fixture
@@ -71,7 +64,10 @@ def after_warmup(algorithm):
     return eqx.tree_at(lambda s: (s.model.critics, s.updates), state, (critics, jnp.array(1000, jnp.int32)))
 
 
-@pytest.mark.parametrize(("agent", "method"), CASES)
+# Slow: an eager update compiles every operation by itself.
+@pytest.mark.slow
+@pytest.mark.parametrize("agent", HOSTS)
+@pytest.mark.parametrize("method", METHODS)
 def test_compiled_update_equals_eager(make_hosted, make_batch, agent, method):
     """The optimisers' moments are compared instead of the parameters: Adam's first step is the gradient's sign."""
     algorithm, batch = make_hosted(agent, method), make_batch(KEY, 2)

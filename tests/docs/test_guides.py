@@ -51,6 +51,7 @@ def test_method_example_is_ordered_by_its_reward(capsys):
     assert metrics["reward_expert"] > metrics["reward_agent"] + 0.1
 
 
+@pytest.mark.slow
 def test_method_example_trains(monkeypatch, tmp_path):
     names = execute("add_a_method.md")
     method = names["LSAIL"](names["LSAILConfig"](hidden_dims=(16, 16)))
