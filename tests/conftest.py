@@ -58,7 +58,7 @@ def secrets():
 
 @pytest.fixture(scope="session")
 def bc_run(tmp_path_factory, secrets):
-    """Folder with `demos.npz` and `run`, a finished run of behavioural cloning; read-only."""
+    """Folder with `demos.npz` and `run`, a finished run of BC; read-only."""
     from cdred.api import train
     from cdred.config import preset
     from cdred.data.formats.npz import save_npz

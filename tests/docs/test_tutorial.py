@@ -19,7 +19,7 @@ def commands():
 
 
 def shrink(arguments):
-    """Replace the number of episodes, and train as `runs.run_config` does, whose compiled functions are cached."""
+    """Replace the number of episodes, and train with the settings of `runs.run_config`, to share its cache."""
     text = re.sub(r"--(episodes|num) \d+", r"--\1 3", shlex.join(arguments))
     if arguments[0] in ("train", "compare"):
         text = re.sub(r"--steps \d+ --seeds 0", "--preset debug --seeds 0 1", text)

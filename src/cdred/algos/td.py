@@ -20,7 +20,7 @@ class RewardOutput(NamedTuple):
 
 
 class RewardMethod(Method):
-    """Method whose critics learn from a reward model; implementations differ in that model alone."""
+    """Method whose critics learn from a reward model; implementations differ only in that model."""
 
     @abstractmethod
     def reward_output(self, state: CriticState, batch: LatentBatch, key: Key[Array, ""]) -> RewardOutput:
