@@ -89,10 +89,11 @@ def toy(monkeypatch):
 
 @pytest.fixture
 def config():
-    """Settings with the smallest networks."""
+    """Settings with the smallest networks, without pretraining."""
+    from cdred.algos.pretrain import PretrainConfig
     from cdred.config import preset
 
-    return preset("debug")
+    return replace(preset("debug"), pretrain=PretrainConfig())
 
 
 @pytest.fixture(scope="session")

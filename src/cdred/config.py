@@ -14,7 +14,9 @@ import tyro
 from cdred.algos.cdred import CDREDConfig
 from cdred.algos.gail import GAILConfig
 from cdred.algos.iq_learn import IQLearnConfig
+from cdred.algos.judge import SelfImitationConfig
 from cdred.algos.optim import OptimConfig
+from cdred.algos.pretrain import PretrainConfig
 from cdred.algos.red import REDConfig
 from cdred.algos.sac_agent import SACConfig
 from cdred.constraints import NonNegativeInt, Positive, PositiveInt
@@ -53,8 +55,7 @@ class RunConfig:
     demos: str = "10"
     """Demonstrations: a number (bundled or scripted ones), or the path of a file or folder."""
     num_validation_demos: NonNegativeInt = 0
-    """Number of demonstrations, the last ones, that are kept for validation. With 0, bc still keeps a tenth, at least
-    one, for early stopping."""
+    """Number of demonstrations, the last ones, that are kept for validation: they are measured on, not trained on."""
     allow_variable_horizon: bool = False
     """Accept demonstrations that were truncated at different lengths."""
     steps: PositiveInt = 500_000
@@ -75,7 +76,7 @@ class RunConfig:
     """Seconds that an environment step may take in a process of its own (--vectorization process, maniskill) before the
     process is restarted; resets may take ten times as long. With sync and thread there is no limit."""
     random_episodes: PositiveInt = 5
-    """Episodes of random actions before learning begins."""
+    """Episodes of random actions before learning begins; with pretraining, pretrain.episodes instead."""
     updates_per_call: PositiveInt = 20
     """Updates in one compiled call, made after as many environment steps as they need."""
     steps_per_update: PositiveInt = 1
@@ -106,6 +107,8 @@ class RunConfig:
     sac: SACConfig = field(default_factory=SACConfig)
     mppi: MPPIConfig = field(default_factory=MPPIConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    self_imitation: SelfImitationConfig = field(default_factory=SelfImitationConfig)
 
 
 def preset(name: PresetName) -> RunConfig:
@@ -129,27 +132,36 @@ def _cpu() -> RunConfig:
         checkpoint_every=1000,
         log_every=100,
         model=ModelConfig(
-            latent_dim=128, encoder_hidden_dims=(128,), hidden_dims=hidden, normalize_obs=True, dropout=0.0
+            latent_dim=128,
+            encoder_hidden_dims=(128,),
+            hidden_dims=hidden,
+            num_critics=2,
+            normalize_obs=True,
+            min_obs_std=0.3,
+            encoder_layer_norm=False,
+            residual_dynamics=True,
+            dropout=0.0,
         ),
         cdred=CDREDConfig(target_hidden_dims=hidden, predictor_hidden_dims=hidden, ema_rate=0.01),
         gail=GAILConfig(hidden_dims=hidden),
         red=REDConfig(target_hidden_dims=hidden, predictor_hidden_dims=hidden),
         mppi=MPPIConfig(
-            num_samples=128,
+            num_samples=64,
             num_pi_trajs=16,
-            num_elites=32,
-            iterations=4,
+            num_elites=16,
+            iterations=3,
             explore_min_std=0.2,
             policy_penalty_coef=0.1,
         ),
         optim=OptimConfig(batch_size=64, encoder_lr_scale=1 / 3, bc_coef=10.0, tau=0.05, lr_decay_fraction=0.2),
+        pretrain=PretrainConfig(updates=3000, selection_episodes=10),
     )
 
 
 def _debug() -> RunConfig:
     cpu, hidden = _cpu(), (16, 16)
     nets: dict[str, Any] = {"embedding_dim": 8, "target_hidden_dims": hidden, "predictor_hidden_dims": hidden}
-    model = {"latent_dim": 16, "encoder_hidden_dims": (16,), "hidden_dims": hidden, "num_critics": 3, "num_bins": 21}
+    model = {"latent_dim": 16, "encoder_hidden_dims": (16,), "hidden_dims": hidden, "num_bins": 21}
     return replace(
         cpu,
         preset="debug",
@@ -166,6 +178,7 @@ def _debug() -> RunConfig:
         red=replace(cpu.red, **nets),
         mppi=replace(cpu.mppi, num_samples=16, num_pi_trajs=4, num_elites=4, iterations=2),
         optim=replace(cpu.optim, batch_size=8, reward_warmup_updates=20),
+        pretrain=replace(cpu.pretrain, updates=40, episodes=1, selection_episodes=1),
     )
 
 
@@ -190,6 +203,7 @@ def _combinations(config: RunConfig) -> dict[str, bool]:
         "--model.num-critics must be at least 2": model.num_critics >= 2,
         "--model.dropout must be below 1": model.dropout < 1,
         "--cdred.num-targets must be at least 2": config.cdred.num_targets >= 2,
+        "--self-imitation.coef needs --pretrain.updates": not config.self_imitation.coef or config.pretrain.updates > 0,
         "--mppi.num-pi-trajs must be below --mppi.num-samples": mppi.num_pi_trajs < mppi.num_samples,
         "--mppi.num-elites must be at most --mppi.num-samples": mppi.num_elites <= mppi.num_samples,
         "--mppi.min-std must be at most --mppi.max-std": mppi.min_std <= mppi.max_std,

@@ -1,4 +1,4 @@
-"""BC: it learns the expert's actions, and acts by the policy of the lowest validation loss."""
+"""BC: it learns the expert's actions, and measures its loss on validation demonstrations."""
 
 from dataclasses import replace
 
@@ -50,21 +50,19 @@ def test_trained_policy_repeats_expert_actions(bc):
     assert all(jnp.isfinite(series).all() for series in metrics.values())
 
 
-def test_acting_policy_has_lowest_validation_loss(bc):
-    """The validation demonstrations have smaller actions, so training passes through their optimum."""
+def test_validation_demos_are_measured_not_trained_on(bc):
+    """The validation demonstrations have smaller actions, so that training passes through their optimum."""
     state, metrics = train(bc, 0.4, 1000)
-    best = int(jnp.argmin(metrics["validation_loss"]))
-    assert 5 < best < 800
-    assert float(state.best_loss) == pytest.approx(float(metrics["validation_loss"].min()), rel=1e-6)
-    stopped, _ = train(bc, 0.4, best + 1)
-    obs = jax.random.uniform(jax.random.key(50), (64, 3), minval=-1.0)
-    np.testing.assert_allclose(actions(bc, state, obs), actions(bc, stopped, obs), atol=1e-6)
+    other, _ = train(bc, 1.0, 1000)
+    assert 5 < int(jnp.argmin(metrics["validation_loss"])) < 800
+    assert float(metrics["validation_loss"][-1]) > 2 * float(metrics["validation_loss"].min())
+    jax.tree.map(np.testing.assert_array_equal, state, other)
 
 
 def test_loss_is_mean_over_non_absorbing_states(bc):
     state, segments = jax.jit(bc.init)(KEY), expert_segments(KEY, 1.0, num=2)
     segments = segments._replace(absorbing=segments.absorbing.at[0, 2:].set(True))
-    _, metrics = jax.jit(bc.update)(state, Batch(segments, None, segments), KEY)
+    _, metrics = jax.jit(bc.update)(state, Batch(segments, None), KEY)
     steps = [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2)]
     distance = [jnp.sum((state.policy(segments.obs[i, t]).mode - segments.action[i, t]) ** 2) for i, t in steps]
     assert float(metrics["loss"]) == pytest.approx(float(np.mean(distance)), rel=1e-5)

@@ -53,7 +53,7 @@ def test_open_loop_error_is_at_end_of_horizon(algorithm, initial_state, batch, m
     def error(factor):
         rollout = lambda _, z, action, _absorbing: jnp.stack([z, z + factor * action.sum(0)])  # noqa: E731
         monkeypatch.setattr(WorldModel, "rollout", rollout)
-        metrics = algorithm.diagnostics(initial_state, Batch(None, agent), agent, jnp.ones(8, bool))
+        metrics = algorithm.diagnostics(initial_state, Batch(None, agent), agent, jnp.ones(8, bool), KEY)
         return float(metrics["open_loop_fvu"])
 
     flat = np.asarray(obs).reshape(-1, 2)
@@ -82,23 +82,27 @@ def test_expert_novelty_falls_where_predictor_fits(initial_state, batch):
 
 def test_validation_data_equal_to_expert_has_its_novelty(algorithm, initial_state, batch):
     batch = batch._replace(validation=batch.expert)
-    metrics = jax.jit(algorithm.diagnostics)(initial_state, batch, batch.agent, jnp.ones(8, bool))
+    metrics = jax.jit(algorithm.diagnostics)(initial_state, batch, batch.agent, jnp.ones(8, bool), KEY)
     assert all(np.isfinite(value) for value in metrics.values())
     assert float(metrics["novelty_validation"]) == float(metrics["novelty_expert"])
+
+
+POLICY_NAMES = {"mean_abs_q", "q_gradient_share", "action_error_validation"}
 
 
 @pytest.mark.parametrize(
     ("algo", "names"),
     [
-        ("cdred", {"mean_abs_q", "novelty_expert", "novelty_validation", "open_loop_fvu"}),
-        ("gail", {"mean_abs_q", "open_loop_fvu"}),
-        ("iqmpc", {"mean_abs_q", "open_loop_fvu"}),
-        ("red-sac", {"mean_abs_q", "novelty_expert", "novelty_validation"}),
+        ("cdred", {"novelty_expert", "novelty_validation", "open_loop_fvu", "dynamics_error_ratio"} | POLICY_NAMES),
+        ("gail", {"open_loop_fvu", "dynamics_error_ratio"} | POLICY_NAMES),
+        ("iqmpc", {"open_loop_fvu", "dynamics_error_ratio"} | POLICY_NAMES),
+        ("red-sac", {"novelty_expert", "novelty_validation"} | POLICY_NAMES),
         ("bc", set()),
     ],
 )
 def test_each_algorithm_logs_its_diagnostics(config, spec, batch, algo, names):
     algorithm = make_algorithm(replace(config, algo=algo), spec)
     batch = batch._replace(validation=batch.expert)
-    metrics = jax.eval_shape(lambda: algorithm.diagnostics(algorithm.init(KEY), batch, batch.agent, jnp.ones(8, bool)))
+    args = (batch, batch.agent, jnp.ones(8, bool), KEY)
+    metrics = jax.eval_shape(lambda: algorithm.diagnostics(algorithm.init(KEY), *args))
     assert set(metrics) == names

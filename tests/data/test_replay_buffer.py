@@ -271,3 +271,73 @@ def test_most_recent_returns_the_last_segments():
     np.testing.assert_allclose(segments.action[:, :, 0], segments.obs[:, :-1, 0] / 1000)
     _, valid = ReplayBuffer.most_recent(replay, 8, horizon)
     assert valid.reshape(2, 8).sum(axis=1).tolist() == [int(replay.num_segments(horizon)) // 2] * 2
+
+
+def ring_of_episodes(lengths, capacity, terminated=False, success=()):
+    """Add episodes of one environment, each of which has a success at its second step if it is among `success`."""
+    spec = EnvSpec("probe/fake", (1,), 1, 100, can_terminate=terminated)
+    replay, rows = ReplayBuffer.init(spec, 1, capacity, 2), []
+    for number, length in enumerate(lengths):
+        for step in range(length):
+            done = step == length - 1
+            rows.append((number, step, done, number in success and step == 1))
+    number, step, done, succeeded = (np.array(x)[:, None] for x in zip(*rows, strict=True))
+    obs = (100.0 * number + step).astype(np.float32)
+    block = Transition(
+        obs[..., None], obs[..., None], obs, obs[..., None] + 1, done & terminated, done, np.zeros_like(done), succeeded
+    )
+    return jax.jit(ReplayBuffer.add)(replay, jax.tree.map(jnp.asarray, block))
+
+
+def final_obs(replay, mask):
+    return sorted(float(x) for x in replay.obs[0, np.asarray(mask)[0], 0])
+
+
+def test_final_rows_are_those_of_ended_episodes():
+    replay = ring_of_episodes([4, 3, 5], 40)
+    assert final_obs(replay, replay.final_rows()) == [4.0, 103.0, 205.0]
+
+
+def test_final_row_of_a_terminated_episode_is_its_last_absorbing_row():
+    replay = ring_of_episodes([4, 3], 40, terminated=True)
+    rows = np.flatnonzero(replay.final_rows()[0])
+    assert replay.absorbing[0, rows].all()
+    assert replay.episode_step[0, rows].tolist() == [4 + 2, 3 + 2]
+
+
+@pytest.mark.parametrize("capacity", [40, 17])
+def test_success_belongs_to_its_episode(capacity):
+    replay = ring_of_episodes([4, 3, 5, 6], capacity, success={0, 2})
+    assert final_obs(replay, replay.episode_success()) == ([4.0, 205.0] if capacity == 40 else [205.0])
+
+
+@pytest.mark.parametrize("capacity", [40, 17])
+def test_segments_of_selected_episodes_only(capacity):
+    replay = ring_of_episodes([4, 3, 5, 6], capacity)
+    assert int(replay.selected_index(2)[-1]) == 0
+    ends = [[4.0, 205.0] if capacity == 40 else [205.0]]
+    mask = replay.final_rows() & jnp.isin(replay.obs[..., 0], jnp.array(ends[0]))
+    rows = jnp.arange(capacity)[None]
+    replay = replay.select(rows, mask)
+    counts = replay.selected_index(2)
+    assert int(counts[-1]) == (3 + 4 if capacity == 40 else 4)
+    batch = sample(replay, counts, jax.random.key(0), 128, 2)
+    assert set(np.unique(batch.obs // 100)) == ({0.0, 2.0} if capacity == 40 else {2.0})
+
+
+def test_overwritten_episode_is_no_longer_selected():
+    replay = ring_of_episodes([4, 3], 12)
+    replay = replay.select(jnp.arange(12)[None], replay.final_rows())
+    assert replay.selected.any()
+    for value in range(13):
+        arrays = ([[[value]]], [[[0]]], [[0]], [[[value + 1]]], [[False]], [[False]], [[False]])
+        block = (jnp.asarray(x, jnp.float32 if i < 4 else bool) for i, x in enumerate(arrays))
+        replay = replay.add(Transition(*block))
+    assert not replay.selected.any()
+
+
+def test_recent_rows_end_with_the_newest():
+    replay = ring_of_episodes([4, 3], 40)
+    index = int(replay.insert_index[0])
+    assert replay.recent_rows(5)[0].tolist() == list(range(index - 5, index))
+    assert sorted(replay.recent_rows(99)[0].tolist()) == list(range(40))

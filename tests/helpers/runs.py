@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import cdred
+from cdred.algos.pretrain import PretrainConfig
 from cdred.checkpoint import checkpoint
 from cdred.errors import Interrupted
 from cdred.loggers.metrics import read_lines
@@ -21,8 +22,9 @@ TIMES = {"time", "steps_per_second", "eta_seconds", "seconds"}
 
 
 def run_config(out, **changes):
-    """Make the settings of a small run, the same for all tests so that compiled functions are cached."""
+    """Make the settings of a small run without pretraining, the same for all tests so that compilations are cached."""
     base = replace(cdred.preset("debug"), task="probe/point", demos="3", seeds=(0, 1), video=False, out=str(out))
+    base = replace(base, pretrain=PretrainConfig())
     return replace(base, **changes)
 
 

@@ -27,10 +27,10 @@ class Toy(Algorithm[ToyState]):
 
     uses_demos: ClassVar[bool] = True
     uses_env: ClassVar[bool] = True
-    uses_validation_demos: ClassVar[bool] = False
 
     diverging_draws: tuple[float, ...] = eqx.field(static=True, default=())
     diverging_update: int = eqx.field(static=True, default=-1)
+    pretraining: None = None
 
     def init(self, key):
         return ToyState(jax.random.normal(key, (2,)), jnp.zeros((), jnp.int32))
@@ -50,8 +50,8 @@ class Toy(Algorithm[ToyState]):
         metrics = {"loss": jnp.sum(weight**2), "q_scale": jnp.ones(()), "grad_norm": jnp.sum(jnp.abs(weight)) * 2.0}
         return ToyState(weight, state.updates + 1), metrics
 
-    def diagnostics(self, state, batch, recent, valid):
-        del state, batch, recent, valid
+    def diagnostics(self, state, batch, recent, valid, key):
+        del state, batch, recent, valid, key
         return {}
 
     def act(self, state, plan, obs, key, explore):

@@ -63,7 +63,7 @@ def test_plain_lines_without_a_terminal() -> None:
 def test_train_line_without_success_or_rollouts() -> None:
     file = io.StringIO()
     logger = TerminalLogger(TITLE, 1000, [0, 1], False, console=Console(file=file))
-    logger.log(250, {"loss": 1.0}, "train")
+    logger.log(250, {"loss": 1.0, "reward_agent": -1.0}, "train")
     assert "success" not in file.getvalue()
     assert "return –" in file.getvalue()
 

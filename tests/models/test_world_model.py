@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cdred.models.world_model import ModelConfig, WorldModel
-from cdred.nn.normalizer import ObsNormalizer
+from cdred.nn.layers import SharedLatent
 from cdred.nn.two_hot import TwoHot
 
 KEY = jax.random.key(0)
@@ -124,7 +124,47 @@ def test_without_normalizer_observations_are_not_clipped(model):
 
 def test_observations_are_normalized_before_encoding(model):
     mean, std = jnp.array([1.0, -2.0, 0.0, 5.0]), jnp.array([2.0, 0.1, 0.02, 1.0])
-    normalizing = eqx.tree_at(lambda m: m.normalizer, make(normalize_obs=True), ObsNormalizer.from_stats(mean, std))
+    normalizing = eqx.tree_at(
+        lambda m: m.normalizer, make(normalize_obs=True), make(normalize_obs=True).normalizer.with_stats(mean, std)
+    )
     obs = jnp.array([3.0, -1.9, 0.2, 100.0])
     # The third component's standard deviation is below the minimum of 0.1; the fourth is beyond the limit of 10.
     np.testing.assert_allclose(normalizing.encode(obs), model.encode(jnp.array([1.0, 1.0, 2.0, 10.0])), rtol=1e-4)
+
+
+@pytest.fixture
+def residual_model():
+    return WorldModel.create(4, A, replace(CONFIG, residual_dynamics=True), two_hot=TwoHot(21), key=KEY)
+
+
+def test_residual_dynamics_predict_no_change_at_first(residual_model, z):
+    np.testing.assert_allclose(residual_model.next(z, jnp.ones(A)), z, rtol=1e-4, atol=1e-5)
+    absorbing = residual_model.absorbing_latent
+    np.testing.assert_allclose(residual_model.next(absorbing, jnp.ones(A)), absorbing, atol=1e-5)
+
+
+def test_residual_dynamics_multiply_the_latent_by_the_exponential_of_the_change(residual_model, z):
+    change = jnp.zeros(Z).at[3].set(jnp.log(2.0))
+    head = residual_model.dynamics.head
+    model = eqx.tree_at(lambda m: m.dynamics.head, residual_model, eqx.tree_at(lambda h: h.bias, head, change))
+    expected = np.array(z)
+    expected[3] *= 2.0
+    expected[:8] /= expected[:8].sum()
+    np.testing.assert_allclose(model.next(z, jnp.ones(A)), expected, rtol=1e-3, atol=1e-5)
+    shared = model.next(SharedLatent(z), jnp.ones(A))
+    np.testing.assert_allclose(shared, model.next(z, jnp.ones(A)), rtol=1e-5, atol=1e-7)
+
+
+def test_actor_is_all_that_the_policy_acts_by(model):
+    other = WorldModel.create(4, A, CONFIG, two_hot=TwoHot(21), key=jax.random.key(1))
+    obs = jnp.arange(4.0)
+    act = lambda m: m.pi(m.encode(obs)).mode  # noqa: E731
+    np.testing.assert_array_equal(act(model.replace_actor(other.actor)), act(other))
+    assert not np.allclose(act(model), act(other))
+
+
+def test_small_deviations_are_divided_by_the_minimum():
+    config = replace(CONFIG, normalize_obs=True, min_obs_std=0.5)
+    model = WorldModel.create(4, A, config, two_hot=TwoHot(21), key=KEY)
+    normalizer = model.normalizer.with_stats(jnp.zeros(4), jnp.array([0.1, 0.5, 1.0, 2.0]))
+    np.testing.assert_allclose(normalizer(jnp.ones(4)), [2.0, 2.0, 1.0, 0.5])

@@ -182,3 +182,11 @@ def test_ema_steps_towards_new_values():
     average = ema((jnp.zeros(2), jnp.ones(())), (jnp.array([1.0, -2.0]), jnp.ones(())), 0.1)
     np.testing.assert_allclose(average[0], [0.1, -0.2], rtol=1e-6)
     assert average[1] == 1.0
+
+
+def test_without_layer_norm_a_hidden_layer_is_linear_mish():
+    layer = NormedLinear(4, 4, key=KEY, layer_norm=False)
+    x = jnp.arange(4.0)
+    y = np.asarray(layer.linear(x))
+    np.testing.assert_allclose(layer(x), y * np.tanh(np.logaddexp(0, y)), rtol=1e-5)
+    assert all(hidden.norm is None for hidden in MLP(4, (8, 8), 16, key=KEY, simnorm_group=8, layer_norm=False).hidden)

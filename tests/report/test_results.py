@@ -28,7 +28,7 @@ def make_result(spec=SPEC, expert=EXPERT, random=RANDOM):
         failed_episodes=np.zeros(2, np.int64),
     )
     config = replace(cdred.preset("debug"), task="probe/point", seeds=(0, 1))
-    outcome = TrainResult(evaluation, 40, 40, [0, 0], 1.5)
+    outcome = TrainResult(evaluation, 40, 40, [0, 0], None, 1.5)
     reference = reference_dict(spec, expert, random)
     result = result_dict(config, spec, PROVENANCE, DemoDataset("probe/point", ()), outcome, reference)
     return json.loads(json.dumps(result, allow_nan=False))

@@ -62,11 +62,6 @@ def test_bc_run_resumes_and_collects_nothing(tmp_path):
     assert (arrays(tmp_path / "whole")["replay/episode_step"] == -1).all()
 
 
-def test_early_stopping_needs_a_validation_demo(tmp_path):
-    with pytest.raises(UserError, match="one demonstration is not enough"):
-        cdred.train(run_config(tmp_path / "run", algo="bc", demos="1"), quiet=True)
-
-
 def test_agent_reward_needs_a_world_model(tmp_path):
     cdred.train(run_config(tmp_path / "run", algo="bc", steps=20), quiet=True)
     with pytest.raises(UserError, match="needs an algorithm with a world model"):

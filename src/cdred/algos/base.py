@@ -1,7 +1,7 @@
 """Interface between the training loop and an algorithm."""
 
 from abc import abstractmethod
-from typing import ClassVar, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, NamedTuple, TypeVar
 
 import equinox as eqx
 from jaxtyping import Array, Bool, Float, Key
@@ -9,19 +9,31 @@ from jaxtyping import Array, Bool, Float, Key
 from cdred.planning.mppi import MPPIState
 from cdred.types import Segment
 
+if TYPE_CHECKING:
+    from cdred.algos.pretrain import Pretraining
+
 Metrics = dict[str, Float[Array, ""]]
 State = TypeVar("State")
+
+
+class Selected(NamedTuple):
+    """Segments of own episodes that were selected for imitation; meaningless unless `exist`."""
+
+    segments: Segment
+    exist: Bool[Array, ""]
 
 
 class Batch(NamedTuple):
     """One update's batch: B segments of each replay buffer that the algorithm uses.
 
-    `validation` is never trained on: it is for early stopping and diagnostics.
+    `validation` is never trained on: it is for metrics. Updates are given it only where `uses_env` is False.
+    `selected` is None without self-imitation.
     """
 
     expert: Segment | None
     agent: Segment | None
     validation: Segment | None = None
+    selected: Selected | None = None
 
 
 class Algorithm(eqx.Module, Generic[State]):
@@ -32,11 +44,12 @@ class Algorithm(eqx.Module, Generic[State]):
     Attributes:
         uses_env: learns from its own experience; otherwise `Batch.agent` is None, and the environment is stepped for
             evaluations only.
-        uses_validation_demos: needs validation demonstrations; otherwise `Batch.validation` is None in updates.
+        pretraining: of the networks in `state.model`, before the first step; None without. With it, the state has
+            fields `model` and `pretrained`.
     """
 
     uses_env: ClassVar[bool]
-    uses_validation_demos: ClassVar[bool]
+    pretraining: eqx.AbstractVar["Pretraining | None"]
 
     @property
     @abstractmethod
@@ -60,7 +73,9 @@ class Algorithm(eqx.Module, Generic[State]):
         """Take one gradient step on one batch."""
 
     @abstractmethod
-    def diagnostics(self, state: State, batch: Batch, recent: Segment, valid: Bool[Array, " N"]) -> Metrics:
+    def diagnostics(
+        self, state: State, batch: Batch, recent: Segment, valid: Bool[Array, " N"], key: Key[Array, ""]
+    ) -> Metrics:
         """Compute diagnostics that need no environment reward; empty for an algorithm that has none.
 
         Args:
@@ -68,6 +83,7 @@ class Algorithm(eqx.Module, Generic[State]):
             batch: sampled as for an update; `validation`, where there is any, was not trained on.
             recent: N segments of the agent's most recent experience.
             valid: mask of the segments in `recent` that exist.
+            key: of sampled actions.
         """
 
     @abstractmethod

@@ -10,15 +10,13 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from cdred.algos.base import Algorithm, Batch, Metrics
+from cdred.algos.pretrain import Pretraining
 from cdred.models.world_model import WorldModel
-from cdred.nn.layers import MLP, ema
+from cdred.nn.layers import MLP
 from cdred.nn.normalizer import ObsNormalizer
 from cdred.nn.tanh_gaussian import TanhGaussian
 from cdred.planning.mppi import MPPIState
 from cdred.types import Segment
-
-# The loss of one validation batch is noisy: early stopping looks at an average of about ten.
-VALIDATION_EMA_RATE = 0.1
 
 
 class BCPolicy(eqx.Module):
@@ -41,21 +39,19 @@ class BCPolicy(eqx.Module):
 
 
 class BCState(eqx.Module):
-    """Policy in training, and the policy of the lowest validation loss."""
+    """Policy and optimiser state."""
 
     policy: BCPolicy
-    best: BCPolicy
-    validation_loss: Float[Array, ""]
-    best_loss: Float[Array, ""]
     opt_state: optax.OptState
     updates: Int[Array, ""]
 
 
 class BC(Algorithm[BCState]):
-    """BC by least squares with early stopping, without stepping the environment.
+    """BC by least squares, without stepping the environment.
 
     Least squares, not maximum likelihood: scripted experts often act at the bounds, where the density of a squashed
-    Gaussian is unbounded and its gradient outweighs those of all other actions (docs/ablations.md).
+    Gaussian is unbounded and its gradient outweighs those of all other actions. Without early stopping: the loss on one
+    or two validation demonstrations stops too early, and they are missed in training (docs/ablations.md).
 
     Attributes:
         make_model: initialises a world model from a key, of which encoder and policy are used.
@@ -64,12 +60,12 @@ class BC(Algorithm[BCState]):
     """
 
     uses_env: ClassVar[bool] = False
-    uses_validation_demos: ClassVar[bool] = True
 
     make_model: Callable[..., WorldModel] = eqx.field(static=True)
     optimizer: optax.GradientTransformation = eqx.field(static=True)
     horizon: int = eqx.field(static=True)
     action_dim: int = eqx.field(static=True)
+    pretraining: Pretraining | None = None
 
     @property
     def uses_demos(self) -> bool:
@@ -77,15 +73,7 @@ class BC(Algorithm[BCState]):
 
     def init(self, key: Key[Array, ""]) -> BCState:
         policy = BCPolicy.from_world_model(self.make_model(key=key))
-        return BCState(
-            policy=policy,
-            # A copy, so that no buffer is donated twice.
-            best=jax.tree.map(jnp.copy, policy),
-            validation_loss=jnp.zeros(()),
-            best_loss=jnp.full((), jnp.inf),
-            opt_state=self.optimizer.init(_trainable(policy)),
-            updates=jnp.zeros((), jnp.int32),
-        )
+        return BCState(policy, self.optimizer.init(_trainable(policy)), jnp.zeros((), jnp.int32))
 
     def init_plan(self) -> MPPIState:
         return MPPIState.create(self.horizon, self.action_dim)
@@ -93,38 +81,30 @@ class BC(Algorithm[BCState]):
     def set_obs_stats(self, state: BCState, mean: Float[Array, " obs"], std: Float[Array, " obs"]) -> BCState:
         if state.policy.normalizer is None:
             return state
-        normalizer = ObsNormalizer.from_stats(mean, std)
-        new = (normalizer, jax.tree.map(jnp.copy, normalizer))
-        return eqx.tree_at(lambda s: (s.policy.normalizer, s.best.normalizer), state, new)
+        return eqx.tree_at(lambda s: s.policy.normalizer, state, state.policy.normalizer.with_stats(mean, std))
 
     def update(self, state: BCState, batch: Batch, key: Key[Array, ""]) -> tuple[BCState, Metrics]:
         del key
         loss, grads = jax.value_and_grad(_loss)(_trainable(state.policy), state.policy, batch.expert)
         updates, opt_state = self.optimizer.update(grads, state.opt_state)
         policy = eqx.tree_at(_trainable, state.policy, optax.apply_updates(_trainable(state.policy), updates))
-        validation = _loss(_trainable(policy), policy, batch.validation)
-        average = jnp.where(state.updates == 0, validation, ema(state.validation_loss, validation, VALIDATION_EMA_RATE))
-        improved = average < state.best_loss
-        new = BCState(
-            policy=policy,
-            best=jax.tree.map(lambda now, best: jnp.where(improved, now, best), policy, state.best),
-            validation_loss=average,
-            best_loss=jnp.minimum(average, state.best_loss),
-            opt_state=opt_state,
-            updates=state.updates + 1,
-        )
-        return new, {"loss": loss, "validation_loss": average, "grad_norm": optax.tree.norm(grads)}
+        metrics = {"loss": loss, "grad_norm": optax.tree.norm(grads)}
+        if batch.validation is not None:
+            metrics["validation_loss"] = _loss(_trainable(policy), policy, batch.validation)
+        return BCState(policy, opt_state, state.updates + 1), metrics
 
-    def diagnostics(self, state: BCState, batch: Batch, recent: Segment, valid: Bool[Array, " N"]) -> Metrics:
+    def diagnostics(
+        self, state: BCState, batch: Batch, recent: Segment, valid: Bool[Array, " N"], key: Key[Array, ""]
+    ) -> Metrics:
         """Return no diagnostics: BC has neither critics nor dynamics."""
-        del state, batch, recent, valid
+        del state, batch, recent, valid, key
         return {}
 
     def act(
         self, state: BCState, plan: MPPIState, obs: Float[Array, "..."], key: Key[Array, ""], explore: Bool[Array, ""]
     ) -> tuple[Float[Array, " A"], MPPIState]:
         del key, explore
-        return state.best(obs).mode, plan
+        return state.policy(obs).mode, plan
 
 
 def _trainable(policy: BCPolicy) -> PyTree:
@@ -133,7 +113,7 @@ def _trainable(policy: BCPolicy) -> PyTree:
 
 def _loss(params: PyTree, policy: BCPolicy, segments: Segment | None) -> Float[Array, ""]:
     """Compute E |a - mode of pi(. | h(s))|^2 over the transitions of a batch, absorbing states left out."""
-    assert segments is not None, "BC needs demonstrations for training and for validation"
+    assert segments is not None, "BC is trained on demonstrations"
     policy = eqx.tree_at(_trainable, policy, params)
     distance = jax.vmap(jax.vmap(lambda obs, action: jnp.sum((policy(obs).mode - action) ** 2)))
     valid = ~segments.absorbing[:, :-1]

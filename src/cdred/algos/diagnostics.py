@@ -2,8 +2,10 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+import optax
+from jaxtyping import Array, Bool, Float, PyTree
 
+from cdred.algos import losses
 from cdred.algos.base import Batch, Metrics
 from cdred.algos.method import encode_batch
 from cdred.algos.reward_model import RewardModel
@@ -12,12 +14,42 @@ from cdred.types import Segment
 
 
 def diagnostics(model: ActorCritic, reward: RewardModel | None, batch: Batch) -> Metrics:
-    """Compute mean |Q| on the expert's data (without demonstrations, the agent's) and the novelty of expert data."""
+    """Compute the diagnostics of agents with and without a world model.
+
+    Mean |Q| on the expert's data (without demonstrations, the agent's), the novelty of the expert's and of validation
+    data, and the policy's action error on the latter, as far as there are any.
+    """
     segments = batch.agent if batch.expert is None else batch.expert
     assert segments is not None, "critics are trained on the agent's own data"
     sources = {"novelty_expert": batch.expert, "novelty_validation": batch.validation}
     novelty = {name: expert_novelty(reward, model, s) for name, s in sources.items() if s is not None and reward}
-    return {"mean_abs_q": mean_abs_q(model, segments)} | {k: v for k, v in novelty.items() if v is not None}
+    metrics = {"mean_abs_q": mean_abs_q(model, segments)} | {k: v for k, v in novelty.items() if v is not None}
+    if batch.validation is not None:
+        metrics["action_error_validation"] = action_error(model, batch.validation)
+    return metrics
+
+
+def action_error(model: ActorCritic, segments: Segment) -> Float[Array, ""]:
+    """Compute `losses.action_error` at encoded observations."""
+    absorbing = segments.absorbing[:, :-1]
+    return losses.action_error(model, encode_batch(model, segments.obs[:, :-1], absorbing), segments.action, absorbing)
+
+
+def gradient_share(part: PyTree, rest: PyTree) -> Float[Array, ""]:
+    """Compute |part| / (|part| + |rest|) of the norms of two gradients; not finite where both are zero."""
+    norm = optax.tree.norm(part)
+    return norm / (norm + optax.tree.norm(rest))
+
+
+def dynamics_error_ratio(
+    predicted: Float[Array, "N Z"], start: Float[Array, "N Z"], actual: Float[Array, "N Z"], valid: Bool[Array, " N"]
+) -> Float[Array, ""]:
+    """Compute mean |predicted - actual|^2 / mean |start - actual|^2: 1 is no better than "nothing changes".
+
+    Only the rows marked by `valid` are used; without any the result is not finite.
+    """
+    error, change = (jnp.sum((z - actual) ** 2, axis=-1) for z in (predicted, start))
+    return _masked_mean(error, valid) / _masked_mean(change, valid)
 
 
 def mean_abs_q(model: ActorCritic, segments: Segment) -> Float[Array, ""]:

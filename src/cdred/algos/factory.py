@@ -13,6 +13,7 @@ from cdred.algos.gail import GAIL
 from cdred.algos.iq_learn import IQLearn
 from cdred.algos.method import Method
 from cdred.algos.optim import OptimConfig, clipped_adam, discount, lr_schedule, policy_optimizer
+from cdred.algos.pretrain import Pretraining
 from cdred.algos.red import RED
 from cdred.algos.sac_agent import SACAgent
 from cdred.algos.tdmpc2 import TDMPC2
@@ -32,8 +33,12 @@ def make_algorithm(config: RunConfig, spec: EnvSpec) -> Algorithm:
     """Make the algorithm `config.algo` for a task."""
     learning_rate = lr_schedule(config.optim, total_updates(config))
     if config.algo == "bc":
-        make_model = partial(_world_model, config, spec, None)
-        return BC(make_model, clipped_adam(config.optim, learning_rate), config.mppi.horizon, spec.action_dim)
+        return BC(
+            make_model=partial(_world_model, config, spec, None),
+            optimizer=clipped_adam(config.optim, learning_rate),
+            horizon=config.mppi.horizon,
+            action_dim=spec.action_dim,
+        )
     agent = _sac_agent if config.algo in MODEL_FREE else _world_model_agent
     return agent(config, spec, make_method(config), learning_rate)
 
@@ -69,6 +74,7 @@ def _world_model_agent(
         discount=discount(spec.episode_length, config.optim.discount_min),
         model_optimizer=_model_optimizer(config.optim, learning_rate),
         policy_optimizer=policy_optimizer(config.optim, learning_rate),
+        pretraining=_pretraining(config, method),
     )
 
 
@@ -84,6 +90,17 @@ def _sac_agent(config: RunConfig, spec: EnvSpec, method: Method, learning_rate: 
         discount=discount(spec.episode_length, config.optim.discount_min),
         critic_optimizer=clipped_adam(config.optim, learning_rate),
         policy_optimizer=policy_optimizer(config.optim, learning_rate),
+        pretraining=_pretraining(config, method),
+    )
+
+
+def _pretraining(config: RunConfig, method: Method) -> Pretraining | None:
+    """Make the pretraining, its learning rate falling linearly to zero; None without demonstrations or updates."""
+    if not method.uses_demos or not config.pretrain.updates:
+        return None
+    learning_rate = optax.linear_schedule(config.optim.learning_rate, 0.0, config.pretrain.updates)
+    return Pretraining(
+        config.pretrain, config.self_imitation, clipped_adam(config.optim, learning_rate), config.optim.rho
     )
 
 
@@ -99,7 +116,8 @@ def _obs_actor_critic(config: RunConfig, spec: EnvSpec, two_hot: TwoHot | None, 
         num_critics=config.model.num_critics,
         two_hot=two_hot,
         can_terminate=spec.can_terminate,
-        normalize_obs=config.model.normalize_obs,
+        min_obs_std=config.model.min_obs_std if config.model.normalize_obs else None,
+        policy_layer_norm=config.model.encoder_layer_norm,
         precision=config.precision.model,
         key=key,
     )

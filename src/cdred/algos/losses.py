@@ -135,6 +135,18 @@ def bc_loss(
     return rho_weighted(jnp.where(absorbing, 0.0, distance), rho)
 
 
+def action_error(
+    model: ActorCritic,
+    latents: Float[Array, "N H Z"],
+    action: Float[Array, "N H A"],
+    absorbing: Bool[Array, "N H"],
+) -> Float[Array, ""]:
+    """Compute the mean of |a - mode of pi(z)|^2 over the transitions that do not start in an absorbing state."""
+    distance = jax.vmap(jax.vmap(lambda z, a: jnp.sum((model.pi(z).mode - a) ** 2)))(latents, action)
+    count = jnp.sum((~absorbing).astype(jnp.float32))
+    return jnp.sum(jnp.where(absorbing, 0.0, distance)) / jnp.maximum(count, 1.0)
+
+
 def gradient_penalty(
     values: Callable[[Float[Array, "num in"]], Float[Array, " num"]],
     x: Float[Array, "N H in"],

@@ -12,7 +12,6 @@ from cdred.algos.base import Batch, Metrics
 from cdred.algos.reward_model import RewardModel
 from cdred.models.actor_critic import ActorCritic
 from cdred.nn.layers import Ensemble, SharedLatent
-from cdred.nn.normalizer import ObsNormalizer
 from cdred.types import Segment
 
 
@@ -134,4 +133,4 @@ def set_obs_stats(state: AnyCriticState, mean: Array, std: Array) -> AnyCriticSt
     """Set the observation normaliser's statistics; a model without one stays as it is."""
     if state.model.normalizer is None:
         return state
-    return eqx.tree_at(lambda s: s.model.normalizer, state, ObsNormalizer.from_stats(mean, std))
+    return eqx.tree_at(lambda s: s.model.normalizer, state, state.model.normalizer.with_stats(mean, std))

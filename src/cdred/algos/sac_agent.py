@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from cdred.algos import losses
 from cdred.algos.base import Algorithm, Batch, Metrics
-from cdred.algos.diagnostics import diagnostics
+from cdred.algos.diagnostics import diagnostics, gradient_share
 from cdred.algos.method import (
     LatentBatch,
     Method,
@@ -26,6 +26,7 @@ from cdred.algos.method import (
     set_obs_stats,
 )
 from cdred.algos.optim import OptimConfig
+from cdred.algos.pretrain import Pretrained, Pretraining, bc_targets, choose_action, self_imitation_loss
 from cdred.constraints import NonNegative
 from cdred.models.actor_critic import ObsActorCritic
 from cdred.nn.layers import Ensemble, ema
@@ -49,10 +50,14 @@ class CriticParams(NamedTuple):
 
 
 class SACState(eqx.Module):
-    """Networks, target critics and optimiser states; `reward` is None for a method without a reward model."""
+    """Networks, target critics and optimiser states.
+
+    `reward` is None for a method without a reward model, `pretrained` without pretraining.
+    """
 
     model: ObsActorCritic
     reward: Any
+    pretrained: Pretrained | None
     target_critics: Ensemble
     critic_opt_state: optax.OptState
     policy_opt_state: optax.OptState
@@ -80,10 +85,10 @@ class SACAgent(Algorithm[SACState]):
         input_dim: components of x = (observation, action).
         discount: gamma.
         critic_optimizer, policy_optimizer: of critics and reward model, and of the policy.
+        pretraining: None without.
     """
 
     uses_env: ClassVar[bool] = True
-    uses_validation_demos: ClassVar[bool] = False
 
     method: Method
     config: OptimConfig = eqx.field(static=True)
@@ -95,6 +100,7 @@ class SACAgent(Algorithm[SACState]):
     discount: float = eqx.field(static=True)
     critic_optimizer: optax.GradientTransformation = eqx.field(static=True)
     policy_optimizer: optax.GradientTransformation = eqx.field(static=True)
+    pretraining: Pretraining | None
 
     @property
     def uses_demos(self) -> bool:
@@ -108,6 +114,7 @@ class SACAgent(Algorithm[SACState]):
             reward=self.method.make_reward(self.input_dim, key=reward_key),
             # A copy, so that no buffer is donated twice.
             target_critics=jax.tree.map(jnp.copy, model.critics),
+            pretrained=None if self.pretraining is None else self.pretraining.placeholder(model),
             critic_opt_state=(),
             policy_opt_state=self.policy_optimizer.init(eqx.filter(model.policy, eqx.is_array)),
             updates=jnp.zeros((), jnp.int32),
@@ -124,7 +131,7 @@ class SACAgent(Algorithm[SACState]):
         critic_key, policy_key = jax.random.split(key)
         transitions = _as_transitions(state.model, batch)
         state, metrics = self._update_critics(state, transitions, critic_key)
-        state, policy_metrics = self._update_policy(state, transitions, policy_key)
+        state, policy_metrics = self._update_policy(state, transitions, batch.selected, policy_key)
         state = eqx.tree_at(
             lambda s: (s.target_critics, s.updates),
             state,
@@ -149,21 +156,18 @@ class SACAgent(Algorithm[SACState]):
             state = eqx.tree_at(lambda s: s.reward, state, state.reward.update_ema())
         return state, metrics | {"grad_norm": optax.tree.norm(grads)}
 
-    def _update_policy(self, state, batch, key):
-        z = batch.latents[:, :-1]
-        expert = jax.tree.map(lambda x: x[: len(x) // 2], batch.segments)
-
+    def _update_policy(self, state, batch, selected, key):
         def loss(policy):
-            args = (policy, state.model, z, jnp.ones(()), self.entropy_coef, 1.0, key)
-            soft, (values, log_prob) = losses.policy_loss(*args)
+            soft, (values, log_prob) = self._critic_term(policy, state, batch, key)
             metrics = {"policy_loss": soft, "q_pi": jnp.mean(values), "policy_entropy": -log_prob}
             total = self._past_warmup(state) * soft
             if self.uses_demos:
-                expert_z, absorbing = z[: len(expert.action)], expert.absorbing[:, :-1]
-                bc = losses.bc_loss(policy, state.model, expert_z, expert.action, absorbing, 1.0)
-                metrics["bc_loss"] = bc
+                bc = metrics["bc_loss"] = self._bc_loss(policy, state, batch)
                 # Without a weight the term is a metric only, and needs no gradient.
                 total += self.config.bc_coef * bc if self.config.bc_coef else 0.0
+            if selected is not None and self.pretraining is not None:
+                metrics["self_imitation_loss"] = self_imitation_loss(policy, state.model, selected)
+                total += self.pretraining.self_imitation.coef * metrics["self_imitation_loss"]
             return total, metrics
 
         grads, metrics = jax.grad(loss, has_aux=True)(state.model.policy)
@@ -172,10 +176,31 @@ class SACAgent(Algorithm[SACState]):
         state = eqx.tree_at(lambda s: (s.model.policy, s.policy_opt_state), state, new)
         return state, metrics | {"policy_grad_norm": optax.tree.norm(grads)}
 
-    def diagnostics(self, state: SACState, batch: Batch, recent: Segment, valid: Bool[Array, " N"]) -> Metrics:
-        """Compute the shared diagnostics; without dynamics there is no prediction error."""
+    def _critic_term(self, policy, state, batch, key):
+        """Compute L_pi without the BC term, as `losses.policy_loss`."""
+        args = (policy, state.model, batch.latents[:, :-1], jnp.ones(()), self.entropy_coef, 1.0, key)
+        return losses.policy_loss(*args)
+
+    def _bc_loss(self, policy, state, batch):
+        """Compute the BC loss on the expert's transitions, which come first, or on all."""
+        expert = jax.tree.map(lambda x: x[: len(x) // 2], batch.segments)
+        args = (self.pretraining, state.model, state.pretrained, expert, batch.segments)
+        action, absorbing = bc_targets(*args)
+        return losses.bc_loss(policy, state.model, batch.latents[: len(action), :-1], action, absorbing, 1.0)
+
+    def diagnostics(
+        self, state: SACState, batch: Batch, recent: Segment, valid: Bool[Array, " N"], key: Key[Array, ""]
+    ) -> Metrics:
+        """Compute the shared diagnostics and Q's part in L_pi; without dynamics there is no prediction error."""
         del recent, valid
-        return diagnostics(state.model, state.reward, batch)
+        metrics = diagnostics(state.model, state.reward, batch)
+        if self.uses_demos and self.config.bc_coef:
+            transitions = _as_transitions(state.model, batch)
+            critics_only = jax.grad(lambda policy: self._critic_term(policy, state, transitions, key)[0])
+            bc_only = jax.grad(lambda policy: self.config.bc_coef * self._bc_loss(policy, state, transitions))
+            policy = state.model.policy
+            metrics["q_gradient_share"] = gradient_share(critics_only(policy), bc_only(policy))
+        return metrics
 
     def _past_warmup(self, state: SACState) -> Float[Array, ""]:
         warmup = self.config.reward_warmup_updates if self.method.has_warmup else 0
@@ -185,7 +210,8 @@ class SACAgent(Algorithm[SACState]):
         self, state: SACState, plan: MPPIState, obs: Float[Array, "..."], key: Key[Array, ""], explore: Bool[Array, ""]
     ) -> tuple[Float[Array, " A"], MPPIState]:
         policy = state.model.pi(state.model.encode(obs))
-        return jnp.where(explore, policy.sample(key)[0], policy.mode), plan
+        action = jnp.where(explore, policy.sample(key)[0], policy.mode)
+        return choose_action(state.model, state.pretrained, action, obs, explore), plan
 
 
 def _as_transitions(model: ObsActorCritic, batch: Batch) -> LatentBatch:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from cdred.algos import losses
 from cdred.algos.base import Algorithm, Batch, Metrics
-from cdred.algos.diagnostics import diagnostics, fraction_variance_unexplained
+from cdred.algos.diagnostics import diagnostics, dynamics_error_ratio, fraction_variance_unexplained, gradient_share
 from cdred.algos.method import (
     LatentBatch,
     Method,
@@ -22,6 +22,7 @@ from cdred.algos.method import (
     set_obs_stats,
 )
 from cdred.algos.optim import OptimConfig
+from cdred.algos.pretrain import Pretrained, Pretraining, bc_targets, choose_action, self_imitation_loss
 from cdred.models.world_model import WorldModel
 from cdred.nn.layers import Ensemble, SharedLatent, ema
 from cdred.planning.mppi import MPPI, MPPIState, TrajectoryValueFn
@@ -39,10 +40,14 @@ class ModelParams(NamedTuple):
 
 
 class AgentState(eqx.Module):
-    """Networks, target critics, Q-scale and optimiser states; `reward` is None for a method without a reward model."""
+    """Networks, target critics, Q-scale and optimiser states.
+
+    `reward` is None for a method without a reward model, `pretrained` without pretraining.
+    """
 
     model: WorldModel
     reward: Any
+    pretrained: Pretrained | None
     target_critics: Ensemble
     q_scale: Float[Array, ""]
     model_opt_state: optax.OptState
@@ -79,10 +84,10 @@ class WorldModelAgent(Algorithm[AgentState]):
         action_dim: number of action components.
         discount: gamma.
         model_optimizer, policy_optimizer: of everything but the policy, and of the policy.
+        pretraining: None without.
     """
 
     uses_env: ClassVar[bool] = True
-    uses_validation_demos: ClassVar[bool] = False
 
     method: Method
     config: OptimConfig = eqx.field(static=True)
@@ -93,6 +98,7 @@ class WorldModelAgent(Algorithm[AgentState]):
     discount: float = eqx.field(static=True)
     model_optimizer: optax.GradientTransformation = eqx.field(static=True)
     policy_optimizer: optax.GradientTransformation = eqx.field(static=True)
+    pretraining: Pretraining | None
 
     @property
     def uses_demos(self) -> bool:
@@ -111,6 +117,7 @@ class WorldModelAgent(Algorithm[AgentState]):
             reward=self.method.make_reward(model.latent_dim + self.action_dim, key=reward_key),
             # A copy, so that no buffer is donated twice.
             target_critics=jax.tree.map(jnp.copy, model.critics),
+            pretrained=None if self.pretraining is None else self.pretraining.placeholder(model),
             q_scale=jnp.ones(()),
             model_opt_state=(),
             policy_opt_state=self.policy_optimizer.init(eqx.filter(model.policy, eqx.is_array)),
@@ -166,7 +173,8 @@ class WorldModelAgent(Algorithm[AgentState]):
         terminated = segments.absorbing[:, 1:]
         target_latents = encode_batch(state.model, segments.obs[:, 1:], terminated)
         state = state.replace_trainable(params)
-        latents = jax.vmap(rollout_latents, in_axes=(None, 0))(state.model, segments)
+        encoder_scale = None if state.pretrained is None else state.pretrained.encoder_scale
+        latents = jax.vmap(rollout_latents, in_axes=(None, 0, None))(state.model, segments, encoder_scale)
         method = self.method.losses(state, LatentBatch(segments, latents, target_latents), self._td_params, key)
         termination_args = (state.model, latents[:, :-1], segments.action, terminated, config.rho)
         terms = {
@@ -200,8 +208,7 @@ class WorldModelAgent(Algorithm[AgentState]):
             The loss, and with it the values of the sampled actions and the metrics.
         """
         config = self.config
-        args = (policy, state.model, latents, state.q_scale, config.entropy_coef, config.rho, key)
-        loss, (values, log_prob) = losses.policy_loss(*args)
+        loss, (values, log_prob) = self._critic_term(policy, state, latents, key)
         metrics = {"policy_loss": loss, "q_pi": jnp.mean(values), "policy_entropy": -log_prob}
         loss = self._past_warmup(state) * loss
         if batch.expert is not None:
@@ -209,24 +216,46 @@ class WorldModelAgent(Algorithm[AgentState]):
             metrics["bc_loss"] = bc
             # Without a weight the term is a metric only, and needs no gradient.
             loss += config.bc_coef * bc if config.bc_coef else 0.0
+        if batch.selected is not None and self.pretraining is not None:
+            metrics["self_imitation_loss"] = self_imitation_loss(policy, state.model, batch.selected)
+            loss += self.pretraining.self_imitation.coef * metrics["self_imitation_loss"]
         return loss, (values, metrics)
 
-    def _bc_loss(self, policy, state, batch, latents):
-        """Compute the BC loss at the latents of the expert's segments, which come first."""
-        action, absorbing = batch.expert.action, batch.expert.absorbing[:, :-1]
-        expert_latents = latents[: len(action), :-1]
-        return losses.bc_loss(policy, state.model, expert_latents, action, absorbing, self.config.rho)
+    def _critic_term(self, policy, state, latents, key):
+        """Compute L_pi without the BC term, as `losses.policy_loss`."""
+        args = (policy, state.model, latents, state.q_scale, self.config.entropy_coef, self.config.rho, key)
+        return losses.policy_loss(*args)
 
-    def diagnostics(self, state: AgentState, batch: Batch, recent: Segment, valid: Bool[Array, " N"]) -> Metrics:
-        """Compute the shared diagnostics, and the open-loop prediction error over a segment."""
+    def _bc_loss(self, policy, state, batch, latents):
+        """Compute the BC loss at the latents of the expert's segments, which come first, or at all latents."""
+        args = (self.pretraining, state.model, state.pretrained, batch.expert, concat_batch(batch))
+        action, absorbing = bc_targets(*args)
+        return losses.bc_loss(policy, state.model, latents[: len(action), :-1], action, absorbing, self.config.rho)
+
+    def diagnostics(
+        self, state: AgentState, batch: Batch, recent: Segment, valid: Bool[Array, " N"], key: Key[Array, ""]
+    ) -> Metrics:
+        """Compute the shared diagnostics, prediction errors over a segment and one step, and Q's part in L_pi."""
         model, agent = state.model, batch.agent
         assert agent is not None, "a world model is trained on the agent's own data"
-        predicted = jax.vmap(rollout_latents, in_axes=(None, 0))(model, recent)[:, -1]
-        actual = jax.vmap(model.encode)(recent.obs[:, -1])
-        sample = jax.vmap(jax.vmap(model.encode))(agent.obs).reshape(-1, actual.shape[1])
+        predicted = jax.vmap(rollout_latents, in_axes=(None, 0))(model, recent)
+        encoded = jax.vmap(jax.vmap(model.encode))(recent.obs)
+        sample = jax.vmap(jax.vmap(model.encode))(agent.obs).reshape(-1, encoded.shape[-1])
         valid = valid & ~recent.absorbing[:, -1]
-        error = fraction_variance_unexplained(predicted, actual, valid, sample, ~agent.absorbing.reshape(-1))
-        return diagnostics(model, state.reward, batch) | {"open_loop_fvu": error}
+        args = (predicted[:, -1], encoded[:, -1], valid, sample, ~agent.absorbing.reshape(-1))
+        metrics = diagnostics(model, state.reward, batch)
+        metrics["open_loop_fvu"] = fraction_variance_unexplained(*args)
+        metrics["dynamics_error_ratio"] = dynamics_error_ratio(predicted[:, 1], encoded[:, 0], encoded[:, 1], valid)
+        if batch.expert is not None and self.config.bc_coef:
+            metrics["q_gradient_share"] = self._q_gradient_share(state, batch, key)
+        return metrics
+
+    def _q_gradient_share(self, state: AgentState, batch: Batch, key: Key[Array, ""]) -> Float[Array, ""]:
+        """Compute the share of the critics' gradient in that of L_pi, by norms; the rest is the BC term's."""
+        latents = jax.vmap(rollout_latents, in_axes=(None, 0))(state.model, concat_batch(batch))
+        critics_only = jax.grad(lambda policy: self._critic_term(policy, state, latents, key)[0])(state.model.policy)
+        bc_only = jax.grad(lambda policy: self.config.bc_coef * self._bc_loss(policy, state, batch, latents))
+        return gradient_share(critics_only, bc_only(state.model.policy))
 
     def _past_warmup(self, state: AgentState) -> Float[Array, ""]:
         warmup = self.config.reward_warmup_updates if self.method.has_warmup else 0
@@ -244,9 +273,11 @@ class WorldModelAgent(Algorithm[AgentState]):
         pi_key, plan_key = jax.random.split(key)
         if not self.plan_actions:
             policy = state.model.pi(z)
-            return jnp.where(explore, policy.sample(pi_key)[0], policy.mode), plan
-        policy_actions = self._policy_rollouts(state.model, z, pi_key)
-        return self.planner.plan(plan, policy_actions, self.plan_objective(state, z), plan_key, explore)
+            action = jnp.where(explore, policy.sample(pi_key)[0], policy.mode)
+        else:
+            policy_actions = self._policy_rollouts(state.model, z, pi_key)
+            action, plan = self.planner.plan(plan, policy_actions, self.plan_objective(state, z), plan_key, explore)
+        return choose_action(state.model, state.pretrained, action, obs, explore), plan
 
     def _policy_rollouts(self, model: WorldModel, z: Float[Array, " Z"], key: Key[Array, ""]) -> Float[Array, "P H A"]:
         """Sample action sequences of the policy from z."""
@@ -308,7 +339,13 @@ class WorldModelAgent(Algorithm[AgentState]):
         return total + self.discount**self.planner.config.horizon * losses.bootstrap_value(state.model, latent)
 
 
-def rollout_latents(model: WorldModel, segment: Segment) -> Float[Array, "T Z"]:
-    """Roll out the latents of a segment from z_0 = h(s_0) along its actions."""
-    first = jnp.where(segment.absorbing[0], model.absorbing_latent, model.encode(segment.obs[0]))
+def rollout_latents(
+    model: WorldModel, segment: Segment, encoder_scale: Float[Array, ""] | None = None
+) -> Float[Array, "T Z"]:
+    """Roll out the latents of a segment from z_0 = h(s_0) along its actions; scale the gradient of h, if given."""
+    encoded = model.encode(segment.obs[0])
+    if encoder_scale is not None:
+        fixed = jax.lax.stop_gradient(encoded)
+        encoded = fixed + encoder_scale * (encoded - fixed)
+    first = jnp.where(segment.absorbing[0], model.absorbing_latent, encoded)
     return model.rollout(first, segment.action, segment.absorbing[1:])

@@ -26,7 +26,7 @@ from cdred.train.collect import random_actions
 from cdred.train.keys import ACT, INIT, LEARN, seed_keys
 from cdred.train.loop import train_block
 from cdred.train.saving import start_or_resume
-from cdred.train.setup import build_run, make_compiled_fns, random_steps
+from cdred.train.setup import build_run, initial_steps, make_compiled_fns
 from cdred.types import DemoDataset, EnvSpec, LogFn, Precision
 
 # Shapes and episode length are those of Meta-World.
@@ -85,7 +85,7 @@ class Bench:
         self.replay = jax.tree.map(lambda x: jnp.repeat(x[None], num_seeds, axis=0), random_buffer(num_steps, horizon))
         algorithm = self.fns.algorithm
         self.expert = random_buffer(NUM_STEPS, horizon) if algorithm.uses_demos else None
-        self.validation = random_buffer(NUM_STEPS, horizon) if algorithm.uses_validation_demos else None
+        self.validation = None
         self.plan_state = self.fns.init_plan(num_seeds, config.envs)
         self.learn_keys, self.act_keys = (seed_keys(config.seeds, purpose) for purpose in (LEARN, ACT))
 
@@ -156,7 +156,7 @@ def loop_rates(config: RunConfig, demos: DemoDataset | None, blocks: int) -> dic
         run = build_run(config, demos, Path(folder), MultiLogger([]), lambda _: None)
         with run.envs, run.eval_envs:
             (state, _), updates = start_or_resume(run), 0
-            warmup = random_steps(run) + steps_per_call(config)
+            warmup = initial_steps(run) + steps_per_call(config)
             while state.steps < warmup:
                 state, updates = train_block(run, state, updates)
             jax.block_until_ready(state.learner)

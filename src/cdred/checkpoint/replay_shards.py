@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool
 
 from cdred.data.replay_buffer import EMPTY, ReplayBuffer, rows_written_since
 
-FIELDS = ("obs", "action", "reward", "absorbing", "episode_step")
+FIELDS = ("obs", "action", "reward", "absorbing", "success", "selected", "episode_step")
 # Bounds on a shard: small enough that a save after few steps writes little, large enough to keep the files few.
 SHARD_BYTES, MAX_SHARD_ROWS = 4 * 2**20, 4096
 SUFFIX = ".safetensors"

@@ -37,6 +37,7 @@ class Transition(NamedTuple):
         done: the episode ended, by termination, truncation or failure.
         invalid: the simulator failed in this step, so the episode ended with the step before. Nothing of an invalid
             step is stored.
+        success: the task reports success after the step; None where it never does.
     """
 
     obs: Float[Array | np.ndarray, "..."]
@@ -46,6 +47,7 @@ class Transition(NamedTuple):
     terminated: Bool[Array | np.ndarray, "..."]
     done: Bool[Array | np.ndarray, "..."]
     invalid: Bool[Array | np.ndarray, "..."]
+    success: Bool[Array | np.ndarray, "..."] | None = None
 
 
 class ReplayBuffer(eqx.Module):
@@ -56,6 +58,8 @@ class ReplayBuffer(eqx.Module):
         action: actions `[E, L, A]`.
         reward: rewards `[E, L]`.
         absorbing: whether the row is an absorbing state `[E, L]`.
+        success: whether the task reports success after the action `[E, L]`, for diagnostics only.
+        selected: whether the episode that ends with this row is selected for imitation `[E, L]`; False in all others.
         episode_step: step of the row within its episode `[E, L]`; -1 where the row is empty.
         insert_index: row that each environment writes next `[E]`.
         num_absorbing: absorbing rows appended to the final row of a terminated episode.
@@ -65,6 +69,8 @@ class ReplayBuffer(eqx.Module):
     action: Float32[Array, "... A"]
     reward: Float32[Array, "..."]
     absorbing: Bool[Array, "..."]
+    success: Bool[Array, "..."]
+    selected: Bool[Array, "..."]
     episode_step: Int[Array, "..."]
     insert_index: Int[Array, "..."]
     num_absorbing: int = eqx.field(static=True)
@@ -77,6 +83,8 @@ class ReplayBuffer(eqx.Module):
             action=jnp.zeros((num_envs, capacity, spec.action_dim), jnp.float32),
             reward=jnp.zeros((num_envs, capacity), jnp.float32),
             absorbing=jnp.zeros((num_envs, capacity), bool),
+            success=jnp.zeros((num_envs, capacity), bool),
+            selected=jnp.zeros((num_envs, capacity), bool),
             episode_step=jnp.full((num_envs, capacity), EMPTY, jnp.int32),
             insert_index=jnp.zeros(num_envs, jnp.int32),
             num_absorbing=horizon if spec.can_terminate else 0,
@@ -94,6 +102,31 @@ class ReplayBuffer(eqx.Module):
     def index(self, horizon: int) -> Int[Array, " rows"]:
         """Return the cumulative count of valid start rows, from which `sample` draws; one pass over the buffer."""
         return jnp.cumsum(jax.vmap(lambda env: _valid_starts(env, horizon))(self).reshape(-1).astype(jnp.int32))
+
+    @jax.named_scope("replay")
+    def selected_index(self, horizon: int) -> Int[Array, " rows"]:
+        """Return `index` over the selected episodes only."""
+        starts = jax.vmap(lambda env: _valid_starts(env, horizon) & _of_selected_episode(env))(self)
+        return jnp.cumsum(starts.reshape(-1).astype(jnp.int32))
+
+    def final_rows(self) -> Bool[Array, "E L"]:
+        """Return a mask of the last rows of the episodes that have ended, absorbing rows included."""
+        return jax.vmap(_final_rows)(self)
+
+    def episode_success(self) -> Bool[Array, "E L"]:
+        """Return a mask of the last rows of the episodes with a success, as far as they are in the buffer."""
+        return jax.vmap(_episode_success)(self)
+
+    def recent_rows(self, num: int) -> Int[Array, "E num"]:
+        """Return the `num` rows of each environment that were written last, oldest first, at most a ring's length."""
+        capacity = self.episode_step.shape[1]
+        back = jnp.arange(-min(num, capacity), 0)
+        return (self.insert_index[:, None] + back[None]) % capacity
+
+    def select(self, rows: Int[Array, "E num"], selected: Bool[Array, "E num"]) -> "ReplayBuffer":
+        """Mark the episodes that end with the rows where `selected` holds as selected for imitation."""
+        either = jax.vmap(lambda old, r, new: old.at[r].set(old[r] | new))(self.selected, rows, selected)
+        return eqx.tree_at(lambda r: r.selected, self, either)
 
     @jax.named_scope("replay")
     def sample(self, index: Int[Array, " rows"], key: Key[Array, ""], batch: int, horizon: int) -> Segment:
@@ -216,22 +249,31 @@ def _insert(env: ReplayBuffer, transition: Transition) -> ReplayBuffer:
     steps = env.episode_step.at[row].set(step, mode="drop").at[next_row].set(step + 1, mode="drop")
     absorbing = env.absorbing.at[row].set(False, mode="drop").at[next_row].set(terminal, mode="drop")
     rewards = env.reward.at[row].set(transition.reward, mode="drop")
+    no_success = jnp.zeros((), bool)
+    success = no_success if transition.success is None else transition.success
+    successes = env.success.at[row].set(success, mode="drop").at[next_row].set(no_success, mode="drop")
+    # A row of an earlier episode is overwritten.
+    selected = env.selected.at[row].set(no_success, mode="drop").at[next_row].set(no_success, mode="drop")
     if env.num_absorbing:
         offsets = jnp.arange(env.num_absorbing)
         extra = (following + 1 + offsets) % capacity
+        selected = selected.at[extra].set(selected[extra] & ~terminal)
+        successes = successes.at[extra].set(successes[extra] & ~terminal)
         steps = steps.at[extra].set(jnp.where(terminal, step + 2 + offsets, steps[extra]))
         absorbing = absorbing.at[extra].set(terminal | absorbing[extra])
         rewards = rewards.at[extra].set(jnp.where(terminal, 0.0, rewards[extra])).at[next_row].set(0.0, mode="drop")
     # After an episode's end the row at the insert index is the oldest, and must not count as part of a running episode.
     steps = jnp.where(transition.done | invalid, steps.at[insert_index].set(EMPTY), steps)
     return eqx.tree_at(
-        lambda r: (r.obs, r.action, r.reward, r.absorbing, r.episode_step, r.insert_index),
+        lambda r: (r.obs, r.action, r.reward, r.absorbing, r.success, r.selected, r.episode_step, r.insert_index),
         env,
         (
             env.obs.at[row].set(transition.obs, mode="drop").at[next_row].set(transition.next_obs, mode="drop"),
             env.action.at[row].set(transition.action, mode="drop"),
             rewards,
             absorbing,
+            successes,
+            selected,
             steps,
             insert_index,
         ),
@@ -245,3 +287,32 @@ def _valid_starts(env: ReplayBuffer, horizon: int) -> Bool[Array, " L"]:
     age = (row - env.insert_index - 1) % capacity
     end = env.episode_step[(row + horizon) % capacity]
     return (env.episode_step >= 0) & (end == env.episode_step + horizon) & (age + horizon < capacity)
+
+
+def _final_rows(env: ReplayBuffer) -> Bool[Array, " L"]:
+    """Return a mask of the last rows of the ended episodes of one environment."""
+    following = jnp.roll(env.episode_step, -1)
+    running = jnp.arange(len(following)) == env.insert_index
+    return (env.episode_step >= 0) & (following != env.episode_step + 1) & ~running
+
+
+def _of_selected_episode(env: ReplayBuffer) -> Bool[Array, " L"]:
+    """Return a mask of the rows of the selected episodes of one environment."""
+    capacity = len(env.episode_step)
+    # From the oldest row to the newest, so that an episode that wraps around the ring is in one piece.
+    rows = (env.insert_index + 1 + jnp.arange(capacity)) % capacity
+    end = jax.lax.cummin(jnp.where(_final_rows(env)[rows], jnp.arange(capacity), capacity), reverse=True)
+    # The rows of the running episode have no end.
+    selected = jnp.append(env.selected[rows], False)[end]
+    return jnp.zeros(capacity, bool).at[rows].set(selected)
+
+
+def _episode_success(env: ReplayBuffer) -> Bool[Array, " L"]:
+    """Return a mask of the last rows of the episodes of one environment with a success."""
+    capacity = len(env.episode_step)
+    rows = (env.insert_index + 1 + jnp.arange(capacity)) % capacity
+    count = jnp.cumsum((env.success & (env.episode_step >= 0))[rows].astype(jnp.int32))
+    # Before an episode's first row, or before the oldest row if that has been overwritten.
+    start = jnp.maximum(jnp.arange(capacity) - env.episode_step[rows], 0)
+    before = jnp.where(start > 0, count[start - 1], 0)
+    return jnp.zeros(capacity, bool).at[rows].set(_final_rows(env)[rows] & (count > before))

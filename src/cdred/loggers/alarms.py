@@ -122,5 +122,5 @@ def alarm_levels(alarm: Alarm, lines: Sequence[Mapping[str, Any]]) -> list[list[
 
 def split_by_seed(line: Mapping[str, Any]) -> list[Diagnostics]:
     """Split the per-seed lists of a report into one mapping per seed."""
-    lists = {name: value for name, value in line.items() if isinstance(value, list)}
+    lists = {name: value for name, value in line.items() if isinstance(value, list) and name != "non_finite"}
     return [{name: value[i] for name, value in lists.items()} for i in range(max(map(len, lists.values()), default=0))]

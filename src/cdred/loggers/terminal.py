@@ -118,10 +118,11 @@ class NullLogger:
 def train_line(progress: Progress) -> str:
     """Format one log interval as a short line of means over the seeds."""
     values = {key: format_number(progress.scalar("train", key)) for key in TRAIN_KEYS}
-    if values["validation_loss"] == MISSING:
-        fields = _online_fields(progress, values)
+    if values["reward_agent"] == MISSING:
+        validation = "" if values["validation_loss"] == MISSING else f" validation {values['validation_loss']}"
+        fields = [f"loss {values['loss']}{validation}"]
     else:
-        fields = [f"loss {values['loss']} validation {values['validation_loss']}"]
+        fields = _online_fields(progress, values)
     return "  ".join(
         [
             f"{format_percent(progress.fraction):>5}",

@@ -7,7 +7,7 @@ from typing import Self
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, PyTree
 
 from cdred.nn.layers import MLP, Ensemble, SharedLatent, concat_input
 from cdred.nn.normalizer import ObsNormalizer
@@ -37,6 +37,15 @@ class ActorCritic(eqx.Module):
     @abstractmethod
     def encode(self, obs: Float[Array, "*obs"]) -> Float[Array, " Z"]:
         """Encode an observation."""
+
+    @property
+    @abstractmethod
+    def actor(self) -> PyTree:
+        """Networks between an observation and the policy's action."""
+
+    @abstractmethod
+    def replace_actor(self, actor: PyTree) -> Self:
+        """Return the model with these networks in place of `actor`."""
 
     @jax.named_scope("policy")
     def pi(self, z: Float[Array, " Z"]) -> TanhGaussian:
@@ -98,19 +107,22 @@ class ObsActorCritic(ActorCritic):
         num_critics: int,
         two_hot: TwoHot | None,
         can_terminate: bool = False,
-        normalize_obs: bool = False,
+        min_obs_std: float | None = None,
+        policy_layer_norm: bool = True,
         precision: Precision = "float32",
         key: Key[Array, ""],
     ) -> Self:
-        """Initialise the networks."""
+        """Initialise the networks; without `min_obs_std` observations are not normalised."""
         critics_key, policy_key = jax.random.split(key)
         dim = obs_dim + can_terminate
         return cls(
-            normalizer=ObsNormalizer.identity(obs_dim) if normalize_obs else None,
+            normalizer=None if min_obs_std is None else ObsNormalizer.identity(obs_dim, min_obs_std),
             critics=make_critics(
                 dim + action_dim, hidden_dims, two_hot, num=num_critics, precision=precision, key=critics_key
             ),
-            policy=MLP(dim, hidden_dims, 2 * action_dim, precision=precision, key=policy_key),
+            policy=MLP(
+                dim, hidden_dims, 2 * action_dim, layer_norm=policy_layer_norm, precision=precision, key=policy_key
+            ),
             two_hot=two_hot,
             obs_dim=obs_dim,
             can_terminate=can_terminate,
@@ -126,3 +138,10 @@ class ObsActorCritic(ActorCritic):
         flat = obs.reshape(-1)
         flat = flat if self.normalizer is None else self.normalizer(flat)
         return jnp.pad(flat, (0, int(self.can_terminate)))
+
+    @property
+    def actor(self) -> MLP:
+        return self.policy
+
+    def replace_actor(self, actor: MLP) -> Self:
+        return eqx.tree_at(lambda m: m.policy, self, actor)

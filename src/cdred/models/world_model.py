@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
-from cdred.constraints import HiddenDims, NonNegative, PositiveInt
+from cdred.constraints import HiddenDims, NonNegative, Positive, PositiveInt
 from cdred.models.actor_critic import ActorCritic, make_critics
-from cdred.nn.layers import MLP, Ensemble, SharedLatent, concat_input
+from cdred.nn.layers import MLP, Ensemble, SharedLatent, concat_input, simnorm
 from cdred.nn.normalizer import ObsNormalizer
 from cdred.nn.two_hot import TwoHot
 from cdred.types import Precision
@@ -35,8 +35,19 @@ class ModelConfig:
     """Bins of the two-hot value and reward distributions over symlog values in [-10, 10]."""
     normalize_obs: bool = False
     """Normalise observations by mean and standard deviation of the demonstrations and the random episodes."""
+    min_obs_std: Positive = 0.1
+    """Smallest standard deviation that observations are divided by; larger ones make encoder and policy smoother."""
+    encoder_layer_norm: bool = True
+    """Layer normalisation in the encoder, and in the policy of methods on raw observations. Without it they generalise
+    better from few demonstrations."""
+    residual_dynamics: bool = False
+    """Latent dynamics predict the change of z instead of z'."""
     dropout: NonNegative = 0.01
     """Dropout rate of the first layer of a world model's critics in updates; critics on raw observations have none."""
+
+
+# Keeps the logarithm of a latent finite: the absorbing latent has zeros, and a sharp SimNorm may underflow.
+LOG_EPS = 1e-6
 
 
 class WorldModel(ActorCritic):
@@ -55,6 +66,7 @@ class WorldModel(ActorCritic):
     two_hot: TwoHot | None
     latent_dim: int = eqx.field(static=True)
     simnorm_dim: int = eqx.field(static=True)
+    residual_dynamics: bool = eqx.field(static=True, default=False)
 
     @classmethod
     def create(
@@ -87,10 +99,13 @@ class WorldModel(ActorCritic):
             config.hidden_dims,
         )
         to_latent = partial(mlp, out_dim=config.latent_dim, simnorm_group=config.simnorm_dim)
+        # With zero output weights the first prediction is "nothing changes".
+        to_change = partial(mlp, out_dim=config.latent_dim, zero_head=True)
+        dynamics = to_change if config.residual_dynamics else to_latent
         return cls(
-            normalizer=ObsNormalizer.identity(obs_dim) if config.normalize_obs else None,
-            encoder=to_latent(obs_dim, config.encoder_hidden_dims, key=ke),
-            dynamics=to_latent(input_dim, hidden_dims, key=kd),
+            normalizer=ObsNormalizer.identity(obs_dim, config.min_obs_std) if config.normalize_obs else None,
+            encoder=to_latent(obs_dim, config.encoder_hidden_dims, layer_norm=config.encoder_layer_norm, key=ke),
+            dynamics=dynamics(input_dim, hidden_dims, key=kd),
             critics=make_critics(
                 input_dim,
                 hidden_dims,
@@ -105,6 +120,7 @@ class WorldModel(ActorCritic):
             two_hot=two_hot,
             latent_dim=config.latent_dim,
             simnorm_dim=config.simnorm_dim,
+            residual_dynamics=config.residual_dynamics,
         )
 
     @property
@@ -118,10 +134,21 @@ class WorldModel(ActorCritic):
         flat = obs.reshape(-1)
         return self.encoder(flat if self.normalizer is None else self.normalizer(flat))
 
+    @property
+    def actor(self) -> tuple[MLP, MLP]:
+        return self.encoder, self.policy
+
+    def replace_actor(self, actor: tuple[MLP, MLP]) -> Self:
+        return eqx.tree_at(lambda m: (m.encoder, m.policy), self, actor)
+
     @jax.named_scope("dynamics")
     def next(self, z: Float[Array, " Z"] | SharedLatent, action: Float[Array, " A"]) -> Float[Array, " Z"]:
-        """Compute z' = d(z, a)."""
-        return self.dynamics(concat_input(z, action))
+        """Compute z' = d(z, a), or SimNorm(log z + d(z, a)) with residual dynamics, which is z where d is 0."""
+        output = self.dynamics(concat_input(z, action))
+        if not self.residual_dynamics:
+            return output
+        latent = z.z if isinstance(z, SharedLatent) else z
+        return simnorm(jnp.log(latent + LOG_EPS) + output, self.simnorm_dim)
 
     def rollout(
         self, z: Float[Array, " Z"], actions: Float[Array, "H A"], absorbing: Bool[Array, " H"]

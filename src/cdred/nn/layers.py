@@ -1,6 +1,7 @@
 """Layers written for one example; batches, ensembles and seeds are `jax.vmap` over them."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Self, TypeVar
 
 import equinox as eqx
@@ -107,10 +108,10 @@ class LayerNorm(eqx.Module):
 
 
 class NormedLinear(eqx.Module):
-    """Hidden layer of every network: Linear -> dropout -> LayerNorm -> activation."""
+    """Hidden layer of every network: Linear -> dropout -> LayerNorm, if `layer_norm` -> activation."""
 
     linear: Linear
-    norm: LayerNorm
+    norm: LayerNorm | None
     dropout: float = eqx.field(static=True)
     activation: Callable[[Array], Array] = eqx.field(static=True)
 
@@ -122,10 +123,11 @@ class NormedLinear(eqx.Module):
         key: Key[Array, ""],
         dropout: float = 0.0,
         activation: Callable[[Array], Array] = mish,
+        layer_norm: bool = True,
         precision: Precision = "float32",
     ):
         self.linear = Linear(in_dim, out_dim, key=key, precision=precision)
-        self.norm = LayerNorm(out_dim)
+        self.norm = LayerNorm(out_dim) if layer_norm else None
         self.dropout = dropout
         self.activation = activation
 
@@ -134,11 +136,11 @@ class NormedLinear(eqx.Module):
         if self.dropout and key is not None:
             keep = jax.random.bernoulli(key, 1.0 - self.dropout, y.shape)
             y = jnp.where(keep, y / (1.0 - self.dropout), 0.0)
-        return self.activation(self.norm(y))
+        return self.activation(y if self.norm is None else self.norm(y))
 
 
 class MLP(eqx.Module):
-    """Hidden layers of `NormedLinear`, then a head that is linear, or SimNorm of a normalised linear layer.
+    """Hidden layers of `NormedLinear`, then a head that is linear, or SimNorm of such a layer.
 
     Dropout acts on the first layer only, and only where a key is given.
     """
@@ -156,17 +158,18 @@ class MLP(eqx.Module):
         simnorm_group: int = 0,
         zero_head: bool = False,
         dropout: float = 0.0,
+        layer_norm: bool = True,
         precision: Precision = "float32",
     ):
         keys = jax.random.split(key, len(hidden_dims) + 1)
         dims = (in_dim, *hidden_dims)
+        layer = partial(NormedLinear, layer_norm=layer_norm, precision=precision)
         self.hidden = tuple(
-            NormedLinear(dims[i], dims[i + 1], key=keys[i], dropout=dropout if i == 0 else 0.0, precision=precision)
+            layer(dims[i], dims[i + 1], key=keys[i], dropout=dropout if i == 0 else 0.0)
             for i in range(len(hidden_dims))
         )
         if simnorm_group:
-            norm = _SimNorm(simnorm_group)
-            self.head = NormedLinear(dims[-1], out_dim, key=keys[-1], activation=norm, precision=precision)
+            self.head = layer(dims[-1], out_dim, key=keys[-1], activation=_SimNorm(simnorm_group))
         else:
             self.head = Linear(dims[-1], out_dim, key=keys[-1], zero=zero_head, precision=precision)
 

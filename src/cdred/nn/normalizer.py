@@ -6,26 +6,30 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-# Components that hardly vary are magnified at most tenfold, and outliers are clipped.
-MIN_STD = 0.1
+# Outliers are clipped.
 LIMIT = 10.0
 
 
 class ObsNormalizer(eqx.Module):
-    """Normaliser (x - mean) / std, clipped to [-10, 10]. Its statistics are set once, before the first update."""
+    """Normaliser (x - mean) / std, clipped to [-10, 10]. Its statistics are set once, before the first update.
+
+    Attributes:
+        mean, std: statistics of the observations.
+        min_std: smallest standard deviation, so that components that hardly vary are not magnified.
+    """
 
     mean: Float[Array, " dim"]
     std: Float[Array, " dim"]
+    min_std: float = eqx.field(static=True)
 
     @classmethod
-    def identity(cls, dim: int) -> Self:
+    def identity(cls, dim: int, min_std: float) -> Self:
         """Return a normaliser that only clips, for use until the statistics are known."""
-        return cls(jnp.zeros(dim), jnp.ones(dim))
+        return cls(jnp.zeros(dim), jnp.ones(dim), min_std)
 
-    @classmethod
-    def from_stats(cls, mean: Float[Array, " dim"], std: Float[Array, " dim"]) -> Self:
-        """Return the normaliser of these statistics, with standard deviations of at least 0.1."""
-        return cls(mean, jnp.maximum(std, MIN_STD))
+    def with_stats(self, mean: Float[Array, " dim"], std: Float[Array, " dim"]) -> Self:
+        """Return the normaliser with these statistics, standard deviations of at least `min_std`."""
+        return type(self)(mean, jnp.maximum(std, self.min_std), self.min_std)
 
     def __call__(self, x: Float[Array, " dim"]) -> Float[Array, " dim"]:
         return jnp.clip((x - self.mean) / self.std, -LIMIT, LIMIT)

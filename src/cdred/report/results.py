@@ -68,6 +68,14 @@ class RunResults:
         complete = {step: row for step, row in sorted(rows.items()) if len(row) == width}
         return Series(np.array([*complete], int), np.array([*complete.values()], float).reshape(len(complete), width))
 
+    def pretrained_score(self, key: str) -> float | None:
+        """Return the mean evaluation of the pretrained policy over the seeds; None without pretraining."""
+        evaluations = self.series("eval", key)
+        if not len(evaluations) or evaluations.steps[0] > 0:
+            return None
+        score = float(np.mean(evaluations.values[0]))
+        return score if math.isfinite(score) else None
+
     @property
     def last_step(self) -> int:
         """Largest step reported."""
@@ -180,6 +188,7 @@ def result_dict(
         "steps": outcome.steps,
         "updates": outcome.updates,
         "divergence_restarts": outcome.divergence_restarts,
+        "acting": outcome.acting,
         "demos": len(demos) if demos else 0,
         "precision": asdict(config.precision),
         **provenance,

@@ -108,13 +108,14 @@ def _score_subtitle(results: RunResults) -> str:
 
 
 def _plot_scores(axes: Axes, results: RunResults, key: str, reference_key: str) -> None:
-    """Plot the scores of rollouts and evaluations with those of a random policy and the expert."""
+    """Plot the scores of rollouts and evaluations with those of expert, random policy and pretrained policy (BC)."""
     labels = [
         Label(plots.plot_curves(axes, results.series("rollout", key), BLUE, RECENT), "rollouts", BLUE),
         Label(plots.plot_points(axes, results.series("eval", key), ORANGE), "evaluation", ORANGE),
     ]
-    for who, style in (("expert", "--"), ("random", ":")):
-        value = results.reference_scores.get(f"{who}_{reference_key}")
+    levels = {who: results.reference_scores.get(f"{who}_{reference_key}") for who in ("expert", "random")}
+    levels["BC"] = results.pretrained_score(key)
+    for (who, value), style in zip(levels.items(), ("--", ":", "-."), strict=True):
         plots.reference_line(axes, value, style)
         labels.append(Label(value, who, QUIET))
     plots.label_line_ends(axes, labels)

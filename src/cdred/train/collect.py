@@ -1,4 +1,4 @@
-"""Collection of env steps with simulators on the host, by the agent or a random policy."""
+"""Collection of env steps with simulators on the host, by the agent, its pretrained policy or a random policy."""
 
 from collections.abc import Callable
 
@@ -47,7 +47,9 @@ def collect(
         step = envs.step(action)
         steps, stats = int(state.steps) + envs.shape[1], state.episode_stats.update(step.reward, step.success)
         needs_reset = step.needs_reset
-        rows.append(Transition(obs, action, step.reward, step.obs, step.terminated, needs_reset, step.invalid))
+        rows.append(
+            Transition(obs, action, step.reward, step.obs, step.terminated, needs_reset, step.invalid, step.success)
+        )
         if step.done.any():
             on_episode(steps, stats.finished_means(step.done))
         stats = stats.reset_where(needs_reset)
@@ -79,6 +81,17 @@ def exploring_policy(fns: CompiledFns, keys: RunKeys, restart: RestartFn) -> Act
             plan = fns.select_seeds(failed, retry_plan, plan)
             action = np.where(failed[:, None, None], retry, action)
         return state.replace(plan=plan), action
+
+    return policy
+
+
+def pretrained_policy(fns: CompiledFns, keys: RunKeys) -> ActFn:
+    """Make the pretrained policy with noise."""
+
+    def policy(state: TrainState, obs: np.ndarray) -> tuple[TrainState, np.ndarray]:
+        args = (state.learner, state.plan, obs, state.is_first, keys.act, np.int32(state.steps), True)
+        action, plan = fns.act_pretrained(*args)
+        return state.replace(plan=plan), np.asarray(action)
 
     return policy
 

@@ -14,8 +14,9 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Float32, Int, Key, PyTree
 
-from cdred.algos.base import Algorithm, Batch
-from cdred.data.replay_buffer import ReplayBuffer
+from cdred.algos.base import Algorithm, Batch, Selected
+from cdred.algos.pretrain import DemoRows, PretrainState
+from cdred.data.replay_buffer import ReplayBuffer, Transition
 from cdred.errors import DivergenceError
 from cdred.planning.mppi import MPPIState
 from cdred.train.devices import REPLICATED, SEEDS, shard_map_seeds
@@ -98,10 +99,18 @@ class CompiledFns:
         self.init = compiled(jax.vmap(algorithm.init), SEEDS)
         self.act = compiled(self.act_fn, SEEDS, SEEDS, SEEDS, SEEDS, SEEDS, REPLICATED, REPLICATED, donate=(1,))
         self.learn = compiled(self.learn_fn, SEEDS, SEEDS, REPLICATED, SEEDS, REPLICATED, REPLICATED, donate=(0,))
+        self.act_pretrained = compiled(
+            self.act_pretrained_fn, SEEDS, SEEDS, SEEDS, SEEDS, SEEDS, REPLICATED, REPLICATED, donate=(1,)
+        )
+        self.init_pretraining = compiled(self._init_pretraining, SEEDS)
+        self.pretrain = compiled(self._pretrain, SEEDS, REPLICATED, SEEDS, REPLICATED, donate=(0,))
+        self.finish_pretraining = compiled(self._finish_pretraining, SEEDS, SEEDS, REPLICATED)
+        self.judge_distance = compiled(self._judge_distance, SEEDS, SEEDS)
+        self.set_acting = compiled(_set_acting, SEEDS, SEEDS)
         self.set_obs_stats = compiled(self._set_obs_stats, SEEDS, SEEDS, REPLICATED, donate=(0,))
         self.diagnose = compiled(self._diagnose, SEEDS, SEEDS, REPLICATED, SEEDS, REPLICATED, REPLICATED)
         self.select_seeds = compiled(_select_seeds, SEEDS, SEEDS, SEEDS, donate=(2,))
-        self.add_to_replay = compiled(jax.vmap(ReplayBuffer.add), SEEDS, SEEDS, donate=(0,))
+        self.add_to_replay = compiled(self.add_to_replay_fn, SEEDS, SEEDS, SEEDS, donate=(0,))
 
     def init_plan(self, num_seeds: int, num_envs: int) -> MPPIState:
         """Make the planner states of [S, E] environments at the first step of an episode."""
@@ -131,6 +140,90 @@ class CompiledFns:
 
         return jax.vmap(act_seed)(learner, plan, obs, is_first, keys)
 
+    def act_pretrained_fn(
+        self,
+        learner,
+        plan: MPPIState,
+        obs: Float[Array, "S E ..."],
+        is_first: Bool[Array, "S E"],
+        keys: Key[Array, " S"],
+        counter: Int[Array, ""],
+        explore: Bool[Array, ""],
+    ) -> tuple[Float[Array, "S E A"], MPPIState]:
+        """Compute the actions of the pretrained policy, with arguments and results as of `act_fn`."""
+        del is_first
+        pretraining, num_envs = self.algorithm.pretraining, obs.shape[1]
+        assert pretraining is not None, "there is a pretrained policy only after pretraining"
+        draw = counter // (num_envs * pretraining.config.noise_hold)
+
+        def act_seed(learner, obs, key):
+            env_keys = jax.random.split(jax.random.fold_in(key, draw), num_envs)
+            return jax.vmap(lambda o, k: pretraining.act(learner.model, learner.pretrained, o, k, explore))(
+                obs, env_keys
+            )
+
+        return jax.vmap(act_seed)(learner, obs, keys), plan
+
+    def add_to_replay_fn(self, replay: ReplayBuffer, block: Transition, learner) -> ReplayBuffer:
+        """Add a block of steps `[S, time, E, ...]`; with pretraining, select the episodes that the judge passes."""
+
+        def add(replay: ReplayBuffer, block: Transition, learner) -> ReplayBuffer:
+            replay = replay.add(block)
+            if self.algorithm.pretraining is None:
+                return replay
+            judge = learner.pretrained.judge
+            # Episodes that end in this block, with as many of their steps as are judged.
+            rows = replay.recent_rows(block.action.shape[0] * (2 + replay.num_absorbing) + judge.window)
+            clone = learner.model.replace_actor(learner.pretrained.actor)
+
+            def passes(obs, absorbing, step, final):
+                return judge.passes(jax.vmap(clone.encode)(obs), step, absorbing, final)
+
+            parts = (replay.obs, replay.absorbing, replay.episode_step, replay.final_rows())
+            return replay.select(rows, jax.vmap(passes)(*(jax.vmap(lambda x, r: x[r])(x, rows) for x in parts)))
+
+        return jax.vmap(add)(replay, block, learner)
+
+    def _init_pretraining(self, learner) -> PretrainState:
+        assert self.algorithm.pretraining is not None
+        return jax.vmap(self.algorithm.pretraining.init)(learner.model)
+
+    def _pretrain(
+        self, state: PretrainState, expert: ReplayBuffer, keys: Key[Array, " S"], counter: Int[Array, ""]
+    ) -> tuple[PretrainState, dict[str, Float[Array, " S"]]]:
+        """Take `updates_per_call` updates of pretraining; return the new state and the means of the metrics."""
+        pretraining, sample = self.algorithm.pretraining, self._sampler(expert)
+        assert pretraining is not None
+
+        def update(state, key):
+            segments = sample(key)
+            assert segments is not None
+            return pretraining.update(state, segments)
+
+        def pretrain_seed(state, key):
+            keys = jax.random.split(jax.random.fold_in(key, counter), self.updates_per_call)
+            state, metrics = jax.lax.scan(update, state, keys)
+            return state, {name: jnp.mean(value) for name, value in metrics.items()}
+
+        return jax.vmap(pretrain_seed)(state, keys)
+
+    def _finish_pretraining(self, learner, state: PretrainState, expert: ReplayBuffer):
+        """Put the pretrained networks into the learner."""
+        pretraining = self.algorithm.pretraining
+        assert pretraining is not None
+        rows = DemoRows(expert.obs[0], expert.absorbing[0], expert.episode_step[0])
+        new = state.model, jax.vmap(pretraining.finish, in_axes=(0, None))(state.model, rows)
+        return eqx.tree_at(lambda s: (s.model, s.pretrained), learner, new)
+
+    @staticmethod
+    def _judge_distance(learner, obs: Float[Array, "S E ..."]) -> Float[Array, "S E"]:
+        """Compute the judge's distances of observations from the ends of demonstrations."""
+
+        def of_seed(learner, obs):
+            return jax.vmap(lambda o: learner.pretrained.distance(learner.model, o))(obs)
+
+        return jax.vmap(of_seed)(learner, obs)
+
     def learn_fn(
         self,
         learner,
@@ -149,15 +242,21 @@ class CompiledFns:
             update.
         """
         sample_expert = self._sampler(expert)
-        sample_validation = self._sampler(validation if self.algorithm.uses_validation_demos else None)
+        sample_validation = self._sampler(None if self.algorithm.uses_env else validation)
 
         def learn_seed(learner, replay, key):
             sample_agent = self._sampler(replay if self.algorithm.uses_env else None)
+            sample_selected = self._selected_sampler(replay)
 
             def update(learner, key):
                 expert_key, agent_key, update_key = jax.random.split(key, 3)
-                validation_key = jax.random.fold_in(key, 3)
-                batch = Batch(sample_expert(expert_key), sample_agent(agent_key), sample_validation(validation_key))
+                validation_key, selected_key = jax.random.fold_in(key, 3), jax.random.fold_in(key, 4)
+                batch = Batch(
+                    sample_expert(expert_key),
+                    sample_agent(agent_key),
+                    sample_validation(validation_key),
+                    sample_selected(selected_key),
+                )
                 return self.algorithm.update(learner, batch, update_key)
 
             keys = jax.random.split(jax.random.fold_in(key, counter), self.updates_per_call)
@@ -181,21 +280,22 @@ class CompiledFns:
         sample_expert, sample_validation = self._sampler(expert), self._sampler(validation)
 
         def diagnose_seed(learner, replay, key):
-            expert_key, agent_key, validation_key = jax.random.split(jax.random.fold_in(key, counter), 3)
+            key = jax.random.fold_in(key, counter)
+            expert_key, agent_key, validation_key = jax.random.split(key, 3)
             agent = self._sampler(replay)(agent_key)
             batch = Batch(sample_expert(expert_key), agent, sample_validation(validation_key))
             num_envs = replay.episode_step.shape[0]
             recent, valid = replay.most_recent(max(1, self.batch_size // num_envs), self.horizon)
-            return self.algorithm.diagnostics(learner, batch, recent, valid)
+            metrics = self.algorithm.diagnostics(learner, batch, recent, valid, jax.random.fold_in(key, 3))
+            return metrics if self.algorithm.pretraining is None else metrics | selection_metrics(replay)
 
         return jax.vmap(diagnose_seed)(learner, replay, keys)
 
-    def _set_obs_stats(self, learner, replay: ReplayBuffer, expert: ReplayBuffer | None):
+    def _set_obs_stats(self, learner, replay: ReplayBuffer | None, expert: ReplayBuffer | None):
         """Set the statistics of observations, those of the agent's and the expert's buffer weighted equally."""
 
         def set_seed(learner, replay):
-            buffers = (replay if self.algorithm.uses_env else None, expert)
-            stats = [buffer.obs_stats() for buffer in buffers if buffer is not None]
+            stats = [buffer.obs_stats() for buffer in (replay, expert) if buffer is not None]
             means, variances = (jnp.stack(values) for values in zip(*stats, strict=True))
             mean = jnp.mean(means, axis=0)
             variance = jnp.mean(variances + (means - mean[None]) ** 2, axis=0)
@@ -203,12 +303,38 @@ class CompiledFns:
 
         return jax.vmap(set_seed)(learner, replay)
 
+    def _selected_sampler(self, replay: ReplayBuffer) -> Callable[[Key[Array, ""]], Selected | None]:
+        """Make a function that draws a batch from the selected episodes, or returns None without self-imitation."""
+        pretraining = self.algorithm.pretraining
+        if pretraining is None or not pretraining.self_imitation.coef:
+            return lambda _: None
+        index = replay.selected_index(self.horizon)
+        return lambda key: Selected(replay.sample(index, key, self.batch_size, self.horizon), index[-1] > 0)
+
     def _sampler(self, replay: ReplayBuffer | None) -> Callable[[Key[Array, ""]], Segment | None]:
         """Make a function that draws a batch from a buffer, or returns None without a buffer."""
         if replay is None:
             return lambda _: None
         index = replay.index(self.horizon)
         return lambda key: replay.sample(index, key, self.batch_size, self.horizon)
+
+
+def _set_acting(learner, acting: Int[Array, " S"]):
+    """Set how the agents act, by index in `pretrain.CANDIDATES`."""
+    return eqx.tree_at(lambda s: s.pretrained.acting, learner, acting)
+
+
+def selection_metrics(replay: ReplayBuffer) -> dict[str, Float[Array, ""]]:
+    """Compute precision and recall of the selected episodes against the task's success, and their share of all."""
+    final, success = replay.final_rows(), replay.episode_success()
+    selected, succeeded = final & replay.selected, final & success
+    count = lambda mask: jnp.sum(mask.astype(jnp.float32))  # noqa: E731
+    both = count(selected & succeeded)
+    return {
+        "selection_precision": both / count(selected),
+        "selection_recall": both / count(succeeded),
+        "selection_rate": count(selected) / count(final),
+    }
 
 
 def _select_seeds(mask: Bool[Array, " S"], new: PyTree, old: PyTree) -> PyTree:

@@ -47,8 +47,8 @@ STEP_LOG: Any = StepLog(*[STEPS_SEEDS] * 5)  # pyright: ignore[reportArgumentTyp
 class DeviceLoop:
     """Compiled blocks of `block_length` steps of every environment of a run.
 
-    `act_and_learn_fn` (the agent's actions, then updates) and `random_rollout_fn` (random actions, no update) compile
-    once each.
+    `act_and_learn_fn` (the agent's actions, then updates), `random_rollout_fn` (random actions, no update) and
+    `pretrained_rollout_fn` (the pretrained policy's actions, no update) compile once each, when they are called.
 
     Args:
         fns: compiled functions of the run.
@@ -68,8 +68,15 @@ class DeviceLoop:
         random_rollout = shard_map_seeds(
             self._random_rollout, fns.mesh, (SEEDS, SEEDS, SEEDS, STEPS_SEEDS), (SEEDS, SEEDS, STEP_LOG)
         )
+        pretrained_rollout = shard_map_seeds(
+            self._pretrained_rollout,
+            fns.mesh,
+            (SEEDS, SEEDS, SEEDS, SEEDS, SEEDS, REPLICATED),
+            (SEEDS, SEEDS, STEP_LOG),
+        )
         self.act_and_learn_fn = jax.jit(act_and_learn, donate_argnums=(0, 1, 2))
         self.random_rollout_fn = jax.jit(random_rollout, donate_argnums=(0, 1))
+        self.pretrained_rollout_fn = jax.jit(pretrained_rollout, donate_argnums=(0, 1))
         self._pending: list[tuple[int, StepLog]] = []
 
     def act_and_learn(
@@ -100,6 +107,12 @@ class DeviceLoop:
         carry, replay, step_log = self.random_rollout_fn(
             self._carry(state), state.replay, self.envs.episode_key, actions
         )
+        return self._next_state(state, carry, replay, step_log)
+
+    def pretrained_rollout(self, state: TrainState, keys: RunKeys) -> TrainState:
+        """Run a block with the actions of `collect.pretrained_policy`."""
+        args = (state.learner, self.envs.episode_key, keys.act, np.int32(state.steps))
+        carry, replay, step_log = self.pretrained_rollout_fn(self._carry(state), state.replay, *args)
         return self._next_state(state, carry, replay, step_log)
 
     def flush_logs(self, state: TrainState, on_episode: OnEpisode) -> TrainState:
@@ -141,12 +154,8 @@ class DeviceLoop:
         learn_keys: Key[Array, " S"],
         counter: Int[Array, ""],
     ) -> tuple[Any, ...]:
-        def act(carry: EnvCarry, counter):
-            explore = jnp.array(True)
-            return self.fns.act_fn(learner, carry.plan, carry.envs.obs, carry.is_first, act_keys, counter, explore)
-
-        counters = counter + jnp.arange(self.block_length, dtype=jnp.int32) * self.envs.shape[1]
-        carry, replay, step_log = self._collect(carry, replay, episode_key, act, counters)
+        act = self._acting(self.fns.act_fn, learner, act_keys)
+        carry, replay, step_log = self._collect(carry, replay, learner, episode_key, act, self._counters(counter))
         learner, metrics, check = self.fns.learn_fn(
             learner, replay, expert, learn_keys, counter // self.steps_per_update, None
         )
@@ -159,12 +168,41 @@ class DeviceLoop:
         episode_key: EpisodeKey,
         actions: Float32[Array, "block_length S E A"],
     ) -> tuple[EnvCarry, ReplayBuffer, StepLog]:
-        return self._collect(carry, replay, episode_key, lambda carry, action: (action, carry.plan), actions)
+        act = lambda carry, action: (action, carry.plan)  # noqa: E731
+        return self._collect(carry, replay, None, episode_key, act, actions)
+
+    def _pretrained_rollout(
+        self,
+        carry: EnvCarry,
+        replay: ReplayBuffer,
+        learner: PyTree,
+        episode_key: EpisodeKey,
+        act_keys: Key[Array, " S"],
+        counter: Int[Array, ""],
+    ) -> tuple[EnvCarry, ReplayBuffer, StepLog]:
+        act = self._acting(self.fns.act_pretrained_fn, learner, act_keys)
+        return self._collect(carry, replay, learner, episode_key, act, self._counters(counter))
+
+    def _counters(self, counter: Int[Array, ""]) -> Int[Array, " block_length"]:
+        """Return the number of steps before each step of a block that begins after `counter` steps."""
+        return counter + jnp.arange(self.block_length, dtype=jnp.int32) * self.envs.shape[1]
+
+    @staticmethod
+    def _acting(act_fn: Any, learner: PyTree, act_keys: Key[Array, " S"]) -> Any:
+        """Return the exploring actions of `act_fn` as a function of an `EnvCarry` and the number of steps."""
+
+        def act(carry: EnvCarry, counter):
+            return act_fn(learner, carry.plan, carry.envs.obs, carry.is_first, act_keys, counter, jnp.array(True))
+
+        return act
 
     def _collect(
-        self, carry: EnvCarry, replay: ReplayBuffer, episode_key: EpisodeKey, act, inputs
+        self, carry: EnvCarry, replay: ReplayBuffer, learner: PyTree, episode_key: EpisodeKey, act, inputs
     ) -> tuple[EnvCarry, ReplayBuffer, StepLog]:
-        """Scan over `inputs` with actions `act(carry, input)`, then add the block to the replay buffer."""
+        """Scan over `inputs` with actions `act(carry, input)`, then add the block to the replay buffer.
+
+        `learner` may be None for an algorithm without pretraining.
+        """
 
         def step(carry: EnvCarry, given):
             obs = carry.envs.obs
@@ -173,7 +211,7 @@ class DeviceLoop:
             envs, result = step_all(self.envs.env, carry.envs, action)
             needs_reset = result.needs_reset
             transition = Transition(
-                obs, action, result.reward, result.obs, result.terminated, needs_reset, result.invalid
+                obs, action, result.reward, result.obs, result.terminated, needs_reset, result.invalid, result.success
             )
             carry = EnvCarry(reset_where(self.envs.env, episode_key, envs, needs_reset), plan, needs_reset)
             return carry, (
@@ -182,5 +220,6 @@ class DeviceLoop:
             )
 
         carry, (block, step_log) = jax.lax.scan(step, carry, inputs)
-        replay = jax.vmap(ReplayBuffer.add, in_axes=(0, 1))(replay, block)
+        block = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), block)
+        replay = self.fns.add_to_replay_fn(replay, block, learner)
         return carry, replay, step_log

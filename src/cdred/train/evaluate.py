@@ -46,7 +46,14 @@ class Evaluation(NamedTuple):
         return {"failed_episodes": self.failed_episodes.tolist()} if self.failed_episodes.any() else {}
 
 
-def evaluate(actor: Actor, learner: PyTree, envs: AnyVectorEnv, keys: Key[Array, " S"], episodes: int) -> Evaluation:
+def evaluate(
+    actor: Actor,
+    learner: PyTree,
+    envs: AnyVectorEnv,
+    keys: Key[Array, " S"],
+    episodes: int,
+    on_step: Callable[[np.ndarray, np.ndarray, np.ndarray], None] | None = None,
+) -> Evaluation:
     """Run each seed's agent for the next `episodes` episodes of `envs`.
 
     Every environment runs the same number of episodes, so short episodes are not overrepresented: further episodes of
@@ -58,6 +65,8 @@ def evaluate(actor: Actor, learner: PyTree, envs: AnyVectorEnv, keys: Key[Array,
         envs: environments, [S, E].
         keys: one per seed.
         episodes: episodes per seed, rounded up to a multiple of E.
+        on_step: called after each step with the observations that it led to, the episodes that ended and those of them
+            that count.
 
     Raises:
         SimulatorError: as `VectorEnv.step`.
@@ -76,6 +85,8 @@ def evaluate(actor: Actor, learner: PyTree, envs: AnyVectorEnv, keys: Key[Array,
         step = envs.step(action)
         stats, needs_reset = stats.update(step.reward, step.success), step.needs_reset
         counted = step.done & (counts < quota)
+        if on_step is not None:
+            on_step(step.obs, needs_reset, counted)
         failed += (step.invalid & (counts < quota)).sum(axis=1)
         for name, values in vars(stats).items():
             totals[name] += np.where(counted, values, 0.0).sum(axis=1)

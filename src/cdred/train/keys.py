@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Int64, Key
 
 # Purposes for which the key of a seed is split once, so that no two of them share randomness.
-INIT, ACT, LEARN, EVALUATE, DIAGNOSTICS = range(5)
+INIT, ACT, LEARN, EVALUATE, DIAGNOSTICS, PRETRAIN = range(6)
 # Restarts are counted down from here, so that the number folded in is never a counter of steps or updates.
 RESTART_OFFSET = 2**32
 
@@ -34,11 +34,13 @@ class RunKeys:
         learn: keys of updates.
         evaluate: keys of evaluations.
         diagnostics: keys of the batches that diagnostics are computed on.
+        pretrain: keys of the updates of pretraining.
     """
 
     def __init__(self, seeds: tuple[int, ...]):
         self._seeds = seeds
         self.evaluate, self.diagnostics = seed_keys(seeds, EVALUATE), seed_keys(seeds, DIAGNOSTICS)
+        self.pretrain = seed_keys(seeds, PRETRAIN)
         self.set_restarts(np.zeros(len(seeds), np.int64))
 
     def set_restarts(self, divergence_restarts: Int64[np.ndarray, " S"]) -> None:

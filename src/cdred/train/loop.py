@@ -12,24 +12,30 @@ import numpy as np
 from cdred.config import steps_per_call, total_steps
 from cdred.envs.vector_env import VectorEnv
 from cdred.errors import Interrupted, UserError
-from cdred.train.collect import ActFn, collect, exploring_policy, random_policy
+from cdred.train.collect import ActFn, collect, exploring_policy, pretrained_policy, random_policy
 from cdred.train.compiled import FiniteCheck
 from cdred.train.divergence import Metrics
 from cdred.train.evaluate import Evaluation, evaluate, evaluation_keys
 from cdred.train.metrics import drop_inapplicable, episode_logger, flush_episode_logs, log_train_metrics
+from cdred.train.pretraining import pretrain
 from cdred.train.saving import save, save_if_best, save_on_simulator_error, snapshot_envs, start_or_resume
-from cdred.train.setup import TrainingRun, random_steps
+from cdred.train.selection import chosen_candidates, select_agent
+from cdred.train.setup import TrainingRun, initial_steps
 from cdred.train.state import TrainState
 from cdred.train.timing import RunTimer
 
 
 class TrainResult(NamedTuple):
-    """Result of a finished run."""
+    """Result of a finished run.
+
+    `acting` has how the agent of each seed acts, by name in `pretrain.CANDIDATES`; None without pretraining.
+    """
 
     evaluation: Evaluation
     steps: int
     updates: int
     divergence_restarts: list[int]
+    acting: list[str] | None
     wall_seconds: float
 
 
@@ -47,6 +53,8 @@ def train_loop(run: TrainingRun) -> TrainResult:
     config, timer, total = run.config, RunTimer(), total_steps(run.config)
     with run.envs, run.eval_envs:
         state, timer.previous_seconds = start_or_resume(run)
+        if not state.steps and run.fns.algorithm.pretraining:
+            state = pretrain(run, state)
         run.recovery.set_good_state(state)
         updates = int(np.max(jax.device_get(state.learner.updates)))
         timer.start_interval(int(state.steps))
@@ -66,6 +74,8 @@ def train_loop(run: TrainingRun) -> TrainResult:
             if eval_due and steps < total:
                 state = _evaluate(run, state, config.eval_episodes)[0]
             save_due = interval_elapsed(previous, steps, config.checkpoint_every) or steps >= total
+            if steps >= total and run.fns.algorithm.pretraining and config.pretrain.selection_episodes:
+                state = select_agent(run, state)
             if save_due or run.signal_handler.received:
                 state = flush_episode_logs(run, state)
                 save(run, snapshot_envs(run, state), timer)
@@ -73,7 +83,8 @@ def train_loop(run: TrainingRun) -> TrainResult:
                 _stop_if_interrupted(run, steps, total)
         evaluation = _evaluate(run, state, config.final_eval_episodes)[1]
     run.log(timer.save_summary())
-    return TrainResult(evaluation, int(state.steps), updates, state.divergence_restarts.tolist(), timer.seconds())
+    restarts, acting = state.divergence_restarts.tolist(), chosen_candidates(run, state)
+    return TrainResult(evaluation, int(state.steps), updates, restarts, acting, timer.seconds())
 
 
 def interval_elapsed(previous: int, steps: int, every: int) -> bool:
@@ -95,28 +106,38 @@ def train_block(run: TrainingRun, state: TrainState, updates: int) -> tuple[Trai
     if not run.fns.algorithm.uses_env:
         steps = np.array(state.steps + steps_per_call(run.config))
         return _learn(run, state.replace(steps=steps), updates)
-    explore_randomly = int(state.steps) < random_steps(run)
+    learning = int(state.steps) >= initial_steps(run)
     if isinstance(run.envs, VectorEnv):
-        policy = exploring_policy(run.fns, run.keys, run.recovery.restart_seeds)
-        state = _collect(run, run.envs, state, random_policy(run.envs) if explore_randomly else policy)
+        state = _collect(run, run.envs, state, _behaviour(run, run.envs, learning))
         return _learn(run, state, updates)
     assert run.device_loop is not None, "`build_run` makes a device loop for simulators in JAX"
-    if explore_randomly:
-        return _learn(run, run.device_loop.random_rollout(state), updates)
+    if not learning:
+        if run.fns.algorithm.pretraining:
+            state = run.device_loop.pretrained_rollout(state, run.keys)
+        else:
+            state = run.device_loop.random_rollout(state)
+        return _learn(run, state, updates)
     state, metrics, check = run.device_loop.act_and_learn(state, run.expert, run.keys)
     return _recover_if_diverged(run, state, metrics, check, updates + run.config.updates_per_call)
+
+
+def _behaviour(run: TrainingRun, envs: VectorEnv, learning: bool) -> ActFn:
+    """Return the policy that collects: the agent's once it learns, before that the pretrained or a random one."""
+    if learning:
+        return exploring_policy(run.fns, run.keys, run.recovery.restart_seeds)
+    return pretrained_policy(run.fns, run.keys) if run.fns.algorithm.pretraining else random_policy(envs)
 
 
 def _collect(run: TrainingRun, envs: VectorEnv, state: TrainState, act: ActFn) -> TrainState:
     """Take a block of steps and add it to the replay buffer."""
     block_length = steps_per_call(run.config) // run.config.envs
     state, block = collect(state, envs, act, block_length, on_episode=episode_logger(run))
-    return state.replace(replay=run.fns.add_to_replay(state.replay, block))
+    return state.replace(replay=run.fns.add_to_replay(state.replay, block, state.learner))
 
 
 def _learn(run: TrainingRun, state: TrainState, updates: int) -> tuple[TrainState, int]:
-    """Make the updates due for the steps so far. Those for the random episodes are made at once when these end."""
-    if int(state.steps) < random_steps(run):
+    """Make the updates due for the steps so far. Those for the initial episodes are made at once when these end."""
+    if int(state.steps) < initial_steps(run):
         return state, updates
     if updates == 0:
         state = _prepare_learning(run, state)
@@ -133,12 +154,14 @@ def _learn(run: TrainingRun, state: TrainState, updates: int) -> tuple[TrainStat
 
 
 def _prepare_learning(run: TrainingRun, state: TrainState) -> TrainState:
-    """Set the observation statistics and the first good state."""
-    run.log("compiling, then learning from the random episodes" if random_steps(run) else "compiling")
+    """Set the observation statistics, unless pretraining has, and the first good state."""
+    run.log("compiling, then learning from the initial episodes" if initial_steps(run) else "compiling")
     # If all of them failed, that is logged before the error that there is nothing to learn from.
     state = flush_episode_logs(run, state)
     _require_segments(run, state)
-    state = state.replace(learner=run.fns.set_obs_stats(state.learner, state.replay, run.expert))
+    if not run.fns.algorithm.pretraining:
+        replay = state.replay if run.fns.algorithm.uses_env else None
+        state = state.replace(learner=run.fns.set_obs_stats(state.learner, replay, run.expert))
     run.recovery.set_good_state(state)
     return state
 
@@ -163,7 +186,8 @@ def _recover_if_diverged(
 def _require_segments(run: TrainingRun, state: TrainState) -> None:
     horizon = run.config.mppi.horizon
     if run.fns.algorithm.uses_env and not int(jax.vmap(lambda r: r.num_segments(horizon))(state.replay).min()):
-        raise UserError(f"no random episode lasted {horizon} steps: nothing to learn from. Raise --random-episodes.")
+        option = "--pretrain.episodes" if run.fns.algorithm.pretraining else "--random-episodes"
+        raise UserError(f"no initial episode lasted {horizon} steps: nothing to learn from. Raise {option}.")
 
 
 def _evaluate(run: TrainingRun, state: TrainState, episodes: int) -> tuple[TrainState, Evaluation]:

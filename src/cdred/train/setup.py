@@ -19,9 +19,6 @@ from cdred.train.interrupt import SignalHandler
 from cdred.train.keys import RunKeys
 from cdred.types import DemoDataset, EnvSpec, LogFn, Trajectory
 
-# Fraction of the demonstrations that an algorithm with early stopping validates on.
-VALIDATION_FRACTION = 0.1
-
 
 @dataclass
 class TrainingRun:
@@ -105,8 +102,7 @@ def split_demos(
         demos: demonstrations, or None for an algorithm without.
         spec: the task.
         fns: compiled functions of the run.
-        num_validation: number of validation demonstrations, taken from the end. With 0, an algorithm with early
-            stopping takes a fixed fraction.
+        num_validation: number of validation demonstrations, taken from the end.
 
     Raises:
         UserError: too few demonstrations, or none as long as a segment.
@@ -114,10 +110,6 @@ def split_demos(
     if demos is None:
         return None, None
     trajectories = list(demos.trajectories)
-    if fns.algorithm.uses_validation_demos and not num_validation:
-        num_validation = max(1, round(VALIDATION_FRACTION * len(trajectories)))
-        if len(trajectories) < 2:
-            raise UserError("one demonstration is not enough: early stopping needs another one for validation.")
     if num_validation >= len(trajectories):
         raise UserError(
             f"--num-validation-demos {num_validation} of {len(trajectories)} demonstrations leaves none to train on."
@@ -162,8 +154,10 @@ def buffer_capacity(run: TrainingRun) -> int:
     return min(config.buffer_size, steps_per_env + episodes + 1)
 
 
-def random_steps(run: TrainingRun) -> int:
-    """Compute the number of random steps per seed before the first update."""
+def initial_steps(run: TrainingRun) -> int:
+    """Compute the number of steps per seed, of the pretrained or else of a random policy, before the first update."""
     if not run.fns.algorithm.uses_env:
         return 0
-    return run.config.random_episodes * run.envs.spec.episode_length * run.config.envs
+    config, pretraining = run.config, run.fns.algorithm.pretraining
+    episodes = config.pretrain.episodes if pretraining else config.random_episodes
+    return episodes * run.envs.spec.episode_length * config.envs

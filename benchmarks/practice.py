@@ -1,0 +1,162 @@
+"""Runs of the tables of practice against BC, one after another, and their export to results/.
+
+    python benchmarks/practice.py --runs FOLDER [--tasks ...] [--methods ...] [--part 1/2]
+    python benchmarks/practice.py --table
+
+Finished runs are skipped and interrupted ones resumed, so the same command goes on where it stopped. A finished run is
+exported to `results/<suite>/<task>/<method>-pretrain.csv` and `.json`; its rows at step 0 are those of the pretrained
+policy, BC. `--table` prints the exported results. On two cores, one process each with `--part 1/2` and `--part 2/2`,
+pinned to a core (`taskset -c 0 ...`), is fastest.
+"""
+
+import argparse
+import csv
+import json
+import shlex
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import cdred
+from cdred.config import RunConfig
+from cdred.report.results import RunResults, read_result, read_run
+from cdred.report.statistics import normalized_score
+from cdred.run_folder import finished_result
+
+RESULTS = Path(__file__).resolve().parents[1] / "results"
+DEVELOPMENT = (
+    "metaworld/stick-pull",
+    "metaworld/box-close",
+    "metaworld/bin-picking",
+    "metaworld/reach",
+    "dmc/walker-walk",
+)
+CONFIRMATION = (
+    "metaworld/reach-wall",
+    "metaworld/stick-push",
+    "metaworld/peg-insert-side",
+    "dmc/reacher-easy",
+    "maniskill/PullCube",
+)
+METHODS = ("cdred", "iqmpc", "iqlearn-sac", "gail", "red")
+NAMES = {"cdred": "CDRED", "iqmpc": "IQ-MPC", "iqlearn-sac": "IQ-Learn + SAC", "gail": "GAIL", "red": "RED"}
+QUALIFIER = "-pretrain"
+
+
+class Scores(NamedTuple):
+    """Success, or the normalized return where a task has no success, of every seed: BC's and the final agent's."""
+
+    bc: list[float]
+    agent: list[float]
+
+
+def main() -> None:
+    """Run, export, or print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, help="folder of the run folders")
+    parser.add_argument("--tasks", nargs="+", default=(*DEVELOPMENT, *CONFIRMATION))
+    parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument("--part", default="1/1", help="i/n: every n-th run, beginning with the i-th")
+    parser.add_argument("--table", action="store_true")
+    options = parser.parse_args()
+    if options.table:
+        print(table(options.tasks, options.methods))
+        return
+    if options.runs is None:
+        parser.error("--runs is missing: where to put the run folders?")
+    first, every = map(int, options.part.split("/"))
+    pairs = [(task, method) for task in options.tasks for method in options.methods]
+    for task, method in pairs[first - 1 :: every]:
+        config = run_config(task, method, tuple(options.seeds), options.runs)
+        if finished_result(Path(config.out), config) is None:
+            print(f"{task} {method}", flush=True)
+            cdred.train(config)
+        export(Path(config.out), config)
+
+
+def run_config(task: str, method: Any, seeds: tuple[int, ...], runs: Path) -> RunConfig:
+    """Return the settings of a run: 5,000 steps of the `cpu` preset from 10 demonstrations."""
+    episodes = 10 if task.startswith("dmc/") else 40
+    return RunConfig(
+        **vars(cdred.preset("cpu"))
+        | {
+            "task": task,
+            "algo": method,
+            "seeds": seeds,
+            "final_eval_episodes": episodes,
+            "video": False,
+            "out": str(runs / task.replace("/", "-") / method),
+        }
+    )
+
+
+def export(folder: Path, config: RunConfig) -> None:
+    """Write the evaluations, settings and result of a finished run to results/."""
+    run, path = read_run(folder), exported(config.task, config.algo)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("step", "seed", "return", "success", "episodes"))
+        writer.writerows(evaluation_rows(run, config.seeds))
+    settings = asdict(config) | {"out": ""}
+    seeds = shlex.join(map(str, config.seeds))
+    command = f"cdred train {config.task} --algo {config.algo} --seeds {seeds} --final-eval-episodes"
+    command = f"{command} {config.final_eval_episodes} --no-video"
+    document = {"config": settings, "result": read_result(folder), "command": command}
+    path.with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n")
+
+
+def evaluation_rows(run: RunResults, seeds: tuple[int, ...]) -> Iterator[tuple[Any, ...]]:
+    """Return a row per evaluation and seed; success is empty where the task has none."""
+    for line in run.lines:
+        if line["kind"] == "eval":
+            success = line.get("success") or [""] * len(seeds)
+            for seed, score, rate in zip(seeds, line["episode_return"], success, strict=True):
+                yield line["step"], seed, score, rate, line["episodes"]
+
+
+def exported(task: str, method: str) -> Path:
+    """Return the CSV file of a run in results/."""
+    return RESULTS / f"{task}/{method}{QUALIFIER}.csv"
+
+
+def table(tasks: list[str], methods: list[str]) -> str:
+    """Return a Markdown table of the exported runs: per task BC and every method, mean and seeds."""
+    lines = [
+        "| task | seeds | BC | " + " | ".join(NAMES[m] for m in methods) + " |",
+        "| --- " * (3 + len(methods)) + "|",
+    ]
+    for task in tasks:
+        scores = {method: read_scores(task, method) for method in methods if exported(task, method).exists()}
+        if scores:
+            first = next(iter(scores.values()))
+            cells = [_cell(scores[m].agent) if m in scores else "" for m in methods]
+            lines.append(f"| {task} | {len(first.bc)} | {_cell(first.bc)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def read_scores(task: str, method: str) -> Scores:
+    """Read an exported run."""
+    with exported(task, method).open() as file:
+        rows = list(csv.DictReader(file))
+    reference = json.loads(exported(task, method).with_suffix(".json").read_text())["result"]["eval"]
+    last = max(int(row["step"]) for row in rows)
+
+    def score(row: dict[str, str]) -> float:
+        if row["success"]:
+            return float(row["success"])
+        return normalized_score(float(row["return"]), reference["random_return"], reference["expert_return"])
+
+    return Scores(*([score(row) for row in rows if int(row["step"]) == step] for step in (0, last)))
+
+
+def _cell(scores: list[float]) -> str:
+    return f"**{100 * np.mean(scores):.0f}** ({' '.join(f'{100 * score:.0f}' for score in scores)})"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""Judge of episodes without a reward: do they end where demonstrations end?"""
+
+from dataclasses import dataclass
+from typing import NamedTuple, Self
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from cdred.constraints import NonNegative, Positive, PositiveInt
+
+# States of the demonstrations' ends that are kept, and states that the threshold is computed from, evenly spread.
+NUM_ENDS, NUM_STATES = 1024, 2048
+
+
+@dataclass(frozen=True)
+class SelfImitationConfig:
+    """Imitation of own episodes that end where demonstrations end; needs pretraining."""
+
+    coef: NonNegative = 0.0
+    """Weight of the policy's squared distance from the actions of selected own episodes."""
+    window: PositiveInt = 20
+    """Last steps of an episode and of the demonstrations that are compared."""
+    tolerance: Positive = 0.2
+    """Largest distance between an episode's end and those of demonstrations, in units of the median distance of the
+    demonstrations' states from them."""
+
+
+class DemoStates(NamedTuple):
+    """States of the demonstrations in order: latents, episode of each, and step in the episode.
+
+    Rows that are no state (absorbing, empty) have episode -1.
+    """
+
+    latents: Float[Array, "M Z"]
+    episode: Int[Array, " M"]
+    step: Int[Array, " M"]
+
+
+class Judge(eqx.Module):
+    """Nearest-neighbour distances to the ends of demonstrations in a fixed latent space.
+
+    An episode passes if one of its last `window` steps is near a state from the last `window` steps of a demonstration:
+    agents that succeed end where demonstrations end. The unit of that distance is the extent of the task, the median
+    distance of the demonstrations' states from the ends of the other demonstrations. So nothing but demonstrations sets
+    the threshold, neither an outlier among them nor how still they hold at their ends.
+
+    Attributes:
+        ends: states of the demonstrations' last steps.
+        threshold: distance from `ends` up to which an episode passes.
+        window: number of last steps.
+        tolerance: threshold in units of the task's extent.
+    """
+
+    ends: Float[Array, "E Z"]
+    threshold: Float[Array, ""]
+    window: int = eqx.field(static=True)
+    tolerance: float = eqx.field(static=True)
+
+    @classmethod
+    def empty(cls, latent_dim: int, window: int, tolerance: float) -> Self:
+        """Return a judge that no episode passes, for use until `fit`."""
+        return cls(jnp.zeros((NUM_ENDS, latent_dim)), jnp.full((), -1.0), window, tolerance)
+
+    def fit(self, demos: DemoStates) -> Self:
+        """Return the judge of these demonstrations. The ends of a single one are compared with its own states."""
+        exists, size = demos.episode >= 0, len(demos.episode)
+        last = jax.ops.segment_max(jnp.where(exists, demos.step, -1), demos.episode, size)
+        states = _spread(exists, NUM_STATES)
+        ends = _spread(exists & (demos.step > last[demos.episode] - self.window), NUM_ENDS)
+        alone = jnp.max(demos.episode) == 0
+
+        def from_other_ends(z, episode):
+            return _nearest(demos.latents[ends], z, (demos.episode[ends] != episode) | alone)
+
+        distances = jax.vmap(from_other_ends)(demos.latents[states], demos.episode[states])
+        new = demos.latents[ends], self.tolerance * jnp.median(distances)
+        return eqx.tree_at(lambda j: (j.ends, j.threshold), self, new)
+
+    def distance(self, z: Float[Array, " Z"]) -> Float[Array, ""]:
+        """Compute the distance of a state from the nearest end of a demonstration."""
+        return _nearest(self.ends, z, jnp.ones(len(self.ends), bool))
+
+    def passes(
+        self,
+        latents: Float[Array, "W Z"],
+        step: Int[Array, " W"],
+        absorbing: Bool[Array, " W"],
+        final: Bool[Array, " W"],
+    ) -> Bool[Array, " W"]:
+        """Judge the episodes that end within a range of consecutive rows.
+
+        Args:
+            latents: of the rows.
+            step: step of each row in its episode; negative where empty.
+            absorbing: rows after termination, which are not judged.
+            final: last rows of episodes.
+
+        Returns:
+            True at the last rows of the episodes that pass.
+        """
+        distance, row = jax.vmap(self.distance)(latents), jnp.arange(len(step))
+        last_state = jax.lax.cummax(jnp.where(absorbing | (step < 0), -1, row))
+        age = last_state[:, None] - row[None]
+        same_episode = step[:, None] - step[None] == row[:, None] - row[None]
+        judged = same_episode & (age >= 0) & (age < self.window) & (step >= 0)[None]
+        nearest = jnp.min(jnp.where(judged, distance[None], jnp.inf), axis=1)
+        return final & (nearest <= self.threshold)
+
+
+def _spread(mask: Bool[Array, " M"], num: int) -> Int[Array, " num"]:
+    """Return `num` indices spread evenly over those of `mask`; of fewer than `num`, some more than once."""
+    order = jnp.argsort(~mask, stable=True)
+    # In floating point, because the product of large integers would overflow.
+    fraction = jnp.arange(num, dtype=jnp.float32) / num
+    return order[(fraction * jnp.sum(mask.astype(jnp.float32))).astype(jnp.int32)]
+
+
+def _nearest(latents: Float[Array, "M Z"], z: Float[Array, " Z"], mask: Bool[Array, " M"]) -> Float[Array, ""]:
+    """Compute the distance to the nearest latent of `mask`; infinite without one."""
+    # As a matrix product under `vmap`; rounding may make it slightly negative.
+    square = jnp.sum(latents * latents, axis=-1) - 2.0 * jnp.dot(latents, z, precision="highest") + jnp.dot(z, z)
+    return jnp.sqrt(jnp.maximum(jnp.min(jnp.where(mask, square, jnp.inf)), 0.0))

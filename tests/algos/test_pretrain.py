@@ -1,0 +1,140 @@
+"""Pretraining on demonstrations, what becomes of the encoder afterwards, and imitation of selected own episodes."""
+
+from dataclasses import replace
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cdred.algos.base import Selected
+from cdred.algos.factory import make_algorithm
+from cdred.algos.pretrain import CANDIDATES, DemoRows, PretrainConfig, choose_action, pretrain_loss, self_imitation_loss
+
+KEY = jax.random.key(3)
+NO, YES = jnp.array(False), jnp.array(True)
+
+
+@pytest.fixture
+def make_pretrained(config, spec, batch):
+    """Function that makes an agent with pretraining, and its state after a few updates of it."""
+
+    def make(algo="cdred", **changes):
+        pretrain = PretrainConfig(updates=100, **changes)
+        optim = replace(config.optim, learning_rate=3e-3)
+        agent = make_algorithm(replace(config, algo=algo, pretrain=pretrain, optim=optim), spec)
+
+        @jax.jit
+        def train(key):
+            state = agent.init(key)
+            step = lambda networks, _: agent.pretraining.update(networks, batch.expert)  # noqa: E731
+            networks, metrics = jax.lax.scan(step, agent.pretraining.init(state.model), length=100)
+            rows = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch.expert)
+            demos = DemoRows(rows.obs, rows.absorbing, jnp.tile(jnp.arange(4), 8))
+            kept = agent.pretraining.finish(networks.model, demos)
+            return eqx.tree_at(lambda s: (s.model, s.pretrained), state, (networks.model, kept)), metrics
+
+        return agent, *train(KEY)
+
+    return make
+
+
+def same(left, right):
+    return jax.tree.all(jax.tree.map(lambda a, b: bool(jnp.array_equal(a, b)), left, right))
+
+
+@pytest.mark.parametrize("algo", ["cdred", "iqlearn-sac"])
+def test_pretraining_imitates_the_expert_and_trains_nothing_else(make_pretrained, algo):
+    agent, state, metrics = make_pretrained(algo)
+    assert metrics["bc_loss"][-1] < 0.2 * metrics["bc_loss"][0]
+    initial = jax.jit(agent.init)(KEY)
+    assert same(state.model.critics, initial.model.critics)
+    assert same(state.target_critics, initial.target_critics)
+    assert not same(state.model.actor, initial.model.actor)
+
+
+def test_pretraining_fits_the_dynamics(make_pretrained):
+    _, _, metrics = make_pretrained()
+    assert metrics["consistency_loss"][-1] < 0.5 * metrics["consistency_loss"][0]
+    assert "consistency_loss" not in make_pretrained("iqlearn-sac")[2]
+
+
+def test_prediction_does_not_shape_the_latents(make_pretrained, batch):
+    _, state, _ = make_pretrained()
+    model = state.model
+    consistency = lambda params: pretrain_loss(params, model, batch.expert, 0.5)[1]["consistency_loss"]  # noqa: E731
+    (encoder, policy), dynamics = jax.grad(consistency)((model.actor, model.dynamics))
+    assert all(not leaf.any() for leaf in jax.tree.leaves((encoder, policy)))
+    assert any(leaf.any() for leaf in jax.tree.leaves(dynamics))
+
+
+@pytest.mark.parametrize(("encoder", "fixed"), [("frozen", True), ("free", False)])
+def test_encoder_is_frozen_or_free(make_pretrained, batch, encoder, fixed):
+    agent, state, _ = make_pretrained(encoder=encoder)
+    new, _ = jax.jit(agent.update)(state, batch, KEY)
+    assert same(new.model.encoder, state.model.encoder) == fixed
+    assert not same(new.model.dynamics, state.model.dynamics)
+
+
+def test_free_encoder_learns_as_without_pretraining(make_pretrained, batch):
+    """The factor of the encoder's gradient changes nothing where it is 1."""
+    agent, state, _ = make_pretrained(encoder="free")
+    plain = eqx.tree_at(lambda a: a.pretraining, agent, None)
+    loss = lambda a, s: jax.jit(jax.grad(lambda p: a.model_loss(p, s, batch, KEY)[0]))(s.trainable)  # noqa: E731
+    without = eqx.tree_at(lambda s: s.pretrained, state, None, is_leaf=lambda x: x is None)
+    jax.tree.map(np.testing.assert_array_equal, loss(agent, state), loss(plain, without))
+
+
+def test_pretrained_policy_stays_while_the_agent_learns(make_pretrained, batch):
+    agent, state, _ = make_pretrained()
+    act = jax.jit(lambda s, explore: agent.pretraining.act(s.model, s.pretrained, batch.agent.obs[0, 0], KEY, explore))
+    before = act(state, NO)
+    mode = state.model.pi(state.model.encode(batch.agent.obs[0, 0])).mode
+    np.testing.assert_allclose(before, mode, atol=1e-6)
+    state = eqx.tree_at(lambda s: s.updates, state, jnp.array(1000, jnp.int32))
+    new, _ = jax.jit(agent.update)(state, batch, KEY)
+    assert not same(new.model.policy, state.model.policy)
+    np.testing.assert_array_equal(act(new, NO), before)
+    assert not np.array_equal(act(new, YES), before)
+
+
+@pytest.mark.parametrize("algo", ["cdred", "iqlearn-sac"])
+def test_agent_acts_as_chosen_unless_it_explores(make_pretrained, batch, algo):
+    agent, state, _ = make_pretrained(algo)
+    # A policy that differs from the pretrained one, which both differ from the plan.
+    other = jax.jit(agent.init)(jax.random.key(8)).model.policy
+    state = eqx.tree_at(lambda s: s.model.policy, state, other)
+    obs, own = batch.expert.obs[0, 0], jnp.array([0.9, -0.9])
+    mode = state.model.pi(state.model.encode(obs)).mode
+    cloned = agent.pretraining.act(state.model, state.pretrained, obs, KEY, NO)
+    for index, expected in enumerate((own, mode, cloned)):
+        kept = eqx.tree_at(lambda p: p.acting, state.pretrained, jnp.array(index, jnp.int32))
+        np.testing.assert_array_equal(choose_action(state.model, kept, own, obs, NO), expected, CANDIDATES[index])
+        np.testing.assert_array_equal(choose_action(state.model, kept, own, obs, YES), own)
+    assert choose_action(state.model, None, own, obs, NO) is own
+
+
+def test_self_imitation_loss_is_the_action_error_of_selected_segments(make_pretrained, batch):
+    _, state, _ = make_pretrained()
+    model, segments = state.model, batch.agent
+    mode = jax.vmap(jax.vmap(lambda obs: model.pi(model.encode(obs)).mode))(segments.obs[:, :-1])
+    expected = float(((np.asarray(mode) - np.asarray(segments.action)) ** 2).sum(-1).mean())
+    loss = self_imitation_loss(model.policy, model, Selected(segments, YES))
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
+    assert float(self_imitation_loss(model.policy, model, Selected(segments, NO))) == 0.0
+
+
+@pytest.mark.parametrize("algo", ["cdred", "iqlearn-sac"])
+def test_selected_segments_pull_the_policy_towards_their_actions(config, spec, batch, algo):
+    changes = {"pretrain": PretrainConfig(updates=1), "self_imitation": replace(config.self_imitation, coef=100.0)}
+    agent = make_algorithm(replace(config, algo=algo, **changes), spec)
+    state, update = jax.jit(agent.init)(KEY), jax.jit(agent.update)
+    errors = {}
+    for exist in (NO, YES):
+        new = state
+        for k in range(20):
+            new, metrics = update(new, batch._replace(selected=Selected(batch.agent, exist)), jax.random.key(k))
+        errors[bool(exist)] = float(self_imitation_loss(new.model.policy, new.model, Selected(batch.agent, YES)))
+        assert (float(metrics["self_imitation_loss"]) > 0) == bool(exist)
+    assert errors[True] < errors[False]
