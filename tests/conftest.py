@@ -89,11 +89,10 @@ def toy(monkeypatch):
 
 @pytest.fixture
 def config():
-    """Settings with the smallest networks, without pretraining."""
-    from cdred.algos.pretrain import PretrainConfig
-    from cdred.config import preset
+    """Settings with the smallest networks, without pretraining and residual dynamics."""
+    from small_config import small_config
 
-    return replace(preset("debug"), pretrain=PretrainConfig())
+    return small_config()
 
 
 @pytest.fixture(scope="session")

@@ -39,6 +39,7 @@ from cdred.train.evaluate import evaluation_keys
 from cdred.train.interrupt import SignalHandler, lock_folder
 from cdred.train.keys import EVALUATE, seed_keys
 from cdred.train.loop import train_loop
+from cdred.train.selection import acting_names
 from cdred.train.setup import build_run, env_options, make_compiled_fns
 from cdred.types import DemoDataset, EnvSpec, LogFn
 
@@ -160,15 +161,16 @@ def evaluate(
     Args:
         run: the run folder.
         episodes: episodes per seed.
-        planner: how to act; None for the planner of the training run.
+        planner: how to act; None as at the end of the training run.
         best: evaluate the checkpoint of the best evaluation instead of the last one. It is selected by the
             environment's success and return, which an imitation learner does not have.
         log: called with messages.
 
     Returns:
         `{"task", "planner", "steps", "episodes", "seeds", "return", "success", "success_at_end", "length"}`, with lists
-        per seed. Success is None if the task does not report it, length if episodes of the task cannot terminate.
-        `"failed_episodes"` is added if a simulator failed; these episodes were replaced by others.
+        per seed, and with pretraining `"acting"`: what acts, the `agent` by its planner, its `policy`, or the
+        `pretrained` policy. Success is None if the task does not report it, length if episodes of the task cannot
+        terminate. `"failed_episodes"` is added if a simulator failed; these episodes were replaced by others.
 
     Raises:
         UserError: the folder is not that of a run, or its files are damaged.
@@ -185,7 +187,8 @@ def evaluate(
         keys = evaluation_keys(seed_keys(config.seeds, EVALUATE), loaded.steps + 1)
         evaluation, spec = evaluate_agents(fns, loaded.learner, envs, keys, episodes), envs.spec
     metadata = {"task": config.task, "planner": config.planner, "steps": loaded.steps, "seeds": list(config.seeds)}
-    return metadata | evaluation_dict(spec, evaluation)
+    acting = {"acting": names} if (names := acting_names(fns.algorithm, loaded.learner)) else {}
+    return metadata | acting | evaluation_dict(spec, evaluation)
 
 
 def train_expert(
@@ -238,7 +241,7 @@ def load(run: str | Path, *, seed: int | None = None, planner: PlannerName | Non
     Args:
         run: the run folder.
         seed: one of the run's seeds; the first if None.
-        planner: how to act; None for the planner of the training run.
+        planner: how to act; None as at the end of the training run.
         best: as in `evaluate`.
 
     Raises:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import equinox as eqx
+import numpy as np
 
 from cdred.checkpoint import checkpoint
 from cdred.config import PlannerName, RunConfig
@@ -89,7 +90,8 @@ def load_run(folder: Path, planner: PlannerName | None, best: bool = False) -> L
 
     Args:
         folder: the run folder.
-        planner: replaces the planner of the settings; None keeps it.
+        planner: replaces the planner of the settings, and the candidate that was chosen to act at the end of training;
+            None keeps both.
         best: load the checkpoint of the best evaluation instead.
 
     Raises:
@@ -106,5 +108,7 @@ def load_run(folder: Path, planner: PlannerName | None, best: bool = False) -> L
         fns, snapshot = make_compiled_fns(config, envs.spec), envs.snapshot()
     template = eqx.filter_eval_shape(fns.init, seed_keys(config.seeds, INIT))
     learner, _ = checkpoint.load(source, template, "learner")
+    if planner is not None and fns.algorithm.pretraining is not None:
+        learner = fns.set_acting(learner, np.zeros(len(config.seeds), np.int32))
     eval_envs, _ = checkpoint.load(source, snapshot, "eval_envs")
     return LoadedRun(config, learner, eval_envs, int(source.name.removeprefix(checkpoint.BEST)))

@@ -9,9 +9,8 @@ import pytest
 
 from cdred.algos.base import Batch
 from cdred.algos.factory import make_algorithm
-from cdred.algos.pretrain import PretrainConfig
-from cdred.config import preset
 from cdred.types import EnvSpec, Segment
+from small_config import small_config
 
 KEY = jax.random.key(7)
 
@@ -44,8 +43,7 @@ def batch(make_batch):
 @pytest.fixture(scope="session")
 def algorithm():
     """CDRED at debug size, of the settings and task of the fixtures `config` and `spec`."""
-    config = replace(preset("debug"), pretrain=PretrainConfig())
-    return make_algorithm(config, EnvSpec("probe/fake", (3,), 2, 100))
+    return make_algorithm(small_config(), EnvSpec("probe/fake", (3,), 2, 100))
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,11 @@ def demos(*heights, length=4):
 
 @pytest.fixture(scope="module")
 def judge():
-    return eqx.filter_jit(Judge.empty(2, WINDOW, TOLERANCE).fit)(demos(0.0, 1.0, 3.0))
+    return fit(demos(0.0, 1.0, 3.0))[0]
+
+
+def fit(states, window=WINDOW):
+    return eqx.filter_jit(Judge.empty(2, window, TOLERANCE).fit)(states)
 
 
 def test_threshold_is_relative_to_the_extent_of_the_task(judge):
@@ -31,8 +35,21 @@ def test_threshold_is_relative_to_the_extent_of_the_task(judge):
     assert float(judge.threshold) == pytest.approx(TOLERANCE * np.median(distances), rel=1e-3)
 
 
+@pytest.mark.parametrize(("heights", "share"), [((0.0, 0.1, 0.2, 0.1), 1.0), ((0.0, 0.1, 0.2, 90.0), 0.75)])
+def test_share_of_demonstrations_that_end_alike(heights, share):
+    assert float(fit(demos(*heights))[1]) == share
+
+
+def test_demonstrations_that_end_anywhere_do_not_end_alike():
+    """The same states at other times: each one ends where the others begin."""
+    states = demos(0.0, 0.0, 0.0, length=9)
+    order = jnp.concatenate([jnp.roll(jnp.arange(9), 3 * i) + 10 * i for i in range(3)])
+    rows = jnp.concatenate([jnp.append(order[9 * i : 9 * i + 9], 10 * i + 9) for i in range(3)])
+    assert float(fit(states._replace(latents=states.latents[rows]))[1]) == 0.0
+
+
 def test_outlier_does_not_change_the_threshold(judge):
-    far = eqx.filter_jit(Judge.empty(2, WINDOW, TOLERANCE).fit)(demos(0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 90.0))
+    far, _ = fit(demos(0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 90.0))
     assert float(far.threshold) < float(judge.threshold) * 1.5
 
 
@@ -42,12 +59,13 @@ def test_distance_is_that_of_the_nearest_end(judge, z, expected):
 
 
 def test_single_demonstration_is_its_own_measure():
-    judge = Judge.empty(2, WINDOW, TOLERANCE).fit(demos(0.0, length=9))
+    judge, alike = fit(demos(0.0, length=9))
+    assert float(alike) == 1.0
     assert float(judge.threshold) == pytest.approx(TOLERANCE * 3.0, rel=1e-2)
 
 
 def test_more_ends_than_are_kept_are_spread_evenly():
-    judge = Judge.empty(2, 1500, TOLERANCE).fit(demos(0.0, 1.0, length=4000))
+    judge, _ = fit(demos(0.0, 1.0, length=4000), window=1500)
     assert {float(height) for height in judge.ends[:, 1]} == {0.0, 1.0}
     assert float(judge.ends[:, 0].min()) >= 2500.0
     assert np.diff(np.asarray(judge.ends[:512, 0])).max() < 7

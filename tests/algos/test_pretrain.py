@@ -47,7 +47,7 @@ def same(left, right):
 @pytest.mark.parametrize("algo", ["cdred", "iqlearn-sac"])
 def test_pretraining_imitates_the_expert_and_trains_nothing_else(make_pretrained, algo):
     agent, state, metrics = make_pretrained(algo)
-    assert metrics["bc_loss"][-1] < 0.2 * metrics["bc_loss"][0]
+    assert metrics["bc_loss"][-1] < 0.5 * metrics["bc_loss"][0]
     initial = jax.jit(agent.init)(KEY)
     assert same(state.model.critics, initial.model.critics)
     assert same(state.target_critics, initial.target_critics)
@@ -83,7 +83,9 @@ def test_free_encoder_learns_as_without_pretraining(make_pretrained, batch):
     plain = eqx.tree_at(lambda a: a.pretraining, agent, None)
     loss = lambda a, s: jax.jit(jax.grad(lambda p: a.model_loss(p, s, batch, KEY)[0]))(s.trainable)  # noqa: E731
     without = eqx.tree_at(lambda s: s.pretrained, state, None, is_leaf=lambda x: x is None)
-    jax.tree.map(np.testing.assert_array_equal, loss(agent, state), loss(plain, without))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6), loss(agent, state), loss(plain, without)
+    )
 
 
 def test_pretrained_policy_stays_while_the_agent_learns(make_pretrained, batch):
@@ -138,3 +140,14 @@ def test_selected_segments_pull_the_policy_towards_their_actions(config, spec, b
         errors[bool(exist)] = float(self_imitation_loss(new.model.policy, new.model, Selected(batch.agent, YES)))
         assert (float(metrics["self_imitation_loss"]) > 0) == bool(exist)
     assert errors[True] < errors[False]
+
+
+@pytest.mark.parametrize(("spread", "scale"), [(0.01, 0.0), (9.0, 1.0)])
+def test_encoder_is_frozen_where_demonstrations_end_alike(config, spec, spread, scale):
+    agent = make_algorithm(replace(config, pretrain=PretrainConfig(updates=1)), spec)
+    model = agent.make_model(key=KEY)
+    start, end = jax.random.normal(KEY, (2, 6, 1, 3)) * jnp.array([9.0, spread]).reshape(2, 1, 1, 1)
+    weight = jnp.linspace(0.0, 1.0, 60)[None, :, None]
+    obs = (start + weight * (end - start)).reshape(360, 3)
+    demos = DemoRows(obs, jnp.zeros(360, bool), jnp.tile(jnp.arange(60), 6))
+    assert float(jax.jit(agent.pretraining.finish)(model, demos).encoder_scale) == scale

@@ -127,7 +127,7 @@ RUN_ERRORS = [
         "other version",
         bad.edit_json(INDEX, lambda tree: tree.update(format=99)),
         INDEX,
-        "format 99, this cdred reads 3",
+        "format 99, this cdred reads 4",
     ),
     run_error("index not JSON", bad.write_text(INDEX, "{"), INDEX, "cannot be read", "Remove the folder"),
     run_error("index a list", bad.write_text(INDEX, "[1]"), INDEX, "cannot be read"),

@@ -99,7 +99,8 @@ def test_best_checkpoint_is_that_of_the_best_evaluation(server, tmp_path):
 def test_refused_checkpoint_ends_the_command_with_two_lines(server, tmp_path):
     """A limit on file sizes stands in for a full disk: the system refuses in the middle of a file."""
     log = tmp_path / "run.log"
-    server.start(train_args(tmp_path / "run", steps=200), log, max_file_bytes=100_000)
+    args = train_args(tmp_path / "run", **{"steps": 200, "pretrain.updates": 0})
+    server.start(args, log, max_file_bytes=100_000)
     assert server.wait() == 2, log.read_text()
     output = log.read_text()
     assert "Traceback" not in output

@@ -10,8 +10,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from cdred.constraints import NonNegative, Positive, PositiveInt
 
-# States of the demonstrations' ends that are kept, and states that the threshold is computed from, evenly spread.
-NUM_ENDS, NUM_STATES = 1024, 2048
+# States of the demonstrations' ends that are kept, evenly spread; and states that are compared with them at a time.
+NUM_ENDS, BATCH = 1024, 256
 
 
 @dataclass(frozen=True)
@@ -63,20 +63,30 @@ class Judge(eqx.Module):
         """Return a judge that no episode passes, for use until `fit`."""
         return cls(jnp.zeros((NUM_ENDS, latent_dim)), jnp.full((), -1.0), window, tolerance)
 
-    def fit(self, demos: DemoStates) -> Self:
-        """Return the judge of these demonstrations. The ends of a single one are compared with its own states."""
+    def fit(self, demos: DemoStates) -> tuple[Self, Float[Array, ""]]:
+        """Fit the judge to demonstrations. The ends of a single one are compared with its own states.
+
+        Returns:
+            The judge, and the share of the demonstrations that pass it when compared with the others: near 0 where they
+            have no end in common, as in walking.
+        """
         exists, size = demos.episode >= 0, len(demos.episode)
         last = jax.ops.segment_max(jnp.where(exists, demos.step, -1), demos.episode, size)
-        states = _spread(exists, NUM_STATES)
-        ends = _spread(exists & (demos.step > last[demos.episode] - self.window), NUM_ENDS)
+        is_end = exists & (demos.step > last[demos.episode] - self.window)
+        ends = _spread(is_end, NUM_ENDS)
         alone = jnp.max(demos.episode) == 0
 
-        def from_other_ends(z, episode):
+        def from_other_ends(row):
+            z, episode = row
             return _nearest(demos.latents[ends], z, (demos.episode[ends] != episode) | alone)
 
-        distances = jax.vmap(from_other_ends)(demos.latents[states], demos.episode[states])
-        new = demos.latents[ends], self.tolerance * jnp.median(distances)
-        return eqx.tree_at(lambda j: (j.ends, j.threshold), self, new)
+        distance = jax.lax.map(from_other_ends, (demos.latents, demos.episode), batch_size=BATCH)
+        threshold = self.tolerance * jnp.nanmedian(jnp.where(exists, distance, jnp.nan))
+        judge = eqx.tree_at(lambda j: (j.ends, j.threshold), self, (demos.latents[ends], threshold))
+        nearest = jax.ops.segment_min(jnp.where(is_end, distance, jnp.inf), demos.episode, size)
+        count = jnp.max(demos.episode) + 1
+        passed = jnp.sum(((nearest <= threshold) & (jnp.arange(size) < count)).astype(jnp.float32))
+        return judge, passed / count.astype(jnp.float32)
 
     def distance(self, z: Float[Array, " Z"]) -> Float[Array, ""]:
         """Compute the distance of a state from the nearest end of a demonstration."""

@@ -20,6 +20,8 @@ from cdred.types import Segment
 
 # How an agent may act after training: as in training, by its policy's mode, by the pretrained policy's mode.
 CANDIDATES = ("agent", "policy", "pretrained")
+# Share of the demonstrations that end alike from which on `encoder` auto freezes.
+MIN_ALIKE = 0.5
 
 
 @dataclass(frozen=True)
@@ -28,17 +30,15 @@ class PretrainConfig:
 
     updates: NonNegativeInt = 0
     """Updates of pretraining; with 0 there is none."""
-    encoder: Literal["frozen", "free"] = "frozen"
-    """Encoder of a world model after pretraining: frozen, or trained further with optim.encoder_lr_scale (free)."""
+    encoder: Literal["auto", "frozen", "free"] = "auto"
+    """Encoder of a world model after pretraining: frozen, or trained further with optim.encoder_lr_scale (free). With
+    auto it is frozen if most demonstrations end alike, as in manipulation, and free if not, as in locomotion."""
     episodes: PositiveInt = 5
     """Episodes of the pretrained policy with noise before learning begins, in place of random_episodes."""
     noise_std: NonNegative = 0.2
     """Standard deviation of the noise on its actions in these episodes."""
     noise_hold: PositiveInt = 1
     """Steps for which one draw of that noise is held."""
-    bc_target: Literal["expert", "pretrained"] = "expert"
-    """Actions that optim.bc_coef pulls the policy towards: the expert's in the demonstrations, or the pretrained
-    policy's in the demonstrations and the agent's own data."""
     selection_episodes: NonNegativeInt = 0
     """Episodes at the end of training in which each of the agent, its policy and the pretrained policy is judged; the
     one that ends most of them where demonstrations end acts from then on. With 0 the agent acts as trained."""
@@ -112,18 +112,19 @@ class Pretraining(eqx.Module):
 
     def placeholder(self, model: ActorCritic) -> Pretrained:
         """Return what an agent keeps before pretraining: the shapes of what `finish` returns."""
-        scale = jnp.asarray(0.0 if self.config.encoder == "frozen" else 1.0)
         latent_dim = len(model.absorbing_latent)
         judge = Judge.empty(latent_dim, self.self_imitation.window, self.self_imitation.tolerance)
         # A copy, so that no buffer is donated twice.
-        return Pretrained(jax.tree.map(jnp.copy, model.actor), scale, judge, jnp.zeros((), jnp.int32))
+        return Pretrained(jax.tree.map(jnp.copy, model.actor), jnp.zeros(()), judge, jnp.zeros((), jnp.int32))
 
     def finish(self, model: ActorCritic, rows: DemoRows) -> Pretrained:
         """Return what the agent keeps of the pretrained `model` and the demonstrations."""
         kept, exists = self.placeholder(model), (rows.step >= 0) & ~rows.absorbing
         episode = jnp.where(exists, jnp.cumsum(rows.step == 0) - 1, -1)
         states = DemoStates(jax.vmap(model.encode)(rows.obs), episode, rows.step)
-        return eqx.tree_at(lambda p: p.judge, kept, kept.judge.fit(states))
+        judge, alike = kept.judge.fit(states)
+        scale = {"auto": jnp.where(alike < MIN_ALIKE, 1.0, 0.0), "frozen": jnp.zeros(()), "free": jnp.ones(())}
+        return eqx.tree_at(lambda p: (p.judge, p.encoder_scale), kept, (judge, scale[self.config.encoder]))
 
     def act(
         self,
@@ -173,17 +174,6 @@ def pretrain_loss(
         predicted = jax.vmap(model.rollout)(fixed[:, 0], segments.action, segments.absorbing[:, 1:])
         metrics["consistency_loss"] = losses.consistency_loss(predicted[:, 1:], fixed[:, 1:], rho)
     return sum(metrics.values(), jnp.zeros(())), metrics
-
-
-def bc_targets(
-    pretraining: Pretraining | None, model: ActorCritic, pretrained: Pretrained | None, expert: Segment, both: Segment
-) -> tuple[Float[Array, "N H A"], Bool[Array, "N H"]]:
-    """Return the actions of the BC term and a mask of absorbing states: of the expert's segments, or of all of them."""
-    if pretraining is None or pretrained is None or pretraining.config.bc_target == "expert":
-        return expert.action, expert.absorbing[:, :-1]
-    clone = model.replace_actor(pretrained.actor)
-    mode = jax.vmap(jax.vmap(lambda obs: clone.pi(clone.encode(obs)).mode))(both.obs[:, :-1])
-    return jax.lax.stop_gradient(mode), both.absorbing[:, :-1]
 
 
 def self_imitation_loss(policy: eqx.Module, model: ActorCritic, selected: Selected) -> Float[Array, ""]:

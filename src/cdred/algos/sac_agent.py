@@ -26,7 +26,7 @@ from cdred.algos.method import (
     set_obs_stats,
 )
 from cdred.algos.optim import OptimConfig
-from cdred.algos.pretrain import Pretrained, Pretraining, bc_targets, choose_action, self_imitation_loss
+from cdred.algos.pretrain import Pretrained, Pretraining, choose_action, self_imitation_loss
 from cdred.constraints import NonNegative
 from cdred.models.actor_critic import ObsActorCritic
 from cdred.nn.layers import Ensemble, ema
@@ -162,7 +162,7 @@ class SACAgent(Algorithm[SACState]):
             metrics = {"policy_loss": soft, "q_pi": jnp.mean(values), "policy_entropy": -log_prob}
             total = self._past_warmup(state) * soft
             if self.uses_demos:
-                bc = metrics["bc_loss"] = self._bc_loss(policy, state, batch)
+                bc = metrics["bc_loss"] = _bc_loss(policy, state, batch)
                 # Without a weight the term is a metric only, and needs no gradient.
                 total += self.config.bc_coef * bc if self.config.bc_coef else 0.0
             if selected is not None and self.pretraining is not None:
@@ -181,13 +181,6 @@ class SACAgent(Algorithm[SACState]):
         args = (policy, state.model, batch.latents[:, :-1], jnp.ones(()), self.entropy_coef, 1.0, key)
         return losses.policy_loss(*args)
 
-    def _bc_loss(self, policy, state, batch):
-        """Compute the BC loss on the expert's transitions, which come first, or on all."""
-        expert = jax.tree.map(lambda x: x[: len(x) // 2], batch.segments)
-        args = (self.pretraining, state.model, state.pretrained, expert, batch.segments)
-        action, absorbing = bc_targets(*args)
-        return losses.bc_loss(policy, state.model, batch.latents[: len(action), :-1], action, absorbing, 1.0)
-
     def diagnostics(
         self, state: SACState, batch: Batch, recent: Segment, valid: Bool[Array, " N"], key: Key[Array, ""]
     ) -> Metrics:
@@ -197,7 +190,7 @@ class SACAgent(Algorithm[SACState]):
         if self.uses_demos and self.config.bc_coef:
             transitions = _as_transitions(state.model, batch)
             critics_only = jax.grad(lambda policy: self._critic_term(policy, state, transitions, key)[0])
-            bc_only = jax.grad(lambda policy: self.config.bc_coef * self._bc_loss(policy, state, transitions))
+            bc_only = jax.grad(lambda policy: self.config.bc_coef * _bc_loss(policy, state, transitions))
             policy = state.model.policy
             metrics["q_gradient_share"] = gradient_share(critics_only(policy), bc_only(policy))
         return metrics
@@ -212,6 +205,13 @@ class SACAgent(Algorithm[SACState]):
         policy = state.model.pi(state.model.encode(obs))
         action = jnp.where(explore, policy.sample(key)[0], policy.mode)
         return choose_action(state.model, state.pretrained, action, obs, explore), plan
+
+
+def _bc_loss(policy, state, batch):
+    """Compute the BC loss on the expert's transitions, which come first."""
+    expert = jax.tree.map(lambda x: x[: len(x) // 2], batch.segments)
+    expert_z, absorbing = batch.latents[: len(expert.action), :-1], expert.absorbing[:, :-1]
+    return losses.bc_loss(policy, state.model, expert_z, expert.action, absorbing, 1.0)
 
 
 def _as_transitions(model: ObsActorCritic, batch: Batch) -> LatentBatch:

@@ -22,7 +22,7 @@ from cdred.algos.method import (
     set_obs_stats,
 )
 from cdred.algos.optim import OptimConfig
-from cdred.algos.pretrain import Pretrained, Pretraining, bc_targets, choose_action, self_imitation_loss
+from cdred.algos.pretrain import Pretrained, Pretraining, choose_action, self_imitation_loss
 from cdred.models.world_model import WorldModel
 from cdred.nn.layers import Ensemble, SharedLatent, ema
 from cdred.planning.mppi import MPPI, MPPIState, TrajectoryValueFn
@@ -227,10 +227,10 @@ class WorldModelAgent(Algorithm[AgentState]):
         return losses.policy_loss(*args)
 
     def _bc_loss(self, policy, state, batch, latents):
-        """Compute the BC loss at the latents of the expert's segments, which come first, or at all latents."""
-        args = (self.pretraining, state.model, state.pretrained, batch.expert, concat_batch(batch))
-        action, absorbing = bc_targets(*args)
-        return losses.bc_loss(policy, state.model, latents[: len(action), :-1], action, absorbing, self.config.rho)
+        """Compute the BC loss at the latents of the expert's segments, which come first."""
+        action, absorbing = batch.expert.action, batch.expert.absorbing[:, :-1]
+        expert_latents = latents[: len(action), :-1]
+        return losses.bc_loss(policy, state.model, expert_latents, action, absorbing, self.config.rho)
 
     def diagnostics(
         self, state: AgentState, batch: Batch, recent: Segment, valid: Bool[Array, " N"], key: Key[Array, ""]

@@ -23,7 +23,8 @@ class EvalOptions:
     episodes: int = 20
     """Episodes per seed."""
     planner: PlannerName | None = None
-    """How to act: MPPI planning (mppi) or the policy alone (policy); None for the planner of the training run."""
+    """How to act: MPPI planning (mppi) or the policy alone (policy); None as at the end of the training run, where one
+    of these or the pretrained policy was chosen."""
     best: bool = False
     """Evaluate the checkpoint with the best evaluation during training instead of the last one. It is selected by the
     environment's success and return, which an imitation learner does not have: state this when reporting its scores."""

@@ -19,7 +19,7 @@ from cdred.train.evaluate import Evaluation, evaluate, evaluation_keys
 from cdred.train.metrics import drop_inapplicable, episode_logger, flush_episode_logs, log_train_metrics
 from cdred.train.pretraining import pretrain
 from cdred.train.saving import save, save_if_best, save_on_simulator_error, snapshot_envs, start_or_resume
-from cdred.train.selection import chosen_candidates, select_agent
+from cdred.train.selection import acting_names, select_agent
 from cdred.train.setup import TrainingRun, initial_steps
 from cdred.train.state import TrainState
 from cdred.train.timing import RunTimer
@@ -83,7 +83,7 @@ def train_loop(run: TrainingRun) -> TrainResult:
                 _stop_if_interrupted(run, steps, total)
         evaluation = _evaluate(run, state, config.final_eval_episodes)[1]
     run.log(timer.save_summary())
-    restarts, acting = state.divergence_restarts.tolist(), chosen_candidates(run, state)
+    restarts, acting = state.divergence_restarts.tolist(), acting_names(run.fns.algorithm, state.learner)
     return TrainResult(evaluation, int(state.steps), updates, restarts, acting, timer.seconds())
 
 

@@ -8,10 +8,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from cdred.algos.pretrain import CANDIDATES
 from cdred.errors import DivergenceError, Interrupted
 from cdred.train.compiled import HINT, CompiledFns
 from cdred.train.evaluate import evaluate, evaluation_keys
 from cdred.train.metrics import drop_inapplicable
+from cdred.train.saving import save_if_best
 from cdred.train.setup import TrainingRun
 from cdred.train.state import TrainState
 
@@ -64,4 +66,7 @@ def _evaluate(run: TrainingRun, state: TrainState) -> TrainState:
     actor, episodes = PretrainedPolicy(run.fns), run.config.final_eval_episodes
     result = evaluate(actor, state.learner, run.eval_envs, keys, episodes)
     run.logger.log(0, drop_inapplicable(run, result.metrics()), "eval")
-    return state.replace(eval_envs=run.eval_envs.snapshot())
+    state = state.replace(eval_envs=run.eval_envs.snapshot())
+    acting = np.full(len(run.config.seeds), CANDIDATES.index("pretrained"), np.int32)
+    save_if_best(run, state.replace(learner=run.fns.set_acting(state.learner, acting)), result)
+    return state

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32, PyTree
 
+from cdred.algos.base import Algorithm
 from cdred.algos.pretrain import CANDIDATES
 from cdred.train.evaluate import evaluate, evaluation_keys
 from cdred.train.setup import TrainingRun
@@ -53,16 +54,16 @@ def select_agent(run: TrainingRun, state: TrainState) -> TrainState:
     run.logger.log(int(state.steps), metrics | {"chosen": best.tolist()}, "selection")
     learner = run.fns.set_acting(state.learner, jnp.asarray(best, jnp.int32))
     state = state.replace(learner=learner, eval_envs=run.eval_envs.snapshot())
-    names = ", ".join(chosen_candidates(run, state) or [])
+    names = ", ".join(acting_names(run.fns.algorithm, learner) or [])
     run.log(f"chosen by {run.config.pretrain.selection_episodes} episodes each, without a reward: {names}")
     return state
 
 
-def chosen_candidates(run: TrainingRun, state: TrainState) -> list[str] | None:
-    """Return the name of the candidate that acts for each seed; None without pretraining."""
-    if run.fns.algorithm.pretraining is None:
+def acting_names(algorithm: Algorithm, learner: PyTree) -> list[str] | None:
+    """Return the name in `pretrain.CANDIDATES` of what acts for each seed; None without pretraining."""
+    if algorithm.pretraining is None:
         return None
-    return [CANDIDATES[index] for index in jax.device_get(state.learner.pretrained.acting)]
+    return [CANDIDATES[index] for index in jax.device_get(learner.pretrained.acting)]
 
 
 def _judge(run: TrainingRun, state: TrainState, candidate: int) -> JudgedEpisodes:
