@@ -32,7 +32,7 @@ mjx:  ## make .venv-mjx, the interpreter of agent and simulators for the mjx tas
 	.venv-mjx/bin/python -m pip install --quiet --editable '.[mjx,dev]'
 
 train: $(READY)  ## the main job: learn a Meta-World task from 10 demonstrations
-	$(BIN)/cdred train metaworld/box-close --demos 10 --seeds 1 2
+	$(BIN)/cdred train metaworld/stick-pull --demos 10 --seeds 0
 
 # A process per core: compiling is most of what the tests do.
 test: $(READY)  ## all tests but the slow ones
