@@ -89,7 +89,7 @@ def toy(monkeypatch):
 
 @pytest.fixture
 def config():
-    """Settings with the smallest networks, without pretraining and residual dynamics."""
+    """Settings of `small_config`."""
     from small_config import small_config
 
     return small_config()

@@ -14,7 +14,6 @@ import tyro
 from cdred.algos.cdred import CDREDConfig
 from cdred.algos.gail import GAILConfig
 from cdred.algos.iq_learn import IQLearnConfig
-from cdred.algos.judge import SelfImitationConfig
 from cdred.algos.optim import OptimConfig
 from cdred.algos.pretrain import PretrainConfig
 from cdred.algos.red import REDConfig
@@ -108,7 +107,6 @@ class RunConfig:
     mppi: MPPIConfig = field(default_factory=MPPIConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
-    self_imitation: SelfImitationConfig = field(default_factory=SelfImitationConfig)
 
 
 def preset(name: PresetName) -> RunConfig:
@@ -203,7 +201,12 @@ def _combinations(config: RunConfig) -> dict[str, bool]:
         "--model.num-critics must be at least 2": model.num_critics >= 2,
         "--model.dropout must be below 1": model.dropout < 1,
         "--cdred.num-targets must be at least 2": config.cdred.num_targets >= 2,
-        "--self-imitation.coef needs --pretrain.updates": not config.self_imitation.coef or config.pretrain.updates > 0,
+        "--pretrain.self-imitation-coef needs --pretrain.updates": (
+            not config.pretrain.self_imitation_coef or config.pretrain.updates > 0
+        ),
+        "--pretrain.selection-episodes needs --pretrain.updates": (
+            not config.pretrain.selection_episodes or config.pretrain.updates > 0
+        ),
         "--mppi.num-pi-trajs must be below --mppi.num-samples": mppi.num_pi_trajs < mppi.num_samples,
         "--mppi.num-elites must be at most --mppi.num-samples": mppi.num_elites <= mppi.num_samples,
         "--mppi.min-std must be at most --mppi.max-std": mppi.min_std <= mppi.max_std,

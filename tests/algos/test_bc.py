@@ -55,7 +55,8 @@ def test_validation_demos_are_measured_not_trained_on(bc):
     state, metrics = train(bc, 0.4, 1000)
     other, _ = train(bc, 1.0, 1000)
     assert 5 < int(jnp.argmin(metrics["validation_loss"])) < 800
-    assert float(metrics["validation_loss"][-1]) > 2 * float(metrics["validation_loss"].min())
+    # Actions 0.3 times the observation apart in two components, uniform in [-1, 1].
+    assert float(metrics["validation_loss"][-100:].mean()) == pytest.approx(2 * 0.3**2 / 3, rel=0.2)
     jax.tree.map(np.testing.assert_array_equal, state, other)
 
 

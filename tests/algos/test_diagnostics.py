@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from cdred.algos.base import Batch
-from cdred.algos.diagnostics import expert_novelty, fraction_variance_unexplained, mean_abs_q
+from cdred.algos.diagnostics import (
+    action_error,
+    dynamics_error_ratio,
+    expert_novelty,
+    fraction_variance_unexplained,
+    gradient_share,
+    mean_abs_q,
+)
 from cdred.algos.factory import make_algorithm
 from cdred.models.actor_critic import ActorCritic
 from cdred.models.world_model import WorldModel
@@ -85,6 +92,32 @@ def test_validation_data_equal_to_expert_has_its_novelty(algorithm, initial_stat
     metrics = jax.jit(algorithm.diagnostics)(initial_state, batch, batch.agent, jnp.ones(8, bool), KEY)
     assert all(np.isfinite(value) for value in metrics.values())
     assert float(metrics["novelty_validation"]) == float(metrics["novelty_expert"])
+
+
+def test_dynamics_error_ratio_compares_with_no_change():
+    start, actual = jnp.zeros((4, 2)), jnp.array([[3.0, 4.0]] * 4)
+    valid = jnp.array([True, True, False, False])
+    predicted = actual.at[0].add(5.0).at[3].add(99.0)
+    # Squared errors 50 and 0, squared changes 25.
+    assert float(dynamics_error_ratio(predicted, start, actual, valid)) == pytest.approx(1.0)
+    assert float(dynamics_error_ratio(start, start, actual, valid)) == 1.0
+    assert not np.isfinite(dynamics_error_ratio(predicted, start, actual, ~ALL[:4]))
+
+
+def test_gradient_share_is_of_the_norms():
+    part, rest = {"a": jnp.array([3.0, 4.0])}, {"a": jnp.array([0.0, 15.0])}
+    assert float(gradient_share(part, rest)) == pytest.approx(0.25)
+
+
+def test_action_error_leaves_absorbing_states_out(initial_state, batch):
+    model, segments = initial_state.model, batch.expert
+    expected = [
+        float(jnp.sum((model.pi(model.encode(segments.obs[n, t])).mode - segments.action[n, t]) ** 2))
+        for n, t in ((0, 0), (1, 0), (1, 1), (1, 2))
+    ]
+    two = jax.tree.map(lambda x: x[:2], segments)
+    two = two._replace(absorbing=two.absorbing.at[0, 1:].set(True))
+    assert float(action_error(model, two)) == pytest.approx(np.mean(expected), rel=1e-5)
 
 
 POLICY_NAMES = {"mean_abs_q", "q_gradient_share", "action_error_validation"}

@@ -47,7 +47,7 @@ def same(left, right):
 @pytest.mark.parametrize("algo", ["cdred", "iqlearn-sac"])
 def test_pretraining_imitates_the_expert_and_trains_nothing_else(make_pretrained, algo):
     agent, state, metrics = make_pretrained(algo)
-    assert metrics["bc_loss"][-1] < 0.5 * metrics["bc_loss"][0]
+    assert metrics["bc_loss"][-1] < 0.2 * metrics["bc_loss"][0]
     initial = jax.jit(agent.init)(KEY)
     assert same(state.model.critics, initial.model.critics)
     assert same(state.target_critics, initial.target_critics)
@@ -84,7 +84,7 @@ def test_free_encoder_learns_as_without_pretraining(make_pretrained, batch):
     loss = lambda a, s: jax.jit(jax.grad(lambda p: a.model_loss(p, s, batch, KEY)[0]))(s.trainable)  # noqa: E731
     without = eqx.tree_at(lambda s: s.pretrained, state, None, is_leaf=lambda x: x is None)
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6), loss(agent, state), loss(plain, without)
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7), loss(agent, state), loss(plain, without)
     )
 
 
@@ -109,8 +109,8 @@ def test_agent_acts_as_chosen_unless_it_explores(make_pretrained, batch, algo):
     state = eqx.tree_at(lambda s: s.model.policy, state, other)
     obs, own = batch.expert.obs[0, 0], jnp.array([0.9, -0.9])
     mode = state.model.pi(state.model.encode(obs)).mode
-    cloned = agent.pretraining.act(state.model, state.pretrained, obs, KEY, NO)
-    for index, expected in enumerate((own, mode, cloned)):
+    pretrained = agent.pretraining.act(state.model, state.pretrained, obs, KEY, NO)
+    for index, expected in enumerate((own, mode, pretrained)):
         kept = eqx.tree_at(lambda p: p.acting, state.pretrained, jnp.array(index, jnp.int32))
         np.testing.assert_array_equal(choose_action(state.model, kept, own, obs, NO), expected, CANDIDATES[index])
         np.testing.assert_array_equal(choose_action(state.model, kept, own, obs, YES), own)
@@ -129,8 +129,8 @@ def test_self_imitation_loss_is_the_action_error_of_selected_segments(make_pretr
 
 @pytest.mark.parametrize("algo", ["cdred", "iqlearn-sac"])
 def test_selected_segments_pull_the_policy_towards_their_actions(config, spec, batch, algo):
-    changes = {"pretrain": PretrainConfig(updates=1), "self_imitation": replace(config.self_imitation, coef=100.0)}
-    agent = make_algorithm(replace(config, algo=algo, **changes), spec)
+    pretrain = PretrainConfig(updates=1, self_imitation_coef=100.0)
+    agent = make_algorithm(replace(config, algo=algo, pretrain=pretrain), spec)
     state, update = jax.jit(agent.init)(KEY), jax.jit(agent.update)
     errors = {}
     for exist in (NO, YES):
@@ -143,10 +143,12 @@ def test_selected_segments_pull_the_policy_towards_their_actions(config, spec, b
 
 
 @pytest.mark.parametrize(("spread", "scale"), [(0.01, 0.0), (9.0, 1.0)])
-def test_encoder_is_frozen_where_demonstrations_end_alike(config, spec, spread, scale):
+def test_auto_freezes_the_encoder_where_demonstrations_end_together(config, spec, spread, scale):
     agent = make_algorithm(replace(config, pretrain=PretrainConfig(updates=1)), spec)
     model = agent.make_model(key=KEY)
     start, end = jax.random.normal(KEY, (2, 6, 1, 3)) * jnp.array([9.0, spread]).reshape(2, 1, 1, 1)
+    # Away from the origin, near which layer normalisation magnifies differences.
+    end = end + 3.0
     weight = jnp.linspace(0.0, 1.0, 60)[None, :, None]
     obs = (start + weight * (end - start)).reshape(360, 3)
     demos = DemoRows(obs, jnp.zeros(360, bool), jnp.tile(jnp.arange(60), 6))

@@ -62,9 +62,8 @@ def test_bc_term_trains_policy_during_warmup(config, spec, make_batch):
     _, metrics = jax.jit(lambda k: jax.lax.scan(step, algorithm.init(k), jax.random.split(k, UPDATES)))(KEY)
     distance = metrics["bc_loss"]
     # Two components with noise of variance 0.1^2 / 3, over three transitions of weight 1, 1/2, 1/4.
-    expected = 2 * 0.1**2 / 3 * 1.75
-    assert float(distance[-50:].mean()) == pytest.approx(expected, rel=0.2)
-    assert float(distance[0]) > 4 * expected
+    assert float(distance[-50:].mean()) == pytest.approx(2 * 0.1**2 / 3 * 1.75, rel=0.2)
+    assert float(distance[0]) > 0.2
     assert float(metrics["policy_grad_norm"].min()) > 0
 
 

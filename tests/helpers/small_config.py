@@ -1,4 +1,4 @@
-"""Settings of small agents, for tests of what they share with the paper."""
+"""Settings of small agents, for tests of what does not depend on the `cpu` preset's additions to the paper."""
 
 from dataclasses import replace
 
@@ -7,9 +7,7 @@ from cdred.config import RunConfig, preset
 
 
 def small_config() -> RunConfig:
-    """Return the settings of the debug preset without pretraining and residual dynamics.
-
-    Residual dynamics begin with zero output weights, so that their hidden layers learn from the second update on.
-    """
+    """Return the settings of the debug preset with the paper's encoder and dynamics, and without pretraining."""
     config = preset("debug")
-    return replace(config, pretrain=PretrainConfig(), model=replace(config.model, residual_dynamics=False))
+    model = replace(config.model, encoder_layer_norm=True, min_obs_std=0.1, residual_dynamics=False, num_critics=3)
+    return replace(config, pretrain=PretrainConfig(), model=model)

@@ -66,6 +66,12 @@ def test_alarm_levels_of_metrics_lines():
     assert split_by_seed({"step": 3, "kind": "diagnostics"}) == []
 
 
+def test_names_of_non_finite_metrics_are_no_values_of_seeds():
+    line = {"step": 0, "kind": "diagnostics", "reward_margin": [None], "mean_abs_q": [1.0]}
+    rows = split_by_seed(line | {"non_finite": ["reward_margin", "open_loop_fvu"]})
+    assert rows == [{"reward_margin": None, "mean_abs_q": 1.0}]
+
+
 def test_terminal_and_dashboard_show_an_alarm():
     file, progress = io.StringIO(), Progress("task", 1000, [0, 1], True)
     logger = TerminalLogger("task", 1000, [0, 1], True, console=Console(file=file))

@@ -117,6 +117,17 @@ def test_report_panels_plot_the_reported_values(tmp_path: Path) -> None:
     assert "20 episodes each" in texts(drawn["Return"])[0]
 
 
+def test_report_shows_the_pretrained_policy_as_a_level(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    logger = JsonlLogger(run / "metrics.jsonl")
+    logger.log(0, {"episode_return": [3.0, 4.0], "success": [0.25, 0.5], "episodes": 40}, "eval")
+    logger.close()
+    drawn = panels(draw_report(read_run(run)))
+    assert list(drawn["Return"].lines[-1].get_ydata()) == [3.5, 3.5]
+    assert set(texts(drawn["Success"])[1:]) == {"rollouts", "evaluation", "expert", "BC"}
+    assert "20 to 40 episodes each" in texts(drawn["Return"])[0]
+
+
 def test_panels_without_data_are_annotated(tmp_path: Path) -> None:
     logger = JsonlLogger(tmp_path / "metrics.jsonl")
     logger.log(100, {"grad_norm": [float("nan"), None], "critic_loss": 2.0}, "train")

@@ -11,18 +11,26 @@ import pytest
 
 import cdred
 from cdred import api
-from cdred.algos.judge import SelfImitationConfig
 from cdred.algos.pretrain import CANDIDATES, PretrainConfig
 from cdred.errors import Interrupted, UserError
 from cdred.run_folder import load_run
 from cdred.train import pretraining, selection
 from cdred.train.keys import ACT, seed_keys
+from cdred.train.metrics import drop_inapplicable
 from cdred.train.setup import make_compiled_fns
+from cdred.types import EnvSpec
 from runs import arrays, assert_same_arrays, device_config, killed_at, metric_lines, run_config
 
 SETTINGS = {
-    "pretrain": PretrainConfig(updates=200, episodes=2, noise_std=0.0, selection_episodes=2),
-    "self_imitation": SelfImitationConfig(coef=1.0, window=5, tolerance=1.0),
+    "pretrain": PretrainConfig(
+        updates=200,
+        episodes=2,
+        noise_std=0.0,
+        selection_episodes=2,
+        success_window=5,
+        success_tolerance=1.0,
+        self_imitation_coef=1.0,
+    ),
     "steps": 120,
     "eval_every": 60,
     "checkpoint_every": 40,
@@ -87,40 +95,40 @@ def test_seed_is_independent_of_other_seeds(finished_run, tmp_path):
 
 
 def test_selected_episodes_end_where_demonstrations_end(finished_run):
-    """On this task all agents approach the same goal, so that some episodes pass the judge."""
+    """On this task all agents approach the same goal, so that some successes are detected."""
     state, diagnostics = arrays(finished_run), lines(finished_run, "diagnostics")[-1]
     selected, final = state["replay/selected"], state["replay/episode_step"] == 20
     assert selected.any()
     assert not selected[~final].any()
     rate = selected.sum(axis=(1, 2)) / final.sum(axis=(1, 2))
-    np.testing.assert_allclose(diagnostics["selection_rate"], rate)
+    np.testing.assert_allclose(diagnostics["detected_success"], rate)
     assert np.max(lines(finished_run, "train")[-1]["self_imitation_loss"]) > 0
 
 
-def test_agent_that_is_kept_is_the_one_that_the_judge_prefers(finished_run):
+def test_candidate_with_most_detected_successes_acts(finished_run):
     (line,) = lines(finished_run, "selection")
-    passed = np.array([line[f"{name}_passed"] for name in CANDIDATES])
-    assert line["chosen"] == passed.argmax(axis=0).tolist()
+    success = np.array([line[f"{name}_detected_success"] for name in CANDIDATES])
+    assert line["chosen"] == success.argmax(axis=0).tolist()
     assert arrays(finished_run)["learner/pretrained/acting"].tolist() == line["chosen"]
     result = json.loads((finished_run / "result.json").read_text())
     assert result["acting"] == [CANDIDATES[index] for index in line["chosen"]]
 
 
-@pytest.mark.parametrize(("last", "passed"), [([0.5, 3.0, 3.0], True), ([3.0, 3.0, 3.0], False)])
-def test_episode_passes_if_one_of_its_last_states_is_near(last, passed):
+@pytest.mark.parametrize(("last", "success"), [([0.5, 3.0, 3.0], True), ([3.0, 3.0, 3.0], False)])
+def test_success_is_detected_if_one_of_the_last_states_is_near(last, success):
     """The first state of an episode is beyond its last five."""
     run = SimpleNamespace(envs=SimpleNamespace(shape=(1, 1)), config=SimpleNamespace(seeds=(0,)))
     distances = iter([0.0, 3.0, 3.0, *last, *last, 9.0, 9.0])
-    run.fns = SimpleNamespace(judge_distance=lambda *_: np.array([[next(distances)]]))
-    judge = SimpleNamespace(threshold=np.array([1.0]), window=5)
-    episodes = selection.JudgedEpisodes(run, SimpleNamespace(pretrained=SimpleNamespace(judge=judge)))
+    run.fns = SimpleNamespace(distance_from_ends=lambda *_: np.array([[next(distances)]]))
+    detector = SimpleNamespace(threshold=np.array([1.0]), window=5)
+    episodes = selection.DetectedSuccesses(run, SimpleNamespace(pretrained=SimpleNamespace(detector=detector)))
     for step in range(6):
         done = np.array([[step == 5]])
         episodes(np.zeros((1, 1, 2), np.float32), done, done)
-    assert episodes.passed == [[passed]]
+    assert episodes.success == [[success]]
     # An episode that does not count, and does not reach into the next one.
     episodes(np.zeros((1, 1, 2), np.float32), np.array([[True]]), np.array([[False]]))
-    assert episodes.passed == [[passed]]
+    assert episodes.success == [[success]]
 
 
 def test_planner_given_to_an_evaluation_replaces_the_choice(finished_run):
@@ -131,7 +139,6 @@ def test_planner_given_to_an_evaluation_replaces_the_choice(finished_run):
 
 def test_pretraining_on_the_device_is_equivalent(tmp_path):
     changes = {"pretrain": replace(SETTINGS["pretrain"], selection_episodes=0, noise_std=0.2), "seeds": (0,)}
-    changes["self_imitation"] = SETTINGS["self_imitation"]
     for name, vectorization in (("device", "sync"), ("host", "thread")):
         cdred.train(device_config(tmp_path / name, vectorization=vectorization, **changes), quiet=True)
     device, host = arrays(tmp_path / "device"), arrays(tmp_path / "host")
@@ -140,18 +147,16 @@ def test_pretraining_on_the_device_is_equivalent(tmp_path):
             np.testing.assert_allclose(device[name], host[name], rtol=1e-3, atol=1e-4, err_msg=name)
 
 
-def test_self_imitation_needs_pretraining(tmp_path):
-    with pytest.raises(UserError, match=r"--self-imitation\.coef needs --pretrain\.updates"):
-        cdred.train(run_config(tmp_path / "run", self_imitation=SelfImitationConfig(coef=1.0)), quiet=True)
+@pytest.mark.parametrize(("option", "value"), [("self_imitation_coef", 1.0), ("selection_episodes", 1)])
+def test_options_that_need_pretraining_are_refused_without(tmp_path, option, value):
+    name = option.replace("_", "-")
+    with pytest.raises(UserError, match=rf"--pretrain\.{name} needs --pretrain\.updates"):
+        cdred.train(run_config(tmp_path / "run", pretrain=PretrainConfig(**{option: value})), quiet=True)
 
 
-def test_baselines_pretrain_alike(finished_run, tmp_path):
-    """BC of the same network on the same demonstrations is the same for every method on a world model."""
-    changes = SETTINGS | {"steps": 40, "self_imitation": SelfImitationConfig(), "algo": "gail"}
-    changes["pretrain"] = replace(SETTINGS["pretrain"], selection_episodes=0)
-    cdred.train(run_config(tmp_path / "gail", **changes), quiet=True)
-    ours, theirs = arrays(finished_run), arrays(tmp_path / "gail")
-    names = [name for name in ours if name.startswith("learner/pretrained/actor")]
-    assert names
-    for name in names:
-        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+@pytest.mark.parametrize("has_success", [True, False])
+def test_precision_is_reported_only_where_the_task_reports_success(finished_run, has_success):
+    run = SimpleNamespace(envs=SimpleNamespace(spec=EnvSpec("probe/fake", (3,), 2, 100, has_success=has_success)))
+    values = {"detected_success": [0.5], "detector_precision": [0.0], "detector_recall": [0.0]}
+    assert values.keys() <= lines(finished_run, "diagnostics")[-1].keys()
+    assert set(drop_inapplicable(run, values)) == (set(values) if has_success else {"detected_success"})

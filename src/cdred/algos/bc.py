@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
+from cdred.algos import losses
 from cdred.algos.base import Algorithm, Batch, Metrics
 from cdred.algos.pretrain import Pretraining
 from cdred.models.world_model import WorldModel
@@ -115,7 +116,5 @@ def _loss(params: PyTree, policy: BCPolicy, segments: Segment | None) -> Float[A
     """Compute E |a - mode of pi(. | h(s))|^2 over the transitions of a batch, absorbing states left out."""
     assert segments is not None, "BC is trained on demonstrations"
     policy = eqx.tree_at(_trainable, policy, params)
-    distance = jax.vmap(jax.vmap(lambda obs, action: jnp.sum((policy(obs).mode - action) ** 2)))
-    valid = ~segments.absorbing[:, :-1]
-    total = jnp.sum(jnp.where(valid, distance(segments.obs[:, :-1], segments.action), 0.0))
-    return total / jnp.sum(valid.astype(jnp.float32))
+    mode = jax.vmap(jax.vmap(lambda obs: policy(obs).mode))(segments.obs[:, :-1])
+    return losses.action_error(mode, segments.action, segments.absorbing[:, :-1])

@@ -30,9 +30,10 @@ def diagnostics(model: ActorCritic, reward: RewardModel | None, batch: Batch) ->
 
 
 def action_error(model: ActorCritic, segments: Segment) -> Float[Array, ""]:
-    """Compute `losses.action_error` at encoded observations."""
+    """Compute `losses.action_error` of the policy's mode; observations are encoded without gradient."""
     absorbing = segments.absorbing[:, :-1]
-    return losses.action_error(model, encode_batch(model, segments.obs[:, :-1], absorbing), segments.action, absorbing)
+    latents = jax.lax.stop_gradient(encode_batch(model, segments.obs[:, :-1], absorbing))
+    return losses.action_error(jax.vmap(jax.vmap(lambda z: model.pi(z).mode))(latents), segments.action, absorbing)
 
 
 def gradient_share(part: PyTree, rest: PyTree) -> Float[Array, ""]:

@@ -99,9 +99,7 @@ def _pretraining(config: RunConfig, method: Method) -> Pretraining | None:
     if not method.uses_demos or not config.pretrain.updates:
         return None
     learning_rate = optax.linear_schedule(config.optim.learning_rate, 0.0, config.pretrain.updates)
-    return Pretraining(
-        config.pretrain, config.self_imitation, clipped_adam(config.optim, learning_rate), config.optim.rho
-    )
+    return Pretraining(config.pretrain, clipped_adam(config.optim, learning_rate), config.optim.rho)
 
 
 def _two_hot(config: RunConfig, method: Method) -> TwoHot | None:

@@ -11,17 +11,18 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from cdred.algos import losses
 from cdred.algos.base import Metrics, Selected
-from cdred.algos.judge import DemoStates, Judge, SelfImitationConfig
+from cdred.algos.diagnostics import action_error
 from cdred.algos.method import encode_batch
-from cdred.constraints import NonNegative, NonNegativeInt, PositiveInt
+from cdred.algos.success_detector import DemoStates, SuccessDetector
+from cdred.constraints import NonNegative, NonNegativeInt, Positive, PositiveInt
 from cdred.models.actor_critic import ActorCritic
 from cdred.models.world_model import WorldModel
 from cdred.types import Segment
 
 # How an agent may act after training: as in training, by its policy's mode, by the pretrained policy's mode.
 CANDIDATES = ("agent", "policy", "pretrained")
-# Share of the demonstrations that end alike from which on `encoder` auto freezes.
-MIN_ALIKE = 0.5
+# Fraction of the demonstrations, detected as successes by the others, from which on `encoder` auto freezes.
+MIN_DETECTED = 0.5
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class PretrainConfig:
     """Updates of pretraining; with 0 there is none."""
     encoder: Literal["auto", "frozen", "free"] = "auto"
     """Encoder of a world model after pretraining: frozen, or trained further with optim.encoder_lr_scale (free). With
-    auto it is frozen if most demonstrations end alike, as in manipulation, and free if not, as in locomotion."""
+    auto it is frozen if at least half of the demonstrations end where others end, as in manipulation, else free."""
     episodes: PositiveInt = 5
     """Episodes of the pretrained policy with noise before learning begins, in place of random_episodes."""
     noise_std: NonNegative = 0.2
@@ -40,8 +41,15 @@ class PretrainConfig:
     noise_hold: PositiveInt = 1
     """Steps for which one draw of that noise is held."""
     selection_episodes: NonNegativeInt = 0
-    """Episodes at the end of training in which each of the agent, its policy and the pretrained policy is judged; the
-    one that ends most of them where demonstrations end acts from then on. With 0 the agent acts as trained."""
+    """Episodes at the end of training with each of the agent, its policy and the pretrained policy. The one with the
+    most detected successes acts from then on. With 0 the agent acts as trained."""
+    success_window: PositiveInt = 20
+    """Last steps of an episode and of the demonstrations that the success detector compares."""
+    success_tolerance: Positive = 0.2
+    """Largest distance of a success from the ends of demonstrations, in units of the median distance of the
+    demonstrations' states from the ends of the others."""
+    self_imitation_coef: NonNegative = 0.0
+    """Weight of the policy's squared distance from the actions of agent episodes that are detected as successes."""
 
 
 class Pretrained(eqx.Module):
@@ -50,18 +58,22 @@ class Pretrained(eqx.Module):
     Attributes:
         actor: copy of the networks that the pretrained policy acts by (`ActorCritic.actor`).
         encoder_scale: factor of the encoder's gradient, 0 where the encoder is frozen.
-        judge: of episodes, in the latent space of `actor`.
+        detector: of successes, in the latent space of `actor`.
         acting: index in `CANDIDATES` of how the agent acts.
     """
 
     actor: PyTree
     encoder_scale: Float[Array, ""]
-    judge: Judge
+    detector: SuccessDetector
     acting: Int[Array, ""]
 
-    def distance(self, model: ActorCritic, obs: Float[Array, "..."]) -> Float[Array, ""]:
-        """Compute the judge's distance of an observation from the ends of demonstrations."""
-        return self.judge.distance(model.replace_actor(self.actor).encode(obs))
+    def encode(self, model: ActorCritic, obs: Float[Array, "..."]) -> Float[Array, " Z"]:
+        """Encode an observation with the pretrained encoder."""
+        return model.replace_actor(self.actor).encode(obs)
+
+    def mode(self, model: ActorCritic, obs: Float[Array, "..."]) -> Float[Array, " A"]:
+        """Compute the pretrained policy's mode."""
+        return model.replace_actor(self.actor).pi(self.encode(model, obs)).mode
 
 
 class DemoRows(NamedTuple):
@@ -77,7 +89,6 @@ class PretrainState(eqx.Module):
 
     model: ActorCritic
     opt_state: optax.OptState
-    updates: Int[Array, ""]
 
 
 class Pretraining(eqx.Module):
@@ -85,19 +96,17 @@ class Pretraining(eqx.Module):
 
     Attributes:
         config: settings.
-        self_imitation: settings of the judge.
         optimizer: of all networks that are trained.
         rho: weight of a prediction one transition further into a segment.
     """
 
     config: PretrainConfig = eqx.field(static=True)
-    self_imitation: SelfImitationConfig = eqx.field(static=True)
     optimizer: optax.GradientTransformation = eqx.field(static=True)
     rho: float = eqx.field(static=True)
 
     def init(self, model: ActorCritic) -> PretrainState:
         """Return the state before the first update."""
-        return PretrainState(model, self.optimizer.init(_trainable(model)), jnp.zeros((), jnp.int32))
+        return PretrainState(model, self.optimizer.init(_trainable(model)))
 
     def update(self, state: PretrainState, segments: Segment) -> tuple[PretrainState, Metrics]:
         """Take one gradient step on a batch of the expert's segments."""
@@ -108,23 +117,23 @@ class Pretraining(eqx.Module):
         updates, opt_state = self.optimizer.update(grads, state.opt_state, params)
         model = _replace(state.model, optax.apply_updates(params, updates))
         metrics |= {"loss": loss, "grad_norm": optax.tree.norm(grads)}
-        return PretrainState(model, opt_state, state.updates + 1), metrics
+        return PretrainState(model, opt_state), metrics
 
     def placeholder(self, model: ActorCritic) -> Pretrained:
         """Return what an agent keeps before pretraining: the shapes of what `finish` returns."""
-        latent_dim = len(model.absorbing_latent)
-        judge = Judge.empty(latent_dim, self.self_imitation.window, self.self_imitation.tolerance)
+        latent_dim, config = len(model.absorbing_latent), self.config
+        detector = SuccessDetector.empty(latent_dim, config.success_window, config.success_tolerance)
         # A copy, so that no buffer is donated twice.
-        return Pretrained(jax.tree.map(jnp.copy, model.actor), jnp.zeros(()), judge, jnp.zeros((), jnp.int32))
+        return Pretrained(jax.tree.map(jnp.copy, model.actor), jnp.zeros(()), detector, jnp.zeros((), jnp.int32))
 
     def finish(self, model: ActorCritic, rows: DemoRows) -> Pretrained:
         """Return what the agent keeps of the pretrained `model` and the demonstrations."""
         kept, exists = self.placeholder(model), (rows.step >= 0) & ~rows.absorbing
         episode = jnp.where(exists, jnp.cumsum(rows.step == 0) - 1, -1)
         states = DemoStates(jax.vmap(model.encode)(rows.obs), episode, rows.step)
-        judge, alike = kept.judge.fit(states)
-        scale = {"auto": jnp.where(alike < MIN_ALIKE, 1.0, 0.0), "frozen": jnp.zeros(()), "free": jnp.ones(())}
-        return eqx.tree_at(lambda p: (p.judge, p.encoder_scale), kept, (judge, scale[self.config.encoder]))
+        detector, detected = kept.detector.fit(states)
+        scale = {"auto": jnp.where(detected < MIN_DETECTED, 1.0, 0.0), "frozen": jnp.zeros(()), "free": jnp.ones(())}
+        return eqx.tree_at(lambda p: (p.detector, p.encoder_scale), kept, (detector, scale[self.config.encoder]))
 
     def act(
         self,
@@ -135,8 +144,7 @@ class Pretraining(eqx.Module):
         explore: Bool[Array, ""],
     ) -> Float[Array, " A"]:
         """Act by the pretrained policy: its mode, with noise if `explore`."""
-        clone = model.replace_actor(pretrained.actor)
-        action = clone.pi(clone.encode(obs)).mode
+        action = pretrained.mode(model, obs)
         noise = self.config.noise_std * jax.random.normal(key, action.shape)
         return jnp.clip(action + jnp.where(explore, noise, 0.0), -1.0, 1.0)
 
@@ -151,8 +159,7 @@ def choose_action(
     """Return the agent's own `action`, or without exploration that of the candidate that was chosen to act."""
     if pretrained is None:
         return action
-    clone = model.replace_actor(pretrained.actor)
-    candidates = jnp.stack([action, model.pi(model.encode(obs)).mode, clone.pi(clone.encode(obs)).mode])
+    candidates = jnp.stack([action, model.pi(model.encode(obs)).mode, pretrained.mode(model, obs)])
     return jnp.where(explore, action, candidates[pretrained.acting])
 
 
@@ -168,7 +175,8 @@ def pretrain_loss(
     """
     model = _replace(model, params)
     latents = encode_batch(model, segments.obs, segments.absorbing)
-    metrics = {"bc_loss": losses.action_error(model, latents[:, :-1], segments.action, segments.absorbing[:, :-1])}
+    mode = jax.vmap(jax.vmap(lambda z: model.pi(z).mode))(latents[:, :-1])
+    metrics = {"bc_loss": losses.action_error(mode, segments.action, segments.absorbing[:, :-1])}
     if isinstance(model, WorldModel):
         fixed = jax.lax.stop_gradient(latents)
         predicted = jax.vmap(model.rollout)(fixed[:, 0], segments.action, segments.absorbing[:, 1:])
@@ -178,10 +186,8 @@ def pretrain_loss(
 
 def self_imitation_loss(policy: eqx.Module, model: ActorCritic, selected: Selected) -> Float[Array, ""]:
     """Compute the action error of `policy` on the agent's selected segments, at encoded observations; 0 without any."""
-    segments, absorbing = selected.segments, selected.segments.absorbing[:, :-1]
-    latents = jax.lax.stop_gradient(encode_batch(model, segments.obs[:, :-1], absorbing))
     actor = eqx.tree_at(lambda m: m.policy, model, policy)
-    return jnp.where(selected.exist, losses.action_error(actor, latents, segments.action, absorbing), 0.0)
+    return jnp.where(selected.exist, action_error(actor, selected.segments), 0.0)
 
 
 def _trainable(model: ActorCritic) -> PyTree:

@@ -167,7 +167,7 @@ class SACAgent(Algorithm[SACState]):
                 total += self.config.bc_coef * bc if self.config.bc_coef else 0.0
             if selected is not None and self.pretraining is not None:
                 metrics["self_imitation_loss"] = self_imitation_loss(policy, state.model, selected)
-                total += self.pretraining.self_imitation.coef * metrics["self_imitation_loss"]
+                total += self.pretraining.config.self_imitation_coef * metrics["self_imitation_loss"]
             return total, metrics
 
         grads, metrics = jax.grad(loss, has_aux=True)(state.model.policy)

@@ -218,7 +218,7 @@ class WorldModelAgent(Algorithm[AgentState]):
             loss += config.bc_coef * bc if config.bc_coef else 0.0
         if batch.selected is not None and self.pretraining is not None:
             metrics["self_imitation_loss"] = self_imitation_loss(policy, state.model, batch.selected)
-            loss += self.pretraining.self_imitation.coef * metrics["self_imitation_loss"]
+            loss += self.pretraining.config.self_imitation_coef * metrics["self_imitation_loss"]
         return loss, (values, metrics)
 
     def _critic_term(self, policy, state, latents, key):

@@ -85,7 +85,6 @@ class Bench:
         self.replay = jax.tree.map(lambda x: jnp.repeat(x[None], num_seeds, axis=0), random_buffer(num_steps, horizon))
         algorithm = self.fns.algorithm
         self.expert = random_buffer(NUM_STEPS, horizon) if algorithm.uses_demos else None
-        self.validation = None
         self.plan_state = self.fns.init_plan(num_seeds, config.envs)
         self.learn_keys, self.act_keys = (seed_keys(config.seeds, purpose) for purpose in (LEARN, ACT))
 
@@ -104,7 +103,7 @@ class Bench:
 
     def _timed_update(self) -> TimedFn:
         def arguments(count: int) -> tuple:
-            return self.learner, self.replay, self.expert, self.learn_keys, np.int32(count), self.validation
+            return self.learner, self.replay, self.expert, self.learn_keys, np.int32(count), None
 
         def learn(count: int):
             self.learner, metrics, _ = compiled(*arguments(count))

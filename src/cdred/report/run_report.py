@@ -101,9 +101,9 @@ def _return(axes: Axes, results: RunResults) -> None:
 
 
 def _score_subtitle(results: RunResults) -> str:
-    counts = (line["episodes"] for line in results.lines if line["kind"] == "eval" and "episodes" in line)
-    episodes = next(counts, None)
-    evaluation = f"; evaluation: {episodes:.0f} episodes each" if episodes else ""
+    counts = sorted({line["episodes"] for line in results.lines if line["kind"] == "eval" and "episodes" in line})
+    episodes = " to ".join(f"{count:.0f}" for count in dict.fromkeys((*counts[:1], *counts[-1:])))
+    evaluation = f"; evaluation: {episodes} episodes each" if episodes else ""
     return f"rollouts: running mean of {RECENT} reports{evaluation}"
 
 

@@ -97,15 +97,14 @@ class CompiledFns:
             return jax.jit(shard_map_seeds(function, mesh, in_specs), donate_argnums=donate)
 
         self.init = compiled(jax.vmap(algorithm.init), SEEDS)
-        self.act = compiled(self.act_fn, SEEDS, SEEDS, SEEDS, SEEDS, SEEDS, REPLICATED, REPLICATED, donate=(1,))
+        act_specs = (SEEDS, SEEDS, SEEDS, SEEDS, SEEDS, REPLICATED, REPLICATED)
+        self.act = compiled(self.act_fn, *act_specs, donate=(1,))
+        self.act_pretrained = compiled(partial(self.act_fn, pretrained=True), *act_specs, donate=(1,))
         self.learn = compiled(self.learn_fn, SEEDS, SEEDS, REPLICATED, SEEDS, REPLICATED, REPLICATED, donate=(0,))
-        self.act_pretrained = compiled(
-            self.act_pretrained_fn, SEEDS, SEEDS, SEEDS, SEEDS, SEEDS, REPLICATED, REPLICATED, donate=(1,)
-        )
         self.init_pretraining = compiled(self._init_pretraining, SEEDS)
         self.pretrain = compiled(self._pretrain, SEEDS, REPLICATED, SEEDS, REPLICATED, donate=(0,))
         self.finish_pretraining = compiled(self._finish_pretraining, SEEDS, SEEDS, REPLICATED)
-        self.judge_distance = compiled(self._judge_distance, SEEDS, SEEDS)
+        self.distance_from_ends = compiled(self._distance_from_ends, SEEDS, SEEDS)
         self.set_acting = compiled(_set_acting, SEEDS, SEEDS)
         self.set_obs_stats = compiled(self._set_obs_stats, SEEDS, SEEDS, REPLICATED, donate=(0,))
         self.diagnose = compiled(self._diagnose, SEEDS, SEEDS, REPLICATED, SEEDS, REPLICATED, REPLICATED)
@@ -126,12 +125,22 @@ class CompiledFns:
         keys: Key[Array, " S"],
         counter: Int[Array, ""],
         explore: Bool[Array, ""],
+        *,
+        pretrained: bool = False,
     ) -> tuple[Float[Array, "S E A"], MPPIState]:
-        """Compute the actions of all environments of all seeds; plans start from scratch where `is_first` holds."""
+        """Compute the actions of all environments of all seeds; plans start from scratch where `is_first` holds.
+
+        With `pretrained` the pretrained policy acts; one draw of its noise serves `noise_hold` steps.
+        """
+        pretraining = self.algorithm.pretraining if pretrained else None
+        if pretraining is not None:
+            counter = counter // (obs.shape[1] * pretraining.config.noise_hold)
 
         def act_env(learner, plan, obs, is_first, key):
             initial = self.algorithm.init_plan()
             plan = jax.tree.map(lambda new, old: jnp.where(is_first, new, old), initial, plan)
+            if pretraining is not None:
+                return pretraining.act(learner.model, learner.pretrained, obs, key, explore), plan
             return self.algorithm.act(learner, plan, obs, key, explore)
 
         def act_seed(learner, plan, obs, is_first, key):
@@ -140,47 +149,23 @@ class CompiledFns:
 
         return jax.vmap(act_seed)(learner, plan, obs, is_first, keys)
 
-    def act_pretrained_fn(
-        self,
-        learner,
-        plan: MPPIState,
-        obs: Float[Array, "S E ..."],
-        is_first: Bool[Array, "S E"],
-        keys: Key[Array, " S"],
-        counter: Int[Array, ""],
-        explore: Bool[Array, ""],
-    ) -> tuple[Float[Array, "S E A"], MPPIState]:
-        """Compute the actions of the pretrained policy, with arguments and results as of `act_fn`."""
-        del is_first
-        pretraining, num_envs = self.algorithm.pretraining, obs.shape[1]
-        assert pretraining is not None, "there is a pretrained policy only after pretraining"
-        draw = counter // (num_envs * pretraining.config.noise_hold)
-
-        def act_seed(learner, obs, key):
-            env_keys = jax.random.split(jax.random.fold_in(key, draw), num_envs)
-            return jax.vmap(lambda o, k: pretraining.act(learner.model, learner.pretrained, o, k, explore))(
-                obs, env_keys
-            )
-
-        return jax.vmap(act_seed)(learner, obs, keys), plan
-
     def add_to_replay_fn(self, replay: ReplayBuffer, block: Transition, learner) -> ReplayBuffer:
-        """Add a block of steps `[S, time, E, ...]`; with pretraining, select the episodes that the judge passes."""
+        """Add a block of steps `[S, time, E, ...]`; with pretraining, select the detected successes."""
 
         def add(replay: ReplayBuffer, block: Transition, learner) -> ReplayBuffer:
             replay = replay.add(block)
             if self.algorithm.pretraining is None:
                 return replay
-            judge = learner.pretrained.judge
-            # Episodes that end in this block, with as many of their steps as are judged.
-            rows = replay.recent_rows(block.action.shape[0] * (2 + replay.num_absorbing) + judge.window)
-            clone = learner.model.replace_actor(learner.pretrained.actor)
+            pretrained = learner.pretrained
+            # Episodes that end in this block, with as many of their steps as are compared.
+            rows = replay.recent_rows(block.action.shape[0] * (2 + replay.num_absorbing) + pretrained.detector.window)
 
-            def passes(obs, absorbing, step, final):
-                return judge.passes(jax.vmap(clone.encode)(obs), step, absorbing, final)
+            def detect(obs, absorbing, step, final):
+                latents = jax.vmap(partial(pretrained.encode, learner.model))(obs)
+                return pretrained.detector.detect(latents, step, absorbing, final)
 
             parts = (replay.obs, replay.absorbing, replay.episode_step, replay.final_rows())
-            return replay.select(rows, jax.vmap(passes)(*(jax.vmap(lambda x, r: x[r])(x, rows) for x in parts)))
+            return replay.select(rows, jax.vmap(detect)(*(jax.vmap(lambda x, r: x[r])(x, rows) for x in parts)))
 
         return jax.vmap(add)(replay, block, learner)
 
@@ -216,11 +201,12 @@ class CompiledFns:
         return eqx.tree_at(lambda s: (s.model, s.pretrained), learner, new)
 
     @staticmethod
-    def _judge_distance(learner, obs: Float[Array, "S E ..."]) -> Float[Array, "S E"]:
-        """Compute the judge's distances of observations from the ends of demonstrations."""
+    def _distance_from_ends(learner, obs: Float[Array, "S E ..."]) -> Float[Array, "S E"]:
+        """Compute the distances of observations from the ends of demonstrations."""
 
         def of_seed(learner, obs):
-            return jax.vmap(lambda o: learner.pretrained.distance(learner.model, o))(obs)
+            pretrained = learner.pretrained
+            return jax.vmap(lambda o: pretrained.detector.distance(pretrained.encode(learner.model, o)))(obs)
 
         return jax.vmap(of_seed)(learner, obs)
 
@@ -287,7 +273,7 @@ class CompiledFns:
             num_envs = replay.episode_step.shape[0]
             recent, valid = replay.most_recent(max(1, self.batch_size // num_envs), self.horizon)
             metrics = self.algorithm.diagnostics(learner, batch, recent, valid, jax.random.fold_in(key, 3))
-            return metrics if self.algorithm.pretraining is None else metrics | selection_metrics(replay)
+            return metrics if self.algorithm.pretraining is None else metrics | detector_metrics(replay)
 
         return jax.vmap(diagnose_seed)(learner, replay, keys)
 
@@ -306,7 +292,7 @@ class CompiledFns:
     def _selected_sampler(self, replay: ReplayBuffer) -> Callable[[Key[Array, ""]], Selected | None]:
         """Make a function that draws a batch from the selected episodes, or returns None without self-imitation."""
         pretraining = self.algorithm.pretraining
-        if pretraining is None or not pretraining.self_imitation.coef:
+        if pretraining is None or not pretraining.config.self_imitation_coef:
             return lambda _: None
         index = replay.selected_index(self.horizon)
         return lambda key: Selected(replay.sample(index, key, self.batch_size, self.horizon), index[-1] > 0)
@@ -324,16 +310,19 @@ def _set_acting(learner, acting: Int[Array, " S"]):
     return eqx.tree_at(lambda s: s.pretrained.acting, learner, acting)
 
 
-def selection_metrics(replay: ReplayBuffer) -> dict[str, Float[Array, ""]]:
-    """Compute precision and recall of the selected episodes against the task's success, and their share of all."""
+def detector_metrics(replay: ReplayBuffer) -> dict[str, Float[Array, ""]]:
+    """Compute the fraction of episodes detected as successes, and precision and recall against the task's success."""
     final, success = replay.final_rows(), replay.episode_success()
-    selected, succeeded = final & replay.selected, final & success
-    count = lambda mask: jnp.sum(mask.astype(jnp.float32))  # noqa: E731
-    both = count(selected & succeeded)
+    detected, succeeded = final & replay.selected, final & success
+
+    def count(mask: Bool[Array, "E L"]) -> Float[Array, ""]:
+        return jnp.sum(mask.astype(jnp.float32))
+
+    both = count(detected & succeeded)
     return {
-        "selection_precision": both / count(selected),
-        "selection_recall": both / count(succeeded),
-        "selection_rate": count(selected) / count(final),
+        "detected_success": count(detected) / count(final),
+        "detector_precision": both / count(detected),
+        "detector_recall": both / count(succeeded),
     }
 
 

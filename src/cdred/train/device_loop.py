@@ -4,6 +4,7 @@ Equivalent to `collect.collect`, `CompiledFns.add_to_replay` and `CompiledFns.le
 randomness. Rewards and episode ends stay on the device until `DeviceLoop.flush_logs`.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -180,7 +181,7 @@ class DeviceLoop:
         act_keys: Key[Array, " S"],
         counter: Int[Array, ""],
     ) -> tuple[EnvCarry, ReplayBuffer, StepLog]:
-        act = self._acting(self.fns.act_pretrained_fn, learner, act_keys)
+        act = self._acting(partial(self.fns.act_fn, pretrained=True), learner, act_keys)
         return self._collect(carry, replay, learner, episode_key, act, self._counters(counter))
 
     def _counters(self, counter: Int[Array, ""]) -> Int[Array, " block_length"]:

@@ -28,12 +28,14 @@ def episode_logger(run: TrainingRun) -> OnEpisode:
 
 
 def drop_inapplicable(run: TrainingRun, metrics: dict) -> dict:
-    """Drop the success in a task without success signal, and the length of episodes in a task without termination."""
+    """Drop what needs a success signal in a task without, and the length of episodes in a task without termination."""
     spec = run.envs.spec
     applicable = {
         "success": spec.has_success,
         "success_at_end": spec.has_success,
         "episode_length": spec.can_terminate,
+        "detector_precision": spec.has_success,
+        "detector_recall": spec.has_success,
     }
     return {name: value for name, value in metrics.items() if applicable.get(name, True)}
 
@@ -71,4 +73,4 @@ def _log_diagnostics(run: TrainingRun, state: TrainState, metrics: Mapping[str, 
         rewards = (np.array(metrics[name]) for name in ("reward_expert", "reward_agent"))
         diagnostics["reward_margin"] = reward_margin(*rewards).tolist()
     if diagnostics:
-        run.logger.log(int(state.steps), diagnostics, "diagnostics")
+        run.logger.log(int(state.steps), drop_inapplicable(run, diagnostics), "diagnostics")

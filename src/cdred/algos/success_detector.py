@@ -1,6 +1,5 @@
-"""Judge of episodes without a reward: do they end where demonstrations end?"""
+"""Detection of successful episodes without a reward: they end where demonstrations end."""
 
-from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 import equinox as eqx
@@ -8,23 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from cdred.constraints import NonNegative, Positive, PositiveInt
-
 # States of the demonstrations' ends that are kept, evenly spread; and states that are compared with them at a time.
 NUM_ENDS, BATCH = 1024, 256
-
-
-@dataclass(frozen=True)
-class SelfImitationConfig:
-    """Imitation of own episodes that end where demonstrations end; needs pretraining."""
-
-    coef: NonNegative = 0.0
-    """Weight of the policy's squared distance from the actions of selected own episodes."""
-    window: PositiveInt = 20
-    """Last steps of an episode and of the demonstrations that are compared."""
-    tolerance: Positive = 0.2
-    """Largest distance between an episode's end and those of demonstrations, in units of the median distance of the
-    demonstrations' states from them."""
 
 
 class DemoStates(NamedTuple):
@@ -38,17 +22,17 @@ class DemoStates(NamedTuple):
     step: Int[Array, " M"]
 
 
-class Judge(eqx.Module):
+class SuccessDetector(eqx.Module):
     """Nearest-neighbour distances to the ends of demonstrations in a fixed latent space.
 
-    An episode passes if one of its last `window` steps is near a state from the last `window` steps of a demonstration:
-    agents that succeed end where demonstrations end. The unit of that distance is the extent of the task, the median
-    distance of the demonstrations' states from the ends of the other demonstrations. So nothing but demonstrations sets
-    the threshold, neither an outlier among them nor how still they hold at their ends.
+    An episode is detected as a success if one of its last `window` states is near one of the last `window` states of a
+    demonstration. The unit of that distance is the extent of the task, the median distance of the demonstrations'
+    states from the ends of the other demonstrations. It is robust to outliers among the demonstrations, and does not
+    depend on how still they hold at their ends.
 
     Attributes:
         ends: states of the demonstrations' last steps.
-        threshold: distance from `ends` up to which an episode passes.
+        threshold: largest distance from `ends` of a success.
         window: number of last steps.
         tolerance: threshold in units of the task's extent.
     """
@@ -60,62 +44,62 @@ class Judge(eqx.Module):
 
     @classmethod
     def empty(cls, latent_dim: int, window: int, tolerance: float) -> Self:
-        """Return a judge that no episode passes, for use until `fit`."""
+        """Return a detector that detects no success, for use until `fit`."""
         return cls(jnp.zeros((NUM_ENDS, latent_dim)), jnp.full((), -1.0), window, tolerance)
 
     def fit(self, demos: DemoStates) -> tuple[Self, Float[Array, ""]]:
-        """Fit the judge to demonstrations. The ends of a single one are compared with its own states.
+        """Fit the detector to demonstrations. A single demonstration is compared with its own end.
 
         Returns:
-            The judge, and the share of the demonstrations that pass it when compared with the others: near 0 where they
-            have no end in common, as in walking.
+            The detector, and the fraction of the demonstrations that are detected when compared with the others: near 0
+            where they have no end in common, as in locomotion.
         """
         exists, size = demos.episode >= 0, len(demos.episode)
         last = jax.ops.segment_max(jnp.where(exists, demos.step, -1), demos.episode, size)
         is_end = exists & (demos.step > last[demos.episode] - self.window)
         ends = _spread(is_end, NUM_ENDS)
-        alone = jnp.max(demos.episode) == 0
+        single = jnp.max(demos.episode) == 0
 
         def from_other_ends(row):
             z, episode = row
-            return _nearest(demos.latents[ends], z, (demos.episode[ends] != episode) | alone)
+            return _nearest(demos.latents[ends], z, (demos.episode[ends] != episode) | single)
 
         distance = jax.lax.map(from_other_ends, (demos.latents, demos.episode), batch_size=BATCH)
         threshold = self.tolerance * jnp.nanmedian(jnp.where(exists, distance, jnp.nan))
-        judge = eqx.tree_at(lambda j: (j.ends, j.threshold), self, (demos.latents[ends], threshold))
+        detector = eqx.tree_at(lambda d: (d.ends, d.threshold), self, (demos.latents[ends], threshold))
         nearest = jax.ops.segment_min(jnp.where(is_end, distance, jnp.inf), demos.episode, size)
         count = jnp.max(demos.episode) + 1
-        passed = jnp.sum(((nearest <= threshold) & (jnp.arange(size) < count)).astype(jnp.float32))
-        return judge, passed / count.astype(jnp.float32)
+        detected = jnp.sum(((nearest <= threshold) & (jnp.arange(size) < count)).astype(jnp.float32))
+        return detector, detected / count.astype(jnp.float32)
 
     def distance(self, z: Float[Array, " Z"]) -> Float[Array, ""]:
         """Compute the distance of a state from the nearest end of a demonstration."""
         return _nearest(self.ends, z, jnp.ones(len(self.ends), bool))
 
-    def passes(
+    def detect(
         self,
         latents: Float[Array, "W Z"],
         step: Int[Array, " W"],
         absorbing: Bool[Array, " W"],
         final: Bool[Array, " W"],
     ) -> Bool[Array, " W"]:
-        """Judge the episodes that end within a range of consecutive rows.
+        """Detect the successes among the episodes that end within a range of consecutive rows.
 
         Args:
             latents: of the rows.
             step: step of each row in its episode; negative where empty.
-            absorbing: rows after termination, which are not judged.
+            absorbing: rows after termination, which are left out.
             final: last rows of episodes.
 
         Returns:
-            True at the last rows of the episodes that pass.
+            True at the last rows of the successful episodes.
         """
         distance, row = jax.vmap(self.distance)(latents), jnp.arange(len(step))
         last_state = jax.lax.cummax(jnp.where(absorbing | (step < 0), -1, row))
         age = last_state[:, None] - row[None]
         same_episode = step[:, None] - step[None] == row[:, None] - row[None]
-        judged = same_episode & (age >= 0) & (age < self.window) & (step >= 0)[None]
-        nearest = jnp.min(jnp.where(judged, distance[None], jnp.inf), axis=1)
+        compared = same_episode & (age >= 0) & (age < self.window) & (step >= 0)[None]
+        nearest = jnp.min(jnp.where(compared, distance[None], jnp.inf), axis=1)
         return final & (nearest <= self.threshold)
 
 
