@@ -1,18 +1,17 @@
-"""Runs of the tables of practice against BC, one after another, and their export to results/.
+"""Runs of the table of methods, BC among them, one after another, and their export to results/.
 
-    python benchmarks/practice.py --runs FOLDER [--tasks ...] [--methods ...] [--part 1/2]
-    python benchmarks/practice.py --table
+    python benchmarks/methods_table.py --runs FOLDER [--tasks ...] [--methods ...] [--part 1/2]
+    python benchmarks/methods_table.py --table
 
-Finished runs are skipped and interrupted ones resumed, so the same command goes on where it stopped. A finished run is
-exported to `results/<suite>/<task>/<method>-pretrain.csv` and `.json`; its rows at step 0 are those of the pretrained
-policy, BC. `--table` prints the exported results. On two cores, one process each with `--part 1/2` and `--part 2/2`,
-pinned to a core (`taskset -c 0 ...`), is fastest.
+Finished runs are skipped and interrupted ones resumed, so the same command continues where it stopped. A finished run
+is exported to `results/<suite>/<task>/<method>-pretrain.csv` and `.json`; its rows at step 0 are those of the
+pretrained policy, BC. `--table` prints the exported results. On two cores, one process each with `--part 1/2` and
+`--part 2/2`, pinned to a core (`taskset -c 0 ...`), is fastest.
 """
 
 import argparse
 import csv
 import json
-import shlex
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -41,8 +40,7 @@ CONFIRMATION = (
     "dmc/reacher-easy",
     "maniskill/PullCube",
 )
-METHODS = ("cdred", "iqmpc", "iqlearn-sac", "gail", "red")
-NAMES = {"cdred": "CDRED", "iqmpc": "IQ-MPC", "iqlearn-sac": "IQ-Learn + SAC", "gail": "GAIL", "red": "RED"}
+METHODS = {"cdred": "CDRED", "iqmpc": "IQ-MPC", "iqlearn-sac": "IQ-Learn + SAC", "gail": "GAIL", "red": "RED"}
 QUALIFIER = "-pretrain"
 
 
@@ -58,7 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, help="folder of the run folders")
     parser.add_argument("--tasks", nargs="+", default=(*DEVELOPMENT, *CONFIRMATION))
-    parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
+    parser.add_argument("--methods", nargs="+", default=[*METHODS], choices=METHODS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--part", default="1/1", help="i/n: every n-th run, beginning with the i-th")
     parser.add_argument("--table", action="store_true")
@@ -102,8 +100,8 @@ def export(folder: Path, config: RunConfig) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("step", "seed", "return", "success", "episodes"))
         writer.writerows(evaluation_rows(run, config.seeds))
-    settings = asdict(config) | {"out": ""}
-    seeds = shlex.join(map(str, config.seeds))
+    settings = {name: value for name, value in asdict(config).items() if name != "out"}
+    seeds = " ".join(map(str, config.seeds))
     command = f"cdred train {config.task} --algo {config.algo} --seeds {seeds} --final-eval-episodes"
     command = f"{command} {config.final_eval_episodes} --no-video"
     document = {"config": settings, "result": read_result(folder), "command": command}
@@ -127,7 +125,7 @@ def exported(task: str, method: str) -> Path:
 def table(tasks: list[str], methods: list[str]) -> str:
     """Return a Markdown table of the exported runs: per task BC and every method, mean and seeds."""
     lines = [
-        "| task | seeds | BC | " + " | ".join(NAMES[m] for m in methods) + " |",
+        "| task | seeds | BC | " + " | ".join(METHODS[m] for m in methods) + " |",
         "| --- " * (3 + len(methods)) + "|",
     ]
     for task in tasks:
