@@ -16,17 +16,17 @@ from gymnasium.spaces import Box
 
 import cdred
 
-TASK, EPISODE_LENGTH, NUM_DEMOS = "Hover-v0", 100, 5
+TASK, EPISODE_LENGTH, NUM_DEMOS, MAX_THRUST = "Hover-v0", 100, 5, 2.0
 
 
 class Hover(gymnasium.Env):
     """Drone that has to stay near height 0 under gravity and gusts.
 
-    The action is the thrust; |height| > 1 is a crash, |height| < 0.2 is success.
+    The action is the thrust, from 0 to 2; |height| > 1 is a crash, |height| < 0.2 is success.
     """
 
     observation_space = Box(-np.inf, np.inf, (2,), np.float32)
-    action_space = Box(-1.0, 1.0, (1,), np.float32)
+    action_space = Box(0.0, MAX_THRUST, (1,), np.float32)
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed, options=options)
@@ -35,7 +35,7 @@ class Hover(gymnasium.Env):
 
     def step(self, action):
         gust = 0.02 * self.np_random.normal()
-        self.speed += 0.1 * float(action[0]) - 0.02 + gust
+        self.speed += 0.1 * float(action[0]) - 0.12 + gust
         self.height += 0.2 * self.speed
         crashed = abs(self.height) > 1.0
         success = abs(self.height) < 0.2
@@ -53,7 +53,7 @@ def register() -> None:
 
 def expert(obs: np.ndarray) -> np.ndarray:
     """Return the action of a PD controller with gravity compensation."""
-    return np.clip([0.2 - 2.0 * obs[0] - 4.0 * obs[1]], -1.0, 1.0).astype(np.float32)
+    return np.clip([1.2 - 2.0 * obs[0] - 4.0 * obs[1]], 0.0, MAX_THRUST).astype(np.float32)
 
 
 def record_expert(seed: int) -> cdred.Trajectory:
@@ -101,7 +101,8 @@ def main(out: Path, steps: int = 3000, preset: str = "cpu") -> dict:
     if not demos_path.exists():
         out.mkdir(parents=True, exist_ok=True)
         trajectories = tuple(record_expert(seed) for seed in range(NUM_DEMOS))
-        cdred.save_demos(cdred.DemoDataset(f"gym/{TASK}", trajectories, {"expert": "PD controller"}), demos_path)
+        demos = cdred.DemoDataset(f"gym/{TASK}", trajectories, {"expert": "PD controller"})
+        cdred.save_demos(demos, demos_path, action_low=0.0, action_high=MAX_THRUST)
     config = replace(cdred.preset(preset), task=f"gym/{TASK}", demos=str(demos_path), steps=steps)
     result = cdred.train(replace(config, out=str(run), video=False))
     scores = result["eval"]

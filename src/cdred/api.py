@@ -16,13 +16,15 @@ from cdred.checkpoint import checkpoint
 from cdred.compilation_cache import use_compilation_cache
 from cdred.config import AlgoName, PlannerName, RunConfig, preset, total_steps, validate
 from cdred.data.demonstrations import load_demos, save_demos
+from cdred.data.formats.common import sanitize_text
 from cdred.data.formats.registry import check_output_path
+from cdred.data.rescale import RESCALED_KEY
 from cdred.demos.record_agent import record_agent
 from cdred.demos.reference_scores import expert_score, random_score
 from cdred.demos.scripted import check_num_demos, get_demos
 from cdred.envs.failures import format_exception
 from cdred.envs.make import make_vector_env
-from cdred.envs.registry import make
+from cdred.envs.registry import get_env_spec
 from cdred.errors import UserError
 from cdred.files import atomic_write_text, disk_errors
 from cdred.loggers.metrics import JsonlLogger, MultiLogger
@@ -258,7 +260,12 @@ def resolve_demos(config: RunConfig, spec: EnvSpec, log: LogFn) -> DemoDataset |
     if config.algo == "tdmpc2":
         return None
     if not config.demos.isdecimal():
-        return load_demos(config.demos, spec, allow_variable_horizon=config.allow_variable_horizon)
+        demos = load_demos(config.demos, spec, allow_variable_horizon=config.allow_variable_horizon)
+        if not demos.task:
+            log(f"demonstrations: {config.demos} does not state its task; its shapes fit {spec.task}")
+        if rescaled := demos.provenance.get(RESCALED_KEY):
+            log(f"demonstrations: actions rescaled to [-1, 1], {sanitize_text(str(rescaled))}")
+        return demos
     num = int(config.demos)
     demos = get_demos(config.task, num, on_episode=_log_collection(config.task, num, log))
     log(f"demonstrations: {len(demos)} of {config.task}, {demos.provenance.get('expert', 'unknown expert')}")
@@ -276,12 +283,6 @@ def _log_collection(task: str, num: int, log: LogFn) -> Callable[[int, int], Non
             log(f"collecting demonstrations of {task}: {kept} of {num}, from {attempts} attempts")
 
     return on_episode
-
-
-def get_env_spec(task: str) -> EnvSpec:
-    """Return the spec of a task."""
-    with closing(make(task)) as env:
-        return env.spec
 
 
 def _write_video(folder: Path, demos: DemoDataset | None, log: LogFn) -> None:

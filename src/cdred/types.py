@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float, Float32, Float64
 
 if TYPE_CHECKING:
     # At run time it would import JAX, which processes that only step simulators do without.
@@ -25,8 +25,8 @@ LogFn = Callable[[str], None]
 class EnvSpec:
     """Specification of a task.
 
-    Actions are in [-1, 1]; the suite's adapter rescales them. A step is one action of the agent and lasts
-    `action_repeat` simulator frames.
+    Agents and the suite's adapter use actions in [-1, 1], which the adapter rescales to the environment's own bounds. A
+    step is one action of the agent and lasts `action_repeat` simulator frames.
 
     Attributes:
         task: name of the task, e.g. `metaworld/drawer-close`.
@@ -36,6 +36,8 @@ class EnvSpec:
         action_repeat: simulator frames per step.
         has_success: the task reports at each step if its goal is reached.
         can_terminate: episodes can terminate before the time limit.
+        action_low: the environment's own lower bound of each action component; -1 if not given.
+        action_high: its upper bounds; 1 if not given.
     """
 
     task: str
@@ -45,6 +47,17 @@ class EnvSpec:
     action_repeat: int = 1
     has_success: bool = False
     can_terminate: bool = False
+    action_low: tuple[float, ...] = ()
+    action_high: tuple[float, ...] = ()
+
+    def __post_init__(self):
+        object.__setattr__(self, "action_low", tuple(self.action_low) or (-1.0,) * self.action_dim)
+        object.__setattr__(self, "action_high", tuple(self.action_high) or (1.0,) * self.action_dim)
+
+    @property
+    def action_bounds(self) -> tuple[Float64[np.ndarray, " A"], Float64[np.ndarray, " A"]]:
+        """`action_low` and `action_high` as arrays."""
+        return np.array(self.action_low, np.float64), np.array(self.action_high, np.float64)
 
 
 @dataclass(frozen=True)

@@ -25,18 +25,38 @@ def run(capsys, *phrases):
 
 @pytest.mark.parametrize(("name", "kind"), [("d", "is_dir"), ("d.npz", "is_file")])
 def test_convert_rescales_and_saves_by_suffix(wide, tmp_path, capsys, name, kind):
-    code, out, _ = run(capsys, "convert", wide, tmp_path / name, "--rescale-actions", "--task", "probe/point")
+    bounds = ("--action-low", "0", "--action-high", "4", "5")
+    code, out, _ = run(capsys, "convert", wide, tmp_path / name, *bounds, "--task", "probe/point")
     assert code == 0
     assert "usable for training yes" in out
     assert getattr(tmp_path / name, kind)()
     dataset = load_demos(tmp_path / name)
     assert dataset.task == "probe/point"
-    assert (dataset[0].action[0, 0], dataset[1].action[-1, -1]) == (-1, 1)
-    assert dataset.provenance["actions_rescaled"]["high"] == pytest.approx([3.789, 4.0], abs=1e-3)
+    assert (dataset[0].action[0, 0], dataset[1].action[-1, -1]) == (-1, pytest.approx(0.6))
+    assert dataset.provenance["actions_rescaled"]["high"] == [4.0, 5.0]
+
+
+def test_convert_takes_the_bounds_of_the_task(tmp_path, capsys):
+    path = tmp_path / "own.npz"
+    np.savez(path, obs=np.zeros((1, 6, 3)), action=np.linspace(-2, 1, 5).reshape(1, 5, 1))
+    assert run(capsys, "convert", path, tmp_path / "out", "--rescale-actions", "--task", "gym/Pendulum-v1")[0] == 0
+    dataset = load_demos(tmp_path / "out")
+    np.testing.assert_allclose(dataset[0].action.ravel(), np.linspace(-1, 0.5, 5))
+    assert dataset.provenance["actions_rescaled"]["from"] == "the bounds of gym/Pendulum-v1"
+
+
+def test_convert_without_known_bounds_is_refused(wide, tmp_path, capsys):
+    code, _, error = run(capsys, "convert", wide, tmp_path / "out", "--rescale-actions")
+    assert code == 2
+    assert "does not declare the bounds of its actions" in error
+    code, _, error = run(capsys, "convert", wide, tmp_path / "out", "--action-low", "0")
+    assert code == 2
+    assert "--action-low and --action-high are given together" in error
 
 
 def test_convert_lerobot_round_trip(wide, tmp_path, capsys):
-    assert run(capsys, "convert", wide, tmp_path / "robot", "--format", "lerobot", "--rescale-actions")[0] == 0
+    options = ("--format", "lerobot", "--action-low", "0", "--action-high", "4")
+    assert run(capsys, "convert", wide, tmp_path / "robot", *options)[0] == 0
     assert (tmp_path / "robot/meta/info.json").exists()
     arguments = ("convert", tmp_path / "robot", tmp_path / "state", "--obs-keys", "observation.state")
     assert run(capsys, *arguments)[0] == 0
@@ -74,7 +94,17 @@ def test_info_json_is_valid_json(wide, capsys):
     [
         (
             "convert",
-            ("SRC", "DST", "--task", "--obs-keys", "--format", "--rescale-actions", "Images"),
+            (
+                "SRC",
+                "DST",
+                "--task",
+                "--obs-keys",
+                "--format",
+                "--rescale-actions",
+                "--action-low",
+                "--action-high",
+                "Images",
+            ),
         ),
         ("info", ("--obs-keys", "--plot", "--json")),
     ],

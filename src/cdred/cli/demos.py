@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from rich.console import Console
@@ -13,7 +13,13 @@ from rich.progress import Progress
 from rich.table import Table
 
 from cdred.data.formats.registry import FormatName, check_output_path
+from cdred.errors import UserError
 from cdred.files import check_new_path
+
+if TYPE_CHECKING:
+    # At run time it would delay `cdred --help`.
+    from cdred.data.rescale import ActionBounds
+    from cdred.types import DemoDataset
 
 
 @dataclass(frozen=True)
@@ -46,8 +52,13 @@ class Convert:
     format: FormatName | None = None
     """Output format; None for npz if the name ends in .npz, else minari."""
     rescale_actions: bool = False
-    """Rescale actions to [-1, 1] from the bounds that the file declares, or else from the smallest and the largest
-    action in it (the environment must then use the same bounds). The bounds are stored in the provenance."""
+    """Rescale actions to [-1, 1] from the bounds that the file declares, or else from those of the environment of
+    --task. The bounds are stored in the provenance."""
+    action_low: tuple[float, ...] | None = None
+    """Lower bounds of the actions in the file, one number or one per component: rescale from these bounds, whatever the
+    file declares."""
+    action_high: tuple[float, ...] | None = None
+    """Upper bounds of the actions, given with --action-low."""
 
 
 @dataclass(frozen=True)
@@ -98,22 +109,38 @@ def collect(options: Collect) -> None:
 
 def convert(options: Convert) -> None:
     """Read demonstrations, set their task, save and summarise them."""
-    from cdred.data.demonstrations import load_demos, save_demos
+    from cdred.data.demonstrations import given_bounds, read_demos, save_demos
+    from cdred.data.rescale import rescale_actions
+    from cdred.data.validate import validate_demos
 
     check_output_path(options.out, options.format)
-    with _progress(f"reading {options.source}") as on_progress:
-        dataset = load_demos(
-            options.source,
-            allow_variable_horizon=True,
-            obs_keys=options.obs_keys,
-            rescale_actions=options.rescale_actions,
-            require_actions=False,
-            on_progress=on_progress,
-        )
+    given, source = given_bounds(options.action_low, options.action_high), str(options.source)
+    with _progress(f"reading {source}") as on_progress:
+        dataset = read_demos(source, options.obs_keys, on_progress)
     dataset = dataset if options.task is None else replace(dataset, task=options.task)
+    if options.rescale_actions or given:
+        dataset = rescale_actions(dataset, source, given, None if given else _task_bounds(dataset))
+    dataset = validate_demos(dataset, source, allow_variable_horizon=True)
     with _progress(f"writing {options.out}") as on_progress:
         save_demos(dataset, options.out, options.format, on_progress=on_progress)
     info(Info(options.out))
+
+
+def _task_bounds(dataset: "DemoDataset") -> "ActionBounds | None":
+    """Return the bounds of the environment of the dataset's task; None without a task.
+
+    Raises:
+        UserError: the environment cannot be made, and the file declares no bounds either.
+    """
+    from cdred.data.rescale import ActionBounds
+    from cdred.envs.registry import get_env_spec
+
+    try:
+        return ActionBounds.of_task(get_env_spec(dataset.task)) if dataset.task else None
+    except UserError:
+        if ActionBounds.declared(dataset) is None:
+            raise
+        return None
 
 
 def info(options: Info) -> None:

@@ -7,6 +7,7 @@ from cdred.data import rescale
 from cdred.data.formats.common import OnProgress, corrupt_as_user_error
 from cdred.data.formats.registry import FormatName, detect_format, get_writer
 from cdred.data.formats.safety import check_symlinks
+from cdred.data.rescale import ActionBounds
 from cdred.data.validate import validate_demos
 from cdred.errors import UserError
 from cdred.types import DemoDataset, EnvSpec
@@ -21,6 +22,8 @@ def load_demos(
     allow_variable_horizon: bool = False,
     obs_keys: Sequence[str] | None = None,
     rescale_actions: bool = False,
+    action_low: Sequence[float] | float | None = None,
+    action_high: Sequence[float] | float | None = None,
     require_actions: bool = True,
     on_progress: OnProgress | None = None,
 ) -> DemoDataset:
@@ -29,12 +32,16 @@ def load_demos(
     Args:
         source: a Minari or LeRobot dataset folder, an HDF5 file of robomimic, ManiSkill or D4RL, or a `.npz` file; the
             format is detected from the content (`cdred.data.formats.registry`).
-        spec: spec of the task they are meant for; shapes, lengths and the task's name are compared with it.
+        spec: spec of the task they are meant for; shapes, lengths, the task's name and the units of actions are
+            compared with it. Actions in the environment's own units are rescaled to [-1, 1] if the file declares them.
         allow_variable_horizon: accept truncated episodes of different lengths.
         obs_keys: if the file stores several observation arrays, the names of those to concatenate, in that order; None
             for the default of the format, which never includes images.
-        rescale_actions: rescale actions to [-1, 1] from the bounds that the file declares, or else from the smallest
-            and the largest action in it.
+        rescale_actions: rescale actions to [-1, 1] from the bounds that the file declares, or else from those of
+            `spec`.
+        action_low: lower bounds of the actions, a number or one per component, to rescale them from whatever the file
+            declares.
+        action_high: upper bounds of the actions, given with `action_low`.
         require_actions: reject demonstrations without actions.
         on_progress: called as `on_progress(done, total)` while reading.
 
@@ -43,11 +50,25 @@ def load_demos(
     """
     path = Path(source).expanduser()
     dataset = read_demos(path, obs_keys, on_progress)
-    if rescale_actions:
-        dataset = rescale.rescale_actions(dataset, str(path))
+    given = given_bounds(action_low, action_high)
+    if rescale_actions or given:
+        dataset = rescale.rescale_actions(dataset, str(path), given, ActionBounds.of_task(spec) if spec else None)
+    elif spec is not None:
+        dataset = rescale.to_task_units(dataset, str(path), spec)
     return validate_demos(
         dataset, str(path), spec, allow_variable_horizon=allow_variable_horizon, require_actions=require_actions
     )
+
+
+def given_bounds(low: Sequence[float] | float | None, high: Sequence[float] | float | None) -> ActionBounds | None:
+    """Return the bounds that the user gives, or None.
+
+    Raises:
+        UserError: only one of the two is given.
+    """
+    if (low is None) != (high is None):
+        raise UserError("--action-low and --action-high are given together, or not at all.")
+    return None if low is None or high is None else ActionBounds.given(low, high)
 
 
 def read_demos(
@@ -97,18 +118,26 @@ def save_demos(
     path: str | Path,
     format: FormatName | None = None,
     on_progress: OnProgress | None = None,
+    *,
+    action_low: Sequence[float] | float | None = None,
+    action_high: Sequence[float] | float | None = None,
 ) -> None:
     """Validate `dataset` and write it to a new file or folder atomically.
 
     Args:
-        dataset: the demonstrations.
+        dataset: the demonstrations, with actions in [-1, 1] unless `action_low` and `action_high` are given.
         path: must not exist.
         format: None for `npz` if `path` ends in `.npz`, else `minari`.
         on_progress: called as `on_progress(done, total)` while writing.
+        action_low: lower bounds of the environment's own units, which the actions are in; a number or one per
+            component. They are rescaled to [-1, 1].
+        action_high: upper bounds, given with `action_low`.
 
     Raises:
         UserError: `path` exists, or the dataset is not valid.
     """
+    if given := given_bounds(action_low, action_high):
+        dataset = rescale.rescale_actions(dataset, "these demonstrations", given)
     # Variable horizons are a problem for training, not for a file.
     dataset = validate_demos(dataset, "these demonstrations", allow_variable_horizon=True)
     get_writer(Path(path), format)(dataset, Path(path), on_progress)

@@ -5,12 +5,11 @@ from dataclasses import replace
 import numpy as np
 
 from cdred.data.formats.common import sanitize_text
-from cdred.data.rescale import BOUNDS_KEY
+from cdred.data.rescale import RESCALE_HINT, ActionBounds
 from cdred.errors import UserError
 from cdred.types import DemoDataset, EnvSpec, Trajectory
 
 ACTION_TOLERANCE = 1e-6
-RESCALE_HINT = "use `cdred demos convert SRC DST --rescale-actions`"
 
 
 def validate_demos(
@@ -44,10 +43,9 @@ def validate_demos(
         )
     if spec is not None:
         _check_task(dataset.task, source, spec)
-    if check_bounds and BOUNDS_KEY in dataset.provenance:
-        raise UserError(
-            f"{source}: it declares action bounds {dataset.provenance[BOUNDS_KEY]}, expected [-1, 1]: {RESCALE_HINT}."
-        )
+    declared = ActionBounds.declared(dataset)
+    if check_bounds and declared is not None and not declared.is_normalized:
+        raise UserError(f"{source}: it declares action bounds {declared}, expected [-1, 1]: use {RESCALE_HINT}.")
     for index, trajectory in enumerate(dataset):
         location = f"{source}, episode {index}"
         _check_counts(trajectory, location)
@@ -73,7 +71,10 @@ def _max_abs_action(trajectory: Trajectory) -> float:
 
 def _check_task(task: str, source: str, spec: EnvSpec) -> None:
     if task and task != spec.task:
-        raise UserError(f"{source}: its demonstrations are of {sanitize_text(task)}, expected {spec.task}.")
+        raise UserError(
+            f"{source}: its demonstrations are of {sanitize_text(task)}, expected {spec.task}. If they are meant for "
+            f"it, `cdred demos convert SRC DST --task {spec.task}` stores that."
+        )
 
 
 def _check_counts(trajectory: Trajectory, location: str) -> None:
@@ -112,8 +113,8 @@ def _check_bounds(trajectory: Trajectory, location: str) -> None:
     max_abs = _max_abs_action(trajectory)
     if max_abs > 1.0 + ACTION_TOLERANCE:
         raise UserError(
-            f"{location}: an action component has magnitude {max_abs:.6g}, expected [-1, 1]: "
-            f"rescale actions from the environment's bounds to [-1, 1] and clip, or {RESCALE_HINT}."
+            f"{location}: an action component has magnitude {max_abs:.6g}, expected [-1, 1]: use {RESCALE_HINT} "
+            "with the task (--task) or the bounds (--action-low and --action-high) that it was recorded in."
         )
 
 

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
+from cdred.data.rescale import BOUNDS_KEY, normalized_bounds
 from cdred.demos.reference_scores import mean_score
 from cdred.envs.base import VectorStep
 from cdred.envs.make import AnyVectorEnv
@@ -60,6 +61,7 @@ def record_agent(
         "returns": [round(episode.episode_return, 3) for episode in kept],
         "expert_level": mean_score(attempts)._asdict(),
         "action_repeat": envs.spec.action_repeat,
+        BOUNDS_KEY: normalized_bounds(envs.spec.action_dim),
     }
     return DemoDataset(envs.spec.task, tuple(kept), (provenance or {}) | recording)
 

@@ -11,6 +11,7 @@ from itertools import count, islice
 from pathlib import Path
 
 from cdred.data.demonstrations import bundled_demos, load_demos, save_demos
+from cdred.data.rescale import BOUNDS_KEY, normalized_bounds
 from cdred.demos.episodes import Policy, PolicyFactory, RestartingEnv
 from cdred.demos.reference_scores import ReferenceScore, mean_score
 from cdred.envs.base import Env
@@ -137,6 +138,7 @@ def _provenance(
         "attempts": len(attempts),
         "expert_level": mean_score(attempts)._asdict(),
         "action_repeat": env.spec.action_repeat,
+        BOUNDS_KEY: normalized_bounds(env.spec.action_dim),
         "seed": seed,
         "versions": package_versions(VERSIONED) | getattr(env, "versions", {}),
     }

@@ -4,6 +4,7 @@ A suite is imported when the first of its tasks is made, so each works without t
 """
 
 import importlib
+from contextlib import closing
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -14,6 +15,7 @@ from cdred.envs.base import Env
 from cdred.envs.remote.interpreter import Interpreter
 from cdred.errors import UserError
 from cdred.suggest import did_you_mean
+from cdred.types import EnvSpec
 
 if TYPE_CHECKING:
     # At run time it would import JAX, which is not needed in processes that only step simulators.
@@ -85,6 +87,16 @@ def make(task: str, *, render_size: int | None = None) -> Env:
     """
     suite, name = _split(task)
     return _adapter(suite).make(name, render_size)
+
+
+def get_env_spec(task: str) -> EnvSpec:
+    """Return the spec of a task.
+
+    Raises:
+        UserError: as `make`.
+    """
+    with closing(make(task)) as env:
+        return env.spec
 
 
 def list_tasks(suite: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ def comparison_video(agent: Agent, demos: DemoDataset | None, path: Path) -> Pat
 
 def _agent_clips(env: Env, agent: Agent) -> list[Frames]:
     seeds = [episode_seed(0, "demos", 0, index) for index in range(EPISODES)]
-    return [_record_episode(env, seed, agent.reset().act) for seed in seeds]
+    return [_record_episode(env, seed, _act(agent)) for seed in seeds]
 
 
 def _paired_clips(env: Env, agent: Agent, demos: DemoDataset) -> list[Frames]:
@@ -50,8 +51,13 @@ def _paired_clips(env: Env, agent: Agent, demos: DemoDataset) -> list[Frames]:
     clips = []
     for seed, actions in seeded:
         expert = _record_episode(env, seed, _replay(actions))
-        clips.append(side_by_side(expert, _record_episode(env, seed, agent.reset().act)))
+        clips.append(side_by_side(expert, _record_episode(env, seed, _act(agent))))
     return clips
+
+
+def _act(agent: Agent) -> Callable:
+    """Return the function from observations to normalized actions of an agent at the start of an episode."""
+    return partial(agent.reset().act, normalized=True)
 
 
 def _replay(actions: np.ndarray) -> Callable:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Float32, PyTree
 
+from cdred.action_units import ACTION_TOLERANCE, denormalize_actions, normalize_actions
 from cdred.algos.base import Algorithm
 from cdred.algos.world_model_agent import WorldModelAgent
 from cdred.config import RunConfig
@@ -39,20 +40,24 @@ class Agent:
         self._plan, self._steps = None, 0
         return self
 
-    def act(self, obs: Float[np.ndarray, "..."], *, explore: bool = False) -> Float32[np.ndarray, "..."]:
-        """Compute actions in [-1, 1].
+    def act(
+        self, obs: Float[np.ndarray, "..."], *, explore: bool = False, normalized: bool = False
+    ) -> Float32[np.ndarray, "..."]:
+        """Compute actions in the environment's own units, as its `step` expects them.
 
         Args:
             obs: an observation `[*obs]`, or a batch `[B, *obs]` of one observation per environment.
             explore: add exploration noise.
+            normalized: return actions in [-1, 1] instead, the units of demonstrations.
 
         Returns:
             The action `[A]`, or actions `[B, A]`.
 
         Raises:
-            UserError: the observation has another shape than the task's, or B changed since the last `reset`.
+            UserError: the observation has another shape than the task's or is not finite, or B changed since the last
+                `reset`.
         """
-        obs = np.asarray(obs, np.float32)
+        obs = self._finite(obs, "observation")
         batched = obs.ndim > len(self.spec.obs_shape)
         batch = jnp.asarray(obs if batched else obs[None])
         if batch.shape[1:] != self.spec.obs_shape:
@@ -60,21 +65,54 @@ class Agent:
         keys = jax.random.split(jax.random.fold_in(self._key, self._steps), len(batch))
         action, self._plan = self._act(self._learner, self._plan_for(len(batch)), batch, keys, jnp.array(explore))
         self._steps += 1
-        return np.asarray(action) if batched else np.asarray(action)[0]
+        action = np.asarray(action) if normalized else self._to_env_units(np.asarray(action))
+        return action if batched else action[0]
 
-    def reward(self, obs: Float[np.ndarray, "B *obs"], action: Float[np.ndarray, "B A"]) -> Float32[np.ndarray, " B"]:
+    def reward(
+        self, obs: Float[np.ndarray, "B *obs"], action: Float[np.ndarray, "B A"], *, normalized: bool = False
+    ) -> Float32[np.ndarray, " B"]:
         """Compute the learned reward of actions, as the planner does.
 
+        Args:
+            obs: observations.
+            action: actions in the environment's own units.
+            normalized: the actions are in [-1, 1] instead, as those of demonstrations are.
+
         Raises:
-            UserError: the algorithm has no world model, or the arrays have other shapes than the task's.
+            UserError: the algorithm has no world model, or the arrays have other shapes than the task's, are not
+                finite, or have actions outside the bounds.
         """
         if not isinstance(self._algorithm, WorldModelAgent):
             raise UserError("Agent.reward needs an algorithm with a world model; this run has none.")
         expected = (self.spec.obs_shape, (self.spec.action_dim,))
-        obs, action = np.asarray(obs, np.float32), np.asarray(action, np.float32)
+        obs, action = self._finite(obs, "observation"), self._finite(action, "action")
         if (obs.shape[1:], action.shape[1:]) != expected or len(obs) != len(action):
             raise UserError(f"expected [B, ...] arrays of {expected}, got {obs.shape} and {action.shape}.")
+        if not normalized:
+            action = self._normalize(action)
         return np.asarray(self._reward(self._learner, jnp.asarray(obs), jnp.asarray(action)))
+
+    @staticmethod
+    def _finite(values: np.ndarray, name: str) -> Float32[np.ndarray, "..."]:
+        values = np.asarray(values, np.float32)
+        if not np.isfinite(values).all():
+            index = tuple(map(int, np.argwhere(~np.isfinite(values))[0]))
+            raise UserError(f"the {name} is not finite: element {list(index)} is {values[index]}.")
+        return values
+
+    def _to_env_units(self, action: Float32[np.ndarray, "*batch A"]) -> Float32[np.ndarray, "*batch A"]:
+        return denormalize_actions(action, *self.spec.action_bounds).astype(np.float32)
+
+    def _normalize(self, action: Float32[np.ndarray, "B A"]) -> Float32[np.ndarray, "B A"]:
+        low, high = self.spec.action_bounds
+        # Bounds that float32 cannot represent are exceeded by rounding.
+        tolerance = ACTION_TOLERANCE * (high - low)
+        if (action < low - tolerance).any() or (action > high + tolerance).any():
+            raise UserError(
+                f"actions reach from {action.min():.6g} to {action.max():.6g}, but the bounds of {self.spec.task} are "
+                f"{low.tolist()} to {high.tolist()}."
+            )
+        return normalize_actions(action, low, high)
 
     def _plan_for(self, num_envs: int) -> PyTree:
         if self._plan is None:

@@ -105,13 +105,13 @@ def _external_provenance(metadata: dict[str, Any]) -> dict[str, object]:
 
 
 def _action_bounds(space: object) -> dict[str, list[float]] | None:
-    """Return the bounds of a Box action space; None if it is unbounded, [-1, 1], or another space."""
+    """Return the bounds of a Box action space; None if it is unbounded or another space."""
     try:
         box = json.loads(space) if isinstance(space, str) else {}
         low, high = (np.array(box[key], np.float64).ravel() for key in ("low", "high"))
     except (ValueError, KeyError, TypeError):
         return None
-    if not np.isfinite([low, high]).all() or ((low == -1).all() and (high == 1).all()):
+    if not np.isfinite([low, high]).all():
         return None
     return {"low": low.tolist(), "high": high.tolist()}
 

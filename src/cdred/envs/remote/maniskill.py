@@ -74,6 +74,8 @@ class ManiSkill:
             action_dim=int(self._low.size),
             episode_length=self._task.length,
             has_success=True,
+            action_low=self._low.tolist(),
+            action_high=(self._low + self._span).tolist(),
         )
 
     def reset(self, seed):

@@ -6,6 +6,7 @@ import numpy as np
 from dm_control import suite
 from jaxtyping import Float32, UInt8
 
+from cdred.action_units import denormalize_actions
 from cdred.envs.base import Step, raise_render_error, validate_step
 from cdred.types import EnvSpec
 
@@ -24,9 +25,19 @@ class DMControl:
         domain, task = name.split("-", 1)
         self._env = suite.load(domain, task)
         bounds = self._env.action_spec()
-        self._low, self._high = bounds.minimum, bounds.maximum
+        self._low, self._high = (
+            np.broadcast_to(bound, bounds.shape).astype(np.float64) for bound in (bounds.minimum, bounds.maximum)
+        )
         shape = flatten(self._env.reset().observation).shape
-        self.spec = EnvSpec(f"dmc/{name}", shape, bounds.shape[0], EPISODE_LENGTH, ACTION_REPEAT)
+        self.spec = EnvSpec(
+            f"dmc/{name}",
+            shape,
+            bounds.shape[0],
+            EPISODE_LENGTH,
+            ACTION_REPEAT,
+            action_low=tuple(self._low.tolist()),
+            action_high=tuple(self._high.tolist()),
+        )
         self._render_size = render_size or DEFAULT_RENDER_SIZE
         self._reduce_render_quality()
         self._elapsed_steps = 0
@@ -44,8 +55,7 @@ class DMControl:
 
     def step(self, action: Float32[np.ndarray, " A"]) -> Step:
         # In float64, as dm_control computes.
-        unit = (np.clip(action, -1.0, 1.0).astype(np.float64) + 1.0) / 2.0
-        control = self._low + unit * (self._high - self._low)
+        control = denormalize_actions(action, self._low, self._high)
         total, last, discount, observation = 0.0, False, 1.0, {}
         for _ in range(ACTION_REPEAT):
             last, reward, discount, observation = self._frame(control)

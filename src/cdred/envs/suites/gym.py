@@ -8,6 +8,7 @@ from gymnasium.error import DependencyNotInstalled, UnregisteredEnv
 from gymnasium.spaces import Box, Space
 from jaxtyping import Float32, UInt8
 
+from cdred.action_units import denormalize_actions
 from cdred.envs.base import Step, raise_render_error, resize_nearest, validate_step
 from cdred.errors import UserError
 from cdred.suggest import did_you_mean
@@ -29,12 +30,21 @@ class Gym:
         bounds = np.array([self._action_space.low, self._action_space.high], np.float64).reshape(2, -1)
         if not np.isfinite(bounds).all():
             raise UserError(f"{task}: its action space is unbounded; actions in [-1, 1] cannot be scaled to it.")
-        self._low, self._span = bounds[0], bounds[1] - bounds[0]
+        self._low, self._high = bounds
         obs_size = int(np.prod(require_box(task, "observation", self._env.observation_space).shape))
         self._render_size = render_size
         self._elapsed_steps = 0
         length, has_success = time_limit(task, self._env), self._reports_success()
-        self.spec = EnvSpec(task, (obs_size,), self._low.size, length, has_success=has_success, can_terminate=True)
+        self.spec = EnvSpec(
+            task,
+            (obs_size,),
+            self._low.size,
+            length,
+            has_success=has_success,
+            can_terminate=True,
+            action_low=tuple(self._low.tolist()),
+            action_high=tuple(self._high.tolist()),
+        )
 
     def _reports_success(self) -> bool:
         self._env.reset(seed=0)
@@ -55,8 +65,7 @@ class Gym:
         return validate_step(self.spec, step)._replace(success=bool(success))
 
     def _native(self, action: Float32[np.ndarray, " A"]) -> np.ndarray:
-        unit = (np.clip(action, -1.0, 1.0).astype(np.float64) + 1.0) / 2.0
-        native = self._low + unit * self._span
+        native = denormalize_actions(action, self._low, self._high)
         return native.reshape(self._action_space.shape).astype(self._action_space.dtype)
 
     def render(self) -> UInt8[np.ndarray, "H W 3"]:
