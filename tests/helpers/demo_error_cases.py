@@ -257,7 +257,7 @@ DEMOS = [
         "lerobot bomb",
         "d",
         bad.all_of(bad.lerobot, bad.edit_json(LEROBOT, lambda tree: tree["features"]["action"].update(shape=[2**40]))),
-        "file-000.parquet",
+        "info.json and the data files",
         "bomb",
     ),
     demo(

@@ -1,7 +1,7 @@
 """Helpers that the readers of Arrow and Parquet files share."""
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -45,15 +45,22 @@ def _value_bytes(kind: Any) -> int:
         return 1
 
 
-def read_rows(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+def read_rows(path: Path, columns: Sequence[str] | None = None, optional: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Read a small table as one dict per row.
+
+    Args:
+        path: the file.
+        columns: columns to read; None for all.
+        optional: columns to read as well, as far as they exist.
 
     Raises:
         UserError: a damaged file, or a missing column.
     """
     with open_parquet(path) as file:
-        _check_columns(file, columns or (), path)
-        return file.read(columns=None if columns is None else list(columns)).to_pylist()
+        check_columns(file, columns or (), path)
+        if columns is not None:
+            columns = [*columns, *(name for name in optional if name in file.schema_arrow.names)]
+        return file.read(columns=columns).to_pylist()
 
 
 def to_numpy(array: Any, location: str) -> np.ndarray:
@@ -73,28 +80,23 @@ def to_numpy(array: Any, location: str) -> np.ndarray:
     return values.reshape(rows, -1) if nested and rows else values
 
 
-def read_columns_into(path: Path, row_slices: Sequence[slice], targets: Sequence[dict[str, np.ndarray]]) -> None:
+def read_columns_into(path: Path, positions: np.ndarray, targets: dict[str, np.ndarray]) -> None:
     """Read columns of a Parquet file into arrays, a few thousand rows at a time, so that no second copy is in memory.
 
     Args:
         path: the file.
-        row_slices: disjoint slices of its rows, sorted.
-        targets: for each slice, the arrays to fill, `[rows, ...]`, by column; the same columns for all.
+        positions: for each of its rows, the row of the arrays to write it to, `[rows]`.
+        targets: the arrays by column, each `[any, ...]`.
 
     Raises:
         UserError: a damaged file, a missing column, or values of other shapes than the arrays'.
     """
-    if not row_slices or not targets[0]:
-        return
-    starts, stops = [rows.start for rows in row_slices], [rows.stop for rows in row_slices]
     with open_parquet(path) as file:
-        _check_columns(file, targets[0], path)
-        for offset, batch in _iter_batches(file, list(targets[0])):
-            overlapping = range(bisect_right(stops, offset), bisect_left(starts, offset + batch.num_rows))
-            for name in targets[0]:
-                values = to_numpy(batch.column(name), f"{path}: '{name}'")
-                for index in overlapping:
-                    _copy_overlap(values, offset, row_slices[index], targets[index][name], f"{path}: '{name}'")
+        check_columns(file, targets, path)
+        for offset, batch in _iter_batches(file, list(targets)):
+            rows = positions[offset : offset + batch.num_rows]
+            for name, target in targets.items():
+                _copy_rows(to_numpy(batch.column(name), f"{path}: '{name}'"), target, rows, f"{path}: '{name}'")
 
 
 def _iter_batches(file: Any, columns: list[str]) -> Iterator[tuple[int, Any]]:
@@ -109,19 +111,21 @@ def _iter_batches(file: Any, columns: list[str]) -> Iterator[tuple[int, Any]]:
             offset += batch.num_rows
 
 
-def _copy_overlap(values: np.ndarray, offset: int, rows: slice, target: np.ndarray, location: str) -> None:
-    """Copy the part of `values`, which are rows `offset`, `offset + 1`, ..., that lies in `rows` into `target`."""
-    start, stop = max(offset, rows.start), min(offset + len(values), rows.stop)
-    if start >= stop:
-        return
-    source, destination = values[start - offset : stop - offset], target[start - rows.start : stop - rows.start]
-    if source.size != destination.size:
-        raise UserError(f"{location} has {source[0].size} numbers per row, expected shape {target.shape[1:]}.")
+def _copy_rows(values: np.ndarray, target: np.ndarray, rows: np.ndarray, location: str) -> None:
+    """Copy `values` to the rows `rows` of `target`."""
+    shape = target.shape[1:]
+    if values.size != len(rows) * math.prod(shape):
+        raise UserError(f"{location} has {values[0].size} numbers per row, expected shape {shape}.")
     with np.errstate(over="ignore"):
-        destination[...] = source.reshape(destination.shape)
+        target[rows] = values.reshape(len(rows), *shape)
 
 
-def _check_columns(file: Any, columns: Sequence[str] | dict[str, Any], path: Path) -> None:
+def check_columns(file: Any, columns: Iterable[str], path: Path) -> None:
+    """Check that an open Parquet file has these columns.
+
+    Raises:
+        UserError: one is missing.
+    """
     available = set(file.schema_arrow.names)
     missing = [name for name in columns if name not in available]
     if missing:

@@ -7,6 +7,9 @@
     meta/episodes.jsonl, meta/tasks.jsonl                 v2
     videos/                                               not read
 
+Frames are ordered by `frame_index`, whatever the order of the rows, and must be as many as the metadata declare
+(`cdred.data.formats.lerobot_frames`).
+
 (https://huggingface.co/docs/lerobot/lerobot-dataset-v3, and `lerobot.datasets` 0.4.)
 
 A frame is an observation and the action taken there; there is no observation after the last action, which is therefore
@@ -18,13 +21,14 @@ cause, so every episode counts as truncated. Actions are in the robot's own unit
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from cdred.data.formats.arrow import open_parquet, read_columns_into, read_rows, to_numpy
+from cdred.data.formats.arrow import read_columns_into, read_rows
 from cdred.data.formats.common import (
     NO_FINAL_OBSERVATION,
     OnProgress,
@@ -32,6 +36,13 @@ from cdred.data.formats.common import (
     empty_actions,
     sanitize_text,
     with_progress,
+)
+from cdred.data.formats.lerobot_frames import (
+    EpisodeFrames,
+    check_metadata,
+    locate_frames,
+    read_episode_metadata,
+    read_json_lines,
 )
 from cdred.data.formats.obs_keys import format_shapes, obs_provenance, select_obs_keys
 from cdred.data.formats.safety import check_expanded_size, check_relative_path
@@ -41,6 +52,7 @@ from cdred.types import DemoDataset, Trajectory
 INFO, CDRED_META = Path("meta/info.json"), Path("meta/cdred.json")
 # Columns of `meta/episodes` that `lerobot_write` adds and LeRobot ignores: information that frames cannot hold.
 FINAL, TERMINATED, TRUNCATED, SEED = "cdred/final_observation", "cdred/terminated", "cdred/truncated", "cdred/seed"
+FINAL_FRAME = (FINAL, TERMINATED, TRUNCATED, SEED)
 DEFAULT_OBS = ("observation.state", "observation.environment_state")
 ACTION, REWARD, SUCCESS = "action", "next.reward", "next.success"
 VERSIONS = ("v3.0", "v2.1", "v2.0")
@@ -57,21 +69,23 @@ class Layout(NamedTuple):
     """Description of what to read of every episode.
 
     Attributes:
+        path: the dataset's folder.
         features: all columns by name.
         keys: names of those that make up the observation.
-        final_frames: what `lerobot_write` stored beyond the frames, by episode.
     """
 
+    path: Path
     features: dict[str, Feature]
     keys: tuple[str, ...]
-    final_frames: dict[int, dict[str, Any]]
 
 
-class EpisodeRows(NamedTuple):
-    """An episode and its rows in the data file."""
+class Frames(NamedTuple):
+    """Frames of all episodes, in order, `[rows, ...]`; `success` is None where it is not recorded."""
 
-    episode: int
-    rows: slice
+    obs: np.ndarray
+    action: np.ndarray
+    reward: np.ndarray
+    success: np.ndarray | None
 
 
 def is_lerobot(path: Path) -> bool:
@@ -91,7 +105,8 @@ def read_lerobot(
         on_progress: called after each data file.
 
     Raises:
-        UserError: an unknown version, damaged or missing files, an unknown feature, or PyArrow is not installed.
+        UserError: an unknown version, damaged or missing files, frames that are missing or contradict the metadata, an
+            unknown feature, or PyArrow is not installed.
     """
     info = _read_json(path / INFO)
     version = info.get("codebase_version")
@@ -105,14 +120,12 @@ def read_lerobot(
             check_relative_path(info[key], f"{path / INFO}: '{key}'")
     features = _parse_features(info, path)
     keys = _select_features(features, obs_keys, str(path / INFO))
-    layout = Layout(features, keys, _read_final_frames(path))
-    files = with_progress(_find_episodes(path, info), on_progress)
-    trajectories = tuple(
-        trajectory for file, episodes in files for trajectory in _read_episodes(file, episodes, layout)
-    )
-    metadata = _read_json(path / CDRED_META) if (path / CDRED_META).exists() else {}
-    provenance = metadata["provenance"] if "provenance" in metadata else _external_provenance(path, info, layout)
-    return DemoDataset(metadata.get("task", ""), trajectories, provenance)
+    layout = Layout(path, features, keys)
+    is_ours = (path / CDRED_META).exists()
+    trajectories = _read_trajectories(layout, info, is_ours, on_progress)
+    extra = _read_json(path / CDRED_META) if is_ours else {}
+    provenance = extra["provenance"] if "provenance" in extra else _external_provenance(info, layout)
+    return DemoDataset(extra.get("task", ""), trajectories, provenance)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -158,97 +171,103 @@ def _select_features(features: dict[str, Feature], obs_keys: Sequence[str] | Non
     return keys
 
 
-def _find_episodes(path: Path, info: dict[str, Any]) -> list[tuple[Path, list[EpisodeRows]]]:
-    """Return every data file with the episodes in it.
+def _read_trajectories(
+    layout: Layout, info: dict[str, Any], is_ours: bool, on_progress: OnProgress | None
+) -> tuple[Trajectory, ...]:
+    """Read all episodes, sorted by number.
 
-    Raises:
-        UserError: the number of episodes differs from `info.json`, or an episode is not contiguous.
+    Args:
+        layout: what to read.
+        info: content of `info.json`.
+        is_ours: `lerobot_write` wrote the dataset, so its metadata hold what the frames cannot.
+        on_progress: called after each data file.
     """
-    files = [(file, list(_episodes_in(file))) for file in sorted(path.glob("data/*/*.parquet"))]
-    numbers = [episode.episode for _, episodes in files for episode in episodes]
-    expected = info.get("total_episodes", len(numbers))
-    if len(numbers) != len(set(numbers)) or len(numbers) != expected:
-        raise UserError(
-            f"{path}: its data files hold {len(set(numbers))} episodes in {len(numbers)} pieces, but {INFO} declares "
-            f"{expected}: fetch the dataset again."
-        )
-    return files
+    metadata = read_episode_metadata(layout.path, FINAL_FRAME if is_ours else ())
+    if is_ours and not metadata:
+        raise UserError(f"{layout.path}: no meta/episodes in it, but {CDRED_META}: copy the whole folder again.")
+    files = sorted(layout.path.glob("data/*/*.parquet"))
+    episodes, positions = locate_frames(files, spare_rows=int(is_ours))
+    check_metadata(layout.path, info, metadata, episodes)
+    rows = episodes[-1].rows.stop + is_ours if episodes else 0
+    frames = _read_frames(files, positions, rows, layout, on_progress)
+    return tuple(_to_trajectory(frames, episode, metadata[episode.number] if is_ours else None) for episode in episodes)
 
 
-def _episodes_in(file: Path) -> Iterator[EpisodeRows]:
-    with open_parquet(file) as table:
-        if "episode_index" not in table.schema_arrow.names:
-            raise UserError(f"{file}: no column 'episode_index' in it.")
-        column = table.read(columns=["episode_index"]).column("episode_index").combine_chunks()
-    episode = to_numpy(column, f"{file}: 'episode_index'").reshape(-1).astype(np.int64)
-    starts = np.flatnonzero(np.diff(episode, prepend=episode[:1] - 1)).tolist()
-    for start, stop in zip(starts, [*starts[1:], len(episode)], strict=True):
-        yield EpisodeRows(int(episode[start]), slice(start, stop))
-
-
-def _read_final_frames(path: Path) -> dict[int, dict[str, Any]]:
-    if not (path / CDRED_META).exists():
-        return {}
-    columns = ["episode_index", FINAL, TERMINATED, TRUNCATED, SEED]
-    files = sorted(path.glob("meta/episodes/*/*.parquet"))
-    return {row["episode_index"]: row for file in files for row in read_rows(file, columns)}
-
-
-def _read_episodes(file: Path, episodes: list[EpisodeRows], layout: Layout) -> list[Trajectory]:
-    """Read the episodes of one data file, each directly into its final arrays."""
-    rows = sum(episode.rows.stop - episode.rows.start for episode in episodes)
+def _read_frames(
+    files: Sequence[Path], positions: Sequence[np.ndarray], rows: int, layout: Layout, on_progress: OnProgress | None
+) -> Frames:
+    """Read the frames of all files into arrays of `rows` rows, each frame to its position."""
     width = sum(math.prod(layout.features[key].shape[1:]) for key in {*layout.keys, ACTION} & {*layout.features})
     # The shapes are those that info.json declares, so they are checked before anything is allocated.
-    check_expanded_size(4 * rows * width, file.stat().st_size, str(file))
-    trajectories = [_allocate(episode, layout) for episode in episodes]
-    targets = [_column_targets(trajectory, layout) for trajectory in trajectories]
-    read_columns_into(file, [episode.rows for episode in episodes], targets)
-    return [
-        trajectory if episode.episode in layout.final_frames else drop_last_action(trajectory)
-        for trajectory, episode in zip(trajectories, episodes, strict=True)
-    ]
+    stored = sum(file.stat().st_size for file in files)
+    check_expanded_size(4 * rows * width, stored, f"{layout.path / INFO} and the data files")
+    frames = _allocate(rows, layout)
+    targets = _column_targets(frames, layout)
+    for file, destination in with_progress(list(zip(files, positions, strict=True)), on_progress):
+        read_columns_into(file, destination, targets)
+    return frames
 
 
-def _allocate(episode: EpisodeRows, layout: Layout) -> Trajectory:
-    """Allocate an episode to read frames into; it has one more observation if the final one is known."""
-    steps, final = episode.rows.stop - episode.rows.start, layout.final_frames.get(episode.episode)
+def _allocate(rows: int, layout: Layout) -> Frames:
     shapes = [layout.features[key].shape[1:] for key in layout.keys]
     shape = shapes[0] if len(shapes) == 1 else (sum(int(np.prod(size, dtype=int)) for size in shapes),)
-    obs = np.empty((steps + (final is not None), *shape), np.float32)
-    if final is not None:
-        obs[-1] = np.array(final[FINAL], np.float32).reshape(shape)
     action = layout.features.get(ACTION)
-    return Trajectory(
-        obs=obs,
-        action=empty_actions(steps) if action is None else np.empty((steps, *action.shape[1:]), np.float32),
-        reward=np.zeros(steps, np.float32),
-        terminated=final is not None and final[TERMINATED],
-        truncated=final is None or final[TRUNCATED],
-        success=np.zeros(steps, bool) if SUCCESS in layout.features else None,
-        seed=None if final is None else final[SEED],
+    return Frames(
+        obs=np.empty((rows, *shape), np.float32),
+        action=empty_actions(rows) if action is None else np.empty((rows, *action.shape[1:]), np.float32),
+        reward=np.zeros(rows, np.float32),
+        success=np.zeros(rows, bool) if SUCCESS in layout.features else None,
     )
 
 
-def _column_targets(trajectory: Trajectory, layout: Layout) -> dict[str, np.ndarray]:
-    """Return the part of the episode's arrays that each column is read into."""
-    targets, start, steps = {}, 0, len(trajectory)
+def _column_targets(frames: Frames, layout: Layout) -> dict[str, np.ndarray]:
+    """Return the array, or the part of the observations, that each column is read into."""
+    targets, start = {}, 0
     for key in layout.keys:
         width = int(np.prod(layout.features[key].shape[1:], dtype=int))
-        obs = trajectory.obs[:steps]
-        targets[key] = obs if len(layout.keys) == 1 else obs[:, start : start + width]
+        targets[key] = frames.obs if len(layout.keys) == 1 else frames.obs[:, start : start + width]
         start += width
-    others = {ACTION: trajectory.action, REWARD: trajectory.reward, SUCCESS: trajectory.success}
+    others = {ACTION: frames.action, REWARD: frames.reward, SUCCESS: frames.success}
     return targets | {key: array for key, array in others.items() if key in layout.features and array is not None}
 
 
-def _external_provenance(path: Path, info: dict[str, Any], layout: Layout) -> dict[str, object]:
+def _to_trajectory(frames: Frames, episode: EpisodeFrames, final: dict[str, Any] | None) -> Trajectory:
+    """Return the trajectory of an episode as views of `frames`.
+
+    Args:
+        frames: the frames of all episodes, with a spare row after each episode if `final` is given.
+        episode: its rows.
+        final: its metadata with what `lerobot_write` stored beyond the frames; None in other datasets.
+    """
+    rows, success = episode.rows, frames.success
+    trajectory = Trajectory(
+        obs=frames.obs[rows],
+        action=frames.action[rows],
+        reward=frames.reward[rows],
+        terminated=False,
+        truncated=True,
+        success=None if success is None else success[rows],
+    )
+    if final is None:
+        return drop_last_action(trajectory)
+    frames.obs[rows.stop] = np.array(final[FINAL], np.float32).reshape(frames.obs.shape[1:])
+    return replace(
+        trajectory,
+        obs=frames.obs[rows.start : rows.stop + 1],
+        terminated=final[TERMINATED],
+        truncated=final[TRUNCATED],
+        seed=final[SEED],
+    )
+
+
+def _external_provenance(info: dict[str, Any], layout: Layout) -> dict[str, object]:
     """Return the provenance of a dataset that `lerobot_write` did not write."""
     observations = {name: feature for name, feature in layout.features.items() if name.startswith("observation")}
     provenance = {
         "format": f"LeRobotDataset {info['codebase_version']}",
         "fps": info.get("fps"),
         "robot_type": info.get("robot_type"),
-        "tasks": _read_task_descriptions(path),
+        "tasks": _read_task_descriptions(layout.path),
         **obs_provenance(observations, layout.keys),
         "dropped": NO_FINAL_OBSERVATION,
     }
@@ -260,10 +279,4 @@ def _read_task_descriptions(path: Path) -> list[str]:
     table, lines = path / "meta/tasks.parquet", path / "meta/tasks.jsonl"
     if table.exists():
         return [value for row in read_rows(table) for value in row.values() if isinstance(value, str)]
-    if not lines.exists():
-        return []
-    try:
-        rows = [json.loads(line) for line in lines.read_text(encoding="utf-8").splitlines() if line.strip()]
-        return [str(row["task"]) for row in rows]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{lines} is not JSON lines as LeRobot writes them ({error!r}).") from error
+    return [str(row["task"]) for row in read_json_lines(lines, "task")] if lines.exists() else []
