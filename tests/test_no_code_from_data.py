@@ -18,6 +18,7 @@ from cdred.data.formats.npz import save_npz
 from cdred.envs.executors import make_executor
 from cdred.errors import UserError
 from cdred.types import DemoDataset, Trajectory
+from demo_files import write_imitation
 
 SOURCE = Path(cdred.__file__).parent
 # Modules that unpickle, calls that execute text, and modules that listen on the network.
@@ -114,6 +115,8 @@ def _write(kind, dataset, folder):
     if kind == "npz":
         save_npz(dataset, folder / "d.npz")
         return folder / "d.npz"
+    if kind == "imitation":
+        return write_imitation(folder / "d.npz", (5,))
     with h5py.File(folder / "d.h5", "w") as file:
         if kind == "robomimic":
             file["data/demo_0/obs/state"], file["data/demo_0/actions"] = np.zeros((5, 2)), np.zeros((5, 2))
@@ -126,7 +129,7 @@ def _write(kind, dataset, folder):
     return folder / "d.h5"
 
 
-@pytest.mark.parametrize("kind", ["minari", "lerobot", "npz", "robomimic", "maniskill", "d4rl"])
+@pytest.mark.parametrize("kind", ["minari", "lerobot", "npz", "imitation", "robomimic", "maniskill", "d4rl"])
 @pytest.mark.usefixtures("no_pickle")
 def test_formats_are_read_without_pickle(kind, tmp_path):
     obs, action = np.zeros((6, 2), np.float32), np.zeros((5, 2), np.float32)

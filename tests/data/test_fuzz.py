@@ -27,7 +27,7 @@ from cdred.data.formats.npz import save_npz
 from cdred.data.validate import validate_demos
 from cdred.errors import UserError
 from cdred.types import DemoDataset, Trajectory
-from demo_files import write_d4rl, write_maniskill, write_robomimic
+from demo_files import write_d4rl, write_imitation, write_maniskill, write_robomimic
 
 FOLDER = Path(__file__).parent
 KINDS = (
@@ -41,6 +41,7 @@ KINDS = (
     "d4rl",
     "npz-stacked",
     "npz-compressed",
+    "imitation",
     "checkpoint",
 )
 
@@ -55,11 +56,12 @@ def sources(tmp_path_factory):
     _write_minari(root, "parquet")
     save_lerobot(demos, root / "lerobot-ours")
     shutil.copytree(FOLDER / "formats" / "lerobot" / "v3.0", root / "lerobot-v3.0")
-    for name in ("robomimic", "maniskill", "d4rl", "npz-stacked", "npz-compressed"):
+    for name in ("robomimic", "maniskill", "d4rl", "npz-stacked", "npz-compressed", "imitation"):
         (root / name).mkdir()
     write_robomimic(root / "robomimic/d.hdf5")
     write_maniskill(root / "maniskill/t.h5")
     write_d4rl(root / "d4rl/d.hdf5")
+    write_imitation(root / "imitation/d.npz")
     np.savez(root / "npz-stacked/d.npz", obs=np.ones((2, 6, 3), np.float32), action=np.zeros((2, 5, 2)))
     save_npz(demos, root / "npz-compressed/d.npz")
     arrays = {"x": np.arange(12.0).reshape(3, 4), "n": np.arange(3), "flag": np.ones(2, bool)}

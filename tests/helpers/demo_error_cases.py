@@ -174,7 +174,7 @@ DEMOS = [
         "differ in their number of rows",
     ),
     demo("d4rl without terminals", "d.hdf5", bad.hdf5(terminals=None), "no 'terminals'"),
-    demo("d4rl of text", "d.hdf5", bad.hdf5(actions=np.array([b"left"] * 5)), "'actions' holds"),
+    demo("d4rl of text", "d.hdf5", bad.hdf5(actions=np.full((5, 2), b"left")), "'actions' holds"),
     demo(
         "robomimic without obs", "d.hdf5", bad.robomimic(group="states"), "demo_0: no 'obs'", "dataset_states_to_obs.py"
     ),

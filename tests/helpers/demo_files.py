@@ -87,3 +87,22 @@ def write_robomimic(path, *, next_obs=True, demos=(0, 10, 2), env_args=None):
             group["dones"] = np.arange(ROBOMIMIC_STEPS) >= ROBOMIMIC_STEPS - 2
         file["mask/train"] = np.array([b"demo_0"])
     return path
+
+
+def write_imitation(path, lengths=(5, 3), **changes):
+    """Write a file in `imitation`'s flat layout; None omits an array.
+
+    Observation t of trajectory n is (n, t, 0), the action there t / 100.
+    """
+    steps = sum(lengths)
+    obs = [np.stack([np.full(n + 1, i), np.arange(n + 1), np.zeros(n + 1)], axis=1) for i, n in enumerate(lengths)]
+    arrays = {
+        "obs": np.concatenate(obs),
+        "acts": np.concatenate([np.arange(n, dtype=np.float32)[:, None] / 100 for n in lengths]),
+        "rews": np.arange(steps, dtype=np.float64),
+        "infos": np.array([{}] * steps, dtype=object),
+        "terminal": np.arange(len(lengths)) < len(lengths) - 1,
+        "indices": np.cumsum(lengths[:-1]),
+    } | changes
+    np.savez(path, **{key: values for key, values in arrays.items() if values is not None})
+    return path

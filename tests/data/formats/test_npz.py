@@ -41,7 +41,7 @@ def test_missing_arrays_get_defaults(stacked, tmp_path):
 @pytest.mark.parametrize("dtype", [">f8", "<f2", "i4", "u1", "?"])
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_every_numeric_type_is_read(tmp_path, monkeypatch, dtype, order):
-    monkeypatch.setattr("cdred.data.formats.npz.CHUNK_BYTES", 16)
+    monkeypatch.setattr("cdred.data.formats.npz_archive.CHUNK_BYTES", 16)
     obs = np.asarray(np.arange(36).reshape(2, 6, 3) % 7, dtype, order=order)
     np.savez(tmp_path / "d.npz", obs=obs, action=np.zeros((2, 5, 1)))
     dataset = read_npz(tmp_path / "d.npz")

@@ -104,6 +104,44 @@ def final_flag(flags: np.ndarray, key: str, steps: int, location: str) -> bool:
     return bool(flags[-1:].any())
 
 
+def check_components(shape: tuple[int, ...], axes: str, key: str, location: str) -> None:
+    """Check that an array of flat rows has an axis for the components of one observation or action.
+
+    Args:
+        shape: shape of the array.
+        axes: the expected shape, for messages.
+        key: name of the array, for messages.
+        location: file, for messages.
+
+    Raises:
+        UserError: it has no axis after the first.
+    """
+    if len(shape) < 2:
+        raise UserError(
+            f"{location}: '{key}' has shape {shape}, expected {axes}: it lacks the axis of components; if one is a "
+            f"single continuous number, store {key}[:, None]."
+        )
+
+
+def check_step_counts(steps: Iterable[int], location: str, hint: str) -> None:
+    """Check that not every episode has a single step, which is what a misread layout looks like.
+
+    Args:
+        steps: number of steps of each episode.
+        location: file, for messages.
+        hint: the cause to look for, which ends the message.
+
+    Raises:
+        UserError: there are several episodes, and none has more than one step.
+    """
+    counts = list(steps)
+    if len(counts) > 1 and max(counts) <= 1:
+        raise UserError(
+            f"{location}: none of its {len(counts)} episodes has more than one step, as if every row were an episode: "
+            f"{hint}."
+        )
+
+
 def empty_actions(steps: int) -> np.ndarray:
     """Return actions of size zero, for an episode of `steps` steps that was recorded without actions."""
     return np.zeros((steps, 0), np.float32)

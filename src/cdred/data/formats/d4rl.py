@@ -20,13 +20,23 @@ from typing import Any
 import h5py
 import numpy as np
 
-from cdred.data.formats.common import NO_FINAL_OBSERVATION, OnProgress, drop_last_action, empty_actions, with_progress
+from cdred.data.formats.common import (
+    NO_FINAL_OBSERVATION,
+    OnProgress,
+    check_components,
+    check_step_counts,
+    drop_last_action,
+    empty_actions,
+    with_progress,
+)
 from cdred.data.formats.hdf5 import matches, open_hdf5, read_array, read_float32
 from cdred.data.formats.obs_keys import select_obs_keys
 from cdred.errors import UserError
 from cdred.types import DemoDataset, Trajectory
 
 ROW_KEYS = ("actions", "rewards", "terminals", "timeouts", "next_observations")
+
+ENDS_HINT = "'terminals' and 'timeouts' are set in the last row of an episode only"
 
 
 def is_d4rl(path: Path) -> bool:
@@ -51,12 +61,16 @@ def read_d4rl(path: Path, obs_keys: Sequence[str] | None = None, on_progress: On
     with open_hdf5(path) as file:
         select_obs_keys({"observations": file["observations"]}, obs_keys, location)
         _check_rows(file, location)
+        for key in ("observations", "actions"):
+            if isinstance(file.get(key), h5py.Dataset):
+                check_components(file[key].shape, "[N, ...]", key, location)
         terminals, ends = _episode_ends(file, location)
         starts = np.concatenate([[0], ends[:-1]])
         row_ranges = with_progress(list(zip(starts.tolist(), ends.tolist(), strict=True)), on_progress)
         trajectories = [
             _read_episode(file, slice(start, end), bool(terminals[end - 1]), location) for start, end in row_ranges
         ]
+        check_step_counts(map(len, trajectories), location, ENDS_HINT)
         empty = sum(not len(trajectory) for trajectory in trajectories)
         provenance = _dropped_provenance(file, len(terminals) - int(ends[-1]), empty)
     kept = tuple(trajectory for trajectory in trajectories if len(trajectory))

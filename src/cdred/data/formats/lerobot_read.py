@@ -32,6 +32,7 @@ from cdred.data.formats.arrow import read_columns_into, read_rows
 from cdred.data.formats.common import (
     NO_FINAL_OBSERVATION,
     OnProgress,
+    check_step_counts,
     drop_last_action,
     empty_actions,
     sanitize_text,
@@ -190,7 +191,11 @@ def _read_trajectories(
     check_metadata(layout.path, info, metadata, episodes)
     rows = episodes[-1].rows.stop + is_ours if episodes else 0
     frames = _read_frames(files, positions, rows, layout, on_progress)
-    return tuple(_to_trajectory(frames, episode, metadata[episode.number] if is_ours else None) for episode in episodes)
+    if is_ours:
+        return tuple(_to_trajectory(frames, episode, metadata[episode.number]) for episode in episodes)
+    trajectories = tuple(_to_trajectory(frames, episode) for episode in episodes)
+    check_step_counts(map(len, trajectories), str(layout.path), "'episode_index' counts episodes, not frames")
+    return trajectories
 
 
 def _read_frames(
@@ -231,7 +236,7 @@ def _column_targets(frames: Frames, layout: Layout) -> dict[str, np.ndarray]:
     return targets | {key: array for key, array in others.items() if key in layout.features and array is not None}
 
 
-def _to_trajectory(frames: Frames, episode: EpisodeFrames, final: dict[str, Any] | None) -> Trajectory:
+def _to_trajectory(frames: Frames, episode: EpisodeFrames, final: dict[str, Any] | None = None) -> Trajectory:
     """Return the trajectory of an episode as views of `frames`.
 
     Args:

@@ -24,7 +24,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from cdred.data.formats.common import OnProgress, empty_actions, sanitize_text, with_progress
+from cdred.data.formats.common import OnProgress, check_step_counts, empty_actions, sanitize_text, with_progress
 from cdred.data.formats.hdf5 import datasets_by_path, matches, numbered_groups, open_hdf5, read_array, read_float32
 from cdred.data.formats.obs_keys import concat_obs, obs_provenance, select_obs_keys
 from cdred.errors import UserError
@@ -62,6 +62,7 @@ def read_maniskill(
             _read_episode(group, obs_keys, seeds.get(name), f"{path}, {name}")
             for name, group in with_progress(groups, on_progress)
         )
+    check_step_counts(map(len, trajectories), str(path), "a group 'traj_<i>' holds all steps of an episode")
     return DemoDataset("", trajectories, {"format": "ManiSkill HDF5"} | _metadata_provenance(metadata) | selection)
 
 

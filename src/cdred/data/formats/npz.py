@@ -15,15 +15,13 @@ Keys, for N episodes (`T` steps each; `*obs` is the shape of one observation):
 With the additional key `lengths [N]` (steps of each episode), episodes may differ in length and the first four are
 concatenated instead of stacked: `obs [sum(T_i + 1), *obs]`, the others `[sum(T_i), ...]`. `save_npz` writes this form.
 
-Numbers are converted to float32 chunk by chunk while reading, so that no second copy of them is in memory.
+Other arrays in the file are not read, and named in the provenance.
 """
 
 import json
-import math
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, NamedTuple
 
 import numpy as np
 
@@ -31,13 +29,14 @@ from cdred.data.formats.common import (
     OnProgress,
     as_bool,
     as_float32,
+    check_components,
+    check_step_counts,
     empty_actions,
-    get_required,
-    summarize_exception,
+    format_keys,
     with_progress,
 )
+from cdred.data.formats.npz_archive import read_archive
 from cdred.data.formats.obs_keys import select_obs_keys
-from cdred.data.formats.safety import check_expanded_size
 from cdred.errors import UserError
 from cdred.files import new_file
 from cdred.types import DemoDataset, Trajectory
@@ -45,22 +44,8 @@ from cdred.types import DemoDataset, Trajectory
 STEP_KEYS = ("action", "reward", "success")
 FLOAT_KEYS = ("obs", "action", "reward")
 OTHER_KEYS = ("success", "lengths", "terminated", "truncated", "seed", "task", "provenance")
-CHUNK_BYTES = 1 << 22
-# Version 3.0 is for record types with non-Latin field names, which this format does not use.
-HEADER_READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-
-
-class Header(NamedTuple):
-    """Header of an array in an archive."""
-
-    shape: tuple[int, ...]
-    fortran_order: bool
-    dtype: np.dtype
-
-    @property
-    def size(self) -> int:
-        """Declared size of the content in bytes."""
-        return math.prod(self.shape) * self.dtype.itemsize
+# What other libraries call their actions.
+ACTION_NAMES = ("actions", "acts", "act")
 
 
 def is_npz(path: Path) -> bool:
@@ -79,96 +64,75 @@ def read_npz(path: Path, obs_keys: Sequence[str] | None = None, on_progress: OnP
     Raises:
         UserError: not an npz file, pickled content, a missing key, or arrays of inconsistent shapes.
     """
-    arrays = _load_arrays(path)
     location = str(path)
+    arrays, others = read_archive(path, FLOAT_KEYS, OTHER_KEYS)
+    _check_names(arrays, others, location)
     select_obs_keys({"obs": arrays["obs"]}, obs_keys, location)
     episodes = _split_by_length(arrays, location) if "lengths" in arrays else _unstack(arrays, location)
     enumerated = with_progress(list(enumerate(episodes)), on_progress)
     trajectories = tuple(_to_trajectory(arrays, index, episode, location) for index, episode in enumerated)
-    return DemoDataset(_get_text(arrays, "task"), trajectories, _parse_provenance(arrays, location))
+    provenance = _parse_provenance(arrays, location) | ({"arrays_left_out": list(others)} if others else {})
+    return DemoDataset(_get_text(arrays, "task"), trajectories, provenance)
 
 
-def _load_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Load the arrays that belong to this format; others are not read."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            # The sizes in the archive's directory bound what is unpacked.
-            declared = sum(member.file_size for member in archive.infolist())
-            check_expanded_size(declared, path.stat().st_size, str(path))
-            names = {name.removesuffix(".npy") for name in archive.namelist()}
-            get_required(dict.fromkeys(names), "obs", str(path))
-            known = (key for key in (*FLOAT_KEYS, *OTHER_KEYS) if key in names)
-            return {key: read_member(archive, key, as_float32=key in FLOAT_KEYS) for key in known}
-    except UserError:
-        raise
-    except Exception as error:  # zip, decompression and header parsing raise many types
+def _check_names(arrays: Mapping[str, np.ndarray], others: Sequence[str], location: str) -> None:
+    """Check that the actions are not stored under another name, with which the episodes would have none."""
+    misnamed = [key for key in ACTION_NAMES if key in others]
+    if misnamed and "action" not in arrays:
         raise UserError(
-            f"{path} cannot be read as npz without pickle ({summarize_exception(error)}): "
-            "save plain numeric arrays with np.savez, none of dtype object."
-        ) from error
-
-
-def read_member(archive: zipfile.ZipFile, key: str, *, as_float32: bool) -> np.ndarray:
-    """Read the array `key`, as float32 if `as_float32` and it is numeric.
-
-    Raises:
-        ValueError: it is pickled, truncated or not an array.
-    """
-    name = f"{key}.npy"
-    with archive.open(name) as stream:
-        header = _read_header(stream, name)
-        if header.dtype.hasobject:
-            raise ValueError(f"{name} holds Python objects")
-        # Checked before it is allocated: the header of a short file may declare any shape.
-        if header.size > archive.getinfo(name).file_size:
-            raise ValueError(f"{name} is truncated: it declares {math.prod(header.shape)} numbers")
-        if as_float32 and not header.fortran_order and header.dtype.kind in "fiub":
-            return _read_float32(stream, header, name)
-    with archive.open(name) as stream:
-        return np.lib.format.read_array(stream, allow_pickle=False)
-
-
-def _read_header(stream: IO[bytes], name: str) -> Header:
-    version = np.lib.format.read_magic(stream)
-    if version not in HEADER_READERS:
-        raise ValueError(f"{name} is in version {version} of NumPy's format, expected 1.0 or 2.0")
-    return Header(*HEADER_READERS[version](stream))
-
-
-def _read_float32(stream: IO[bytes], header: Header, name: str) -> np.ndarray:
-    shape, _, dtype = header
-    values = np.empty(shape, np.float32)
-    flat, step = values.reshape(-1), max(CHUNK_BYTES // dtype.itemsize, 1)
-    for start in range(0, flat.size, step):
-        count = min(step, flat.size - start)
-        chunk = np.frombuffer(_read_exactly(stream, count * dtype.itemsize, name, shape), dtype)
-        with np.errstate(over="ignore"):
-            flat[start : start + count] = chunk
-    return values
-
-
-def _read_exactly(stream: IO[bytes], size: int, name: str, shape: tuple[int, ...]) -> bytes:
-    data = stream.read(size)
-    if len(data) < size:
-        raise ValueError(f"{name} is truncated: it declares {math.prod(shape)} numbers")
-    return data
+            f"{location}: no 'action' in it, but '{misnamed[0]}': it is in another library's layout (available: "
+            f"{format_keys((*arrays, *others))}); save obs [N, T+1, ...] and action [N, T, A], or both concatenated "
+            "with 'lengths' [N]."
+        )
 
 
 def _unstack(arrays: dict[str, np.ndarray], location: str) -> list[dict[str, np.ndarray]]:
-    keys = [key for key in ("obs", *STEP_KEYS) if key in arrays]
-    counts = {key: arrays[key].shape[0] if arrays[key].ndim >= 2 else None for key in keys}
-    if None in counts.values() or len(set(counts.values())) != 1:
-        shapes = {key: arrays[key].shape for key in keys}
+    shapes = {key: arrays[key].shape for key in ("obs", *STEP_KEYS) if key in arrays}
+    misshapen = [key for key, shape in shapes.items() if len(shape) < (3 if key in ("obs", "action") else 2)]
+    if misshapen or len({shape[0] for shape in shapes.values()}) != 1:
+        hint = _describe_layout(shapes["obs"], shapes.get("action"))
         raise UserError(
-            f"{location}: {shapes}: expected [N, T, ...] with one N for all, or concatenated with 'lengths'."
+            f"{location}: {shapes}: expected [N, T, ...] with one N for all, or concatenated with 'lengths'.{hint}"
         )
-    return [{key: arrays[key][index] for key in keys} for index in range(len(arrays["obs"]))]
+    episodes = [{key: arrays[key][index] for key in shapes} for index in range(len(arrays["obs"]))]
+    check_step_counts(
+        (len(episode["obs"]) - 1 for episode in episodes),
+        location,
+        "if obs holds pairs of successive observations, join the transitions of each episode",
+    )
+    return episodes
+
+
+def _describe_layout(obs: tuple[int, ...], action: tuple[int, ...] | None) -> str:
+    """Say what arrays of other shapes than [N, T, ...] look like and how to convert them; empty if unknown."""
+    rows = (obs[0] if obs else 0) - (action[0] if action else 0)
+    if len(obs) <= 2 and (action is None or len(action) <= 2):
+        if action and rows == 1:
+            return "\nThis looks like one episode: add the axis of episodes, obs[None] and action[None]."
+        return (
+            "\nThis looks like episodes one after the other without where they end: add the number of steps of each as "
+            "'lengths' [N], with one observation more than actions in each.\n"
+            "If it is stacked with one number per time step, add the axis of components, obs[..., None]."
+        )
+    if action is not None and len(action) == 2:
+        return (
+            "\n'action' lacks the axis of components: for a single continuous one, store action[..., None]; discrete "
+            "actions are not supported."
+        )
+    if len(obs) == 2:
+        return "\n'obs' lacks the axis of components: for a single one, store obs[..., None]."
+    if action is not None and rows == 1 and obs[1] == action[1]:
+        return "\nThis looks like time before episodes: store np.swapaxes(obs, 0, 1), and likewise the others."
+    return ""
 
 
 def _split_by_length(arrays: dict[str, np.ndarray], location: str) -> list[dict[str, np.ndarray]]:
     lengths = arrays["lengths"]
     if lengths.ndim != 1 or lengths.dtype.kind not in "iu" or (lengths < 1).any():
         raise UserError(f"{location}: 'lengths' must be a vector of positive integers, got {lengths.dtype}: {lengths}.")
+    for key in ("obs", "action"):
+        if key in arrays:
+            check_components(arrays[key].shape, "[rows, ...]", key, location)
     pieces = {}
     for key in ("obs", *STEP_KEYS):
         if key in arrays:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from cdred.data.formats.d4rl import is_d4rl, read_d4rl
+from cdred.data.formats.imitation import is_imitation, read_imitation
 from cdred.data.formats.lerobot_read import is_lerobot, read_lerobot
 from cdred.data.formats.lerobot_write import save_lerobot
 from cdred.data.formats.maniskill import is_maniskill, read_maniskill
@@ -37,6 +38,7 @@ class Format(NamedTuple):
 FORMATS = (
     Format("LeRobotDataset", "a folder with meta/info.json", is_lerobot, read_lerobot),
     Format("Minari", "a folder with data/metadata.json", is_minari, read_minari),
+    Format("imitation", "a file .npz with arrays obs, acts, indices, terminal", is_imitation, read_imitation),
     Format("npz", "a file .npz with an array obs", is_npz, read_npz),
     Format("robomimic", "HDF5 with data/demo_0", is_robomimic, read_robomimic),
     Format("ManiSkill", "HDF5 with traj_0", is_maniskill, read_maniskill),

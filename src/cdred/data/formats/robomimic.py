@@ -25,6 +25,7 @@ import numpy as np
 from cdred.data.formats.common import (
     NO_FINAL_OBSERVATION,
     OnProgress,
+    check_step_counts,
     drop_last_action,
     empty_actions,
     format_keys,
@@ -69,6 +70,9 @@ def read_robomimic(
             **_env_provenance(file["data"], location),
             **obs_provenance(arrays, select_obs_keys(arrays, obs_keys, location)),
         }
+    check_step_counts(
+        (len(trajectory) for trajectory, _ in episodes), location, "a group 'demo_<i>' holds all steps of an episode"
+    )
     if any(dropped for _, dropped in episodes):
         provenance["dropped"] = NO_FINAL_OBSERVATION
     return DemoDataset("", tuple(trajectory for trajectory, _ in episodes), provenance)
