@@ -68,6 +68,7 @@ def write_robomimic(path, *, next_obs=True, demos=(0, 10, 2), env_args=None):
     """Write three demonstrations in the layout of robomimic's documentation, named out of order, with a camera."""
     with h5py.File(path, "w") as file:
         data = file.create_group("data")
+        data.attrs["total"] = ROBOMIMIC_STEPS * len(demos)
         data.attrs["env_args"] = env_args or json.dumps({"env_name": "Lift", "env_type": 1, "env_kwargs": {}})
         for number in demos:
             group = data.create_group(f"demo_{number}")

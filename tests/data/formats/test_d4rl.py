@@ -49,6 +49,10 @@ def test_observations_without_actions_are_read(tmp_path):
         ({"terminals": None}, "no 'terminals' in it"),
         ({"terminals": d4rl_flags([]), "timeouts": None}, "so episode ends are unknown"),
         ({"actions": np.zeros((10, 1))}, r"differ in their number of rows.*'observations' 11, 'actions' 10"),
+        ({"next_observations": np.zeros((12, 2))}, r"differ in their number of rows.*'next_observations' 12"),
+        ({"terminals": np.zeros((11, 2), bool)}, r"'terminals' has shape \(11, 2\), expected one number per row"),
+        ({"timeouts": np.zeros((11, 3), bool)}, r"'timeouts' has shape \(11, 3\), expected one number per row"),
+        ({"rewards": np.zeros((11, 2))}, r"'rewards' has shape \(11, 2\), expected one number per row"),
         ({"rewards": np.array([b"x"] * 11)}, "'rewards' holds .*, expected numbers"),
     ],
 )

@@ -34,6 +34,8 @@ ONE_EPISODE = r"looks like one episode: .* obs\[None\] and action\[None\]"
         ((10, 6), (10, 5), r"one number per time step.*obs\[..., None\]"),
         ((10, 6), (10, 5, 2), r"'obs' lacks the axis of components.* store obs\[..., None\]"),
         ((10, 6, 3), (10, 5), r"'action' lacks the axis of components.* action\[..., None\].*discrete"),
+        ((10, 6, 3), (10,), r"expected \[N, T, ...\] with one N"),
+        ((10, 6, 3), (9, 5, 2), r"expected \[N, T, ...\] with one N"),
         ((21, 6, 3), (20, 6, 2), "looks like time before episodes: store np.swapaxes"),
         ((9, 2, 3), (9, 1, 2), "none of its 9 episodes has more than one step.*pairs of successive observations"),
         ((9, 2, 3), None, "none of its 9 episodes has more than one step"),

@@ -82,3 +82,58 @@ def test_malformed_file_is_named(tmp_path):
         read_robomimic(path)
     with pytest.raises(UserError, match="env_args of 'data' is not JSON"):
         read_robomimic(write_robomimic(tmp_path / "e.hdf5", env_args="{"))
+
+
+@pytest.mark.parametrize("next_obs", [True, False])
+@pytest.mark.parametrize("num_samples", [0, 4, 6, 500])
+def test_num_samples_must_agree_with_the_rows(tmp_path, next_obs, num_samples):
+    with h5py.File(write_robomimic(tmp_path / "d.hdf5", next_obs=next_obs), "a") as file:
+        file["data/demo_2"].attrs["num_samples"] = num_samples
+    with pytest.raises(
+        UserError, match=f"d.hdf5, demo_2: the attribute 'num_samples' is {num_samples}, but the file holds 5 rows"
+    ):
+        read_robomimic(tmp_path / "d.hdf5")
+
+
+@pytest.mark.parametrize("next_obs", [True, False])
+def test_total_must_agree_with_the_rows(tmp_path, next_obs):
+    path = write_robomimic(tmp_path / "d.hdf5", next_obs=next_obs)
+    with h5py.File(path, "a") as file:
+        del file["data/demo_2"]
+    with pytest.raises(UserError, match="'total' of 'data' is 15, but the file holds 10 rows"):
+        read_robomimic(path)
+    with h5py.File(path, "a") as file:
+        file["data"].attrs["total"] = 10
+    assert len(read_robomimic(path)) == 2
+
+
+def test_missing_counts_are_accepted(tmp_path):
+    expected = read_robomimic(write_robomimic(tmp_path / "d.hdf5"))
+    with h5py.File(tmp_path / "d.hdf5", "a") as file:
+        del file["data"].attrs["total"]
+        for name in file["data"]:
+            del file["data"][name].attrs["num_samples"]
+    for x, y in zip(expected, read_robomimic(tmp_path / "d.hdf5"), strict=True):
+        np.testing.assert_array_equal(x.obs, y.obs)
+
+
+@pytest.mark.parametrize("next_obs", [True, False])
+@pytest.mark.parametrize("key", ["actions", "rewards"])
+def test_arrays_of_different_lengths_are_named(tmp_path, key, next_obs):
+    with h5py.File(write_robomimic(tmp_path / "d.hdf5", next_obs=next_obs), "a") as file:
+        values = file[f"data/demo_2/{key}"][:-1]
+        del file[f"data/demo_2/{key}"]
+        file[f"data/demo_2/{key}"] = values
+    with pytest.raises(UserError, match=f"demo_2: its arrays differ in their number of rows.*'obs' 5.*'{key}' 4"):
+        read_robomimic(tmp_path / "d.hdf5")
+
+
+@pytest.mark.parametrize("rows", [4, 6])
+def test_next_obs_must_have_the_rows_of_obs(tmp_path, rows):
+    with h5py.File(write_robomimic(tmp_path / "d.hdf5"), "a") as file:
+        for key in file["data/demo_2/next_obs"]:
+            shape = file[f"data/demo_2/next_obs/{key}"].shape
+            del file[f"data/demo_2/next_obs/{key}"]
+            file[f"data/demo_2/next_obs/{key}"] = np.zeros((rows, *shape[1:]))
+    with pytest.raises(UserError, match=f"demo_2: 'next_obs' has .*'eef_pos': {rows}.* rows, expected 5, as in 'obs'"):
+        read_robomimic(tmp_path / "d.hdf5")

@@ -142,6 +142,25 @@ def check_step_counts(steps: Iterable[int], location: str, hint: str) -> None:
         )
 
 
+def check_declared_steps(declared: object, steps: int, key: str, location: str) -> None:
+    """Check that a number of steps in a file's metadata is the number of its rows.
+
+    Args:
+        declared: the number in the metadata; None if there is none.
+        steps: number of rows.
+        key: name of the metadata, for messages.
+        location: file or episode, for messages.
+
+    Raises:
+        UserError: they differ.
+    """
+    if declared is not None and not np.array_equal(declared, steps):  # pyright: ignore[reportArgumentType]
+        raise UserError(
+            f"{location}: {key} is {sanitize_text(declared)}, but the file holds {steps} rows of actions: fetch or "
+            "record it again, or correct the metadata."
+        )
+
+
 def empty_actions(steps: int) -> np.ndarray:
     """Return actions of size zero, for an episode of `steps` steps that was recorded without actions."""
     return np.zeros((steps, 0), np.float32)

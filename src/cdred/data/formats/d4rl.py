@@ -91,6 +91,10 @@ def _check_rows(file: Any, location: str) -> None:
     if len(set(rows.values())) > 1:
         counts = ", ".join(f"'{key}' {shape[0] if shape else 'none'}" for key, shape in rows.items())
         raise UserError(f"{location}: its arrays differ in their number of rows, expected one number: {counts}.")
+    for key in ("rewards", "terminals", "timeouts"):
+        shape = file[key].shape if key in rows else ()
+        if shape[1:] not in ((), (1,)):
+            raise UserError(f"{location}: '{key}' has shape {shape}, expected one number per row, [N] or [N, 1].")
 
 
 def _episode_ends(file: Any, location: str) -> tuple[np.ndarray, np.ndarray]:

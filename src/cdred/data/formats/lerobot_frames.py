@@ -37,7 +37,7 @@ class EpisodeFrames(NamedTuple):
     first_index: int
 
     @property
-    def count(self) -> int:
+    def num_frames(self) -> int:
         """Number of its frames."""
         return self.rows.stop - self.rows.start
 
@@ -159,12 +159,12 @@ def check_metadata(
     by_number = {episode.number: episode for episode in episodes}
     for number in sorted({*metadata, *by_number}) if metadata else ():
         if problem := _find_contradiction(metadata.get(number), by_number.get(number)):
-            count = by_number[number].count if number in by_number else 0
+            count = by_number[number].num_frames if number in by_number else 0
             raise UserError(
                 f"{path}, episode {number}: its metadata {sanitize_text(problem)}, but the data files hold {count} "
                 f"rows of it: {FETCH_HINT}."
             )
-    totals = {"total_episodes": len(episodes), "total_frames": sum(episode.count for episode in episodes)}
+    totals = {"total_episodes": len(episodes), "total_frames": sum(episode.num_frames for episode in episodes)}
     for key, total in totals.items():
         if info.get(key, total) != total:
             raise UserError(
@@ -177,7 +177,7 @@ def _find_contradiction(declared: dict[str, Any] | None, episode: EpisodeFrames 
     """Describe what an episode's metadata declare where its rows differ; None if they agree."""
     if declared is None:
         return "are missing"
-    count = episode.count if episode else 0
+    count = episode.num_frames if episode else 0
     if declared.get(LENGTH, count) != count:
         return f"declare length {declared[LENGTH]}"
     first, stop = declared.get(FIRST), declared.get(STOP)

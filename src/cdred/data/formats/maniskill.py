@@ -7,7 +7,7 @@
     traj_<i>/rewards     [T]      where they were recorded; zeros elsewhere
     traj_<i>/env_states  groups of [T+1, ...]: the simulator's states of actors and articulations
 
-    env_info: env_id, max_episode_steps, env_kwargs; episodes: episode_id, episode_seed, control_mode, ...
+    env_info: env_id, max_episode_steps, env_kwargs; episodes: episode_id, episode_seed, elapsed_steps, ...
 
 (https://maniskill.readthedocs.io, "Demonstrations", and `RecordEpisode` of mani_skill 3.)
 
@@ -17,14 +17,21 @@ any observation mode, or `obs_keys` may name `env_states/...` instead.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from cdred.data.formats.common import OnProgress, check_step_counts, empty_actions, sanitize_text, with_progress
+from cdred.data.formats.common import (
+    OnProgress,
+    check_declared_steps,
+    check_step_counts,
+    empty_actions,
+    sanitize_text,
+    with_progress,
+)
 from cdred.data.formats.hdf5 import datasets_by_path, matches, numbered_groups, open_hdf5, read_array, read_float32
 from cdred.data.formats.obs_keys import concat_obs, obs_provenance, select_obs_keys
 from cdred.errors import UserError
@@ -53,13 +60,14 @@ def read_maniskill(
         UserError: damaged files, a missing key, no observations, or an unknown one.
     """
     metadata = _read_metadata(path.with_suffix(".json"))
-    seeds = {f"traj_{episode.get('episode_id')}": episode.get("episode_seed") for episode in metadata["episodes"]}
+    entries = {f"traj_{episode.get('episode_id')}": episode for episode in metadata["episodes"]}
     with open_hdf5(path) as file:
         groups = numbered_groups(file, "traj_")
+        _check_names(entries, [name for name, _ in groups], path)
         arrays = _selectable_arrays(groups[0][1], obs_keys, str(path))
         selection = obs_provenance(arrays, select_obs_keys(arrays, obs_keys, str(path)))
         trajectories = tuple(
-            _read_episode(group, obs_keys, seeds.get(name), f"{path}, {name}")
+            _read_episode(group, obs_keys, entries.get(name, {}), f"{path}, {name}")
             for name, group in with_progress(groups, on_progress)
         )
     check_step_counts(map(len, trajectories), str(path), "a group 'traj_<i>' holds all steps of an episode")
@@ -74,6 +82,18 @@ def _read_metadata(path: Path) -> dict[str, Any]:
         return {"env_info": metadata.get("env_info") or {}, "episodes": list(metadata["episodes"])} | metadata
     except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise UserError(f"{path} is not JSON as ManiSkill writes it ({error!r}).") from error
+
+
+def _check_names(entries: Collection[str], names: Sequence[str], path: Path) -> None:
+    """Check that the JSON file, if there is one, lists the trajectories of the HDF5 file."""
+    unpaired = set(entries).symmetric_difference(names) if entries else ()
+    if unpaired:
+        first = min(unpaired)
+        present, missing = (path, path.with_suffix(".json")) if first in names else (path.with_suffix(".json"), path)
+        raise UserError(
+            f"{path}: {first} is in {present.name}, but not in {missing.name} ({len(names)} trajectories in "
+            f"{path.name}, {len(entries)} in the JSON file): use the files of one recording, or remove the JSON file."
+        )
 
 
 def _metadata_provenance(metadata: dict[str, Any]) -> dict[str, object]:
@@ -103,21 +123,34 @@ def _selectable_arrays(group: Any, obs_keys: Sequence[str] | None, location: str
     return obs
 
 
-def _read_episode(group: Any, obs_keys: Sequence[str] | None, seed: object, location: str) -> Trajectory:
+def _read_episode(group: Any, obs_keys: Sequence[str] | None, entry: dict[str, Any], location: str) -> Trajectory:
+    """Read one trajectory.
+
+    Args:
+        group: its HDF5 group.
+        obs_keys: as in `read_maniskill`.
+        entry: its entry in the JSON file; empty if there is none.
+        location: file and trajectory, for messages.
+    """
     arrays = _selectable_arrays(group, obs_keys, location)
     keys = select_obs_keys(arrays, obs_keys, location)
     obs = concat_obs(arrays, keys, lambda key: read_float32(arrays[key], key, location), location)
-    steps = len(obs) - 1
+    action = read_array(group, "actions", location) if "actions" in group else empty_actions(len(obs) - 1)
+    steps, seed = len(action), entry.get("episode_seed")
+    check_declared_steps(entry.get("elapsed_steps"), steps, "elapsed_steps in the JSON file", location)
     return Trajectory(
         obs=obs,
-        action=read_array(group, "actions", location) if "actions" in group else empty_actions(steps),
+        action=action,
         reward=read_array(group, "rewards", location) if "rewards" in group else np.zeros(steps, np.float32),
-        terminated=_last_flag(group, "terminated", location),
-        truncated=_last_flag(group, "truncated", location),
+        terminated=_last_flag(group, "terminated", steps, location),
+        truncated=_last_flag(group, "truncated", steps, location),
         success=read_array(group, "success", location) != 0 if "success" in group else None,
         seed=seed if isinstance(seed, int) else None,
     )
 
 
-def _last_flag(group: Any, key: str, location: str) -> bool:
-    return bool(read_array(group, key, location)[-1:].any())
+def _last_flag(group: Any, key: str, steps: int, location: str) -> bool:
+    flags = read_array(group, key, location)
+    if flags.shape != (steps,):
+        raise UserError(f"{location}: '{key}' has shape {flags.shape}, expected ({steps},), one flag per action.")
+    return bool(flags[-1:].any())

@@ -43,7 +43,8 @@ from cdred.types import DemoDataset, Trajectory
 
 STEP_KEYS = ("action", "reward", "success")
 FLOAT_KEYS = ("obs", "action", "reward")
-OTHER_KEYS = ("success", "lengths", "terminated", "truncated", "seed", "task", "provenance")
+EPISODE_KEYS = ("terminated", "truncated", "seed")
+OTHER_KEYS = ("success", "lengths", *EPISODE_KEYS, "task", "provenance")
 # What other libraries call their actions.
 ACTION_NAMES = ("actions", "acts", "act")
 
@@ -69,6 +70,7 @@ def read_npz(path: Path, obs_keys: Sequence[str] | None = None, on_progress: OnP
     _check_names(arrays, others, location)
     select_obs_keys({"obs": arrays["obs"]}, obs_keys, location)
     episodes = _split_by_length(arrays, location) if "lengths" in arrays else _unstack(arrays, location)
+    _check_episode_values(arrays, len(episodes), location)
     enumerated = with_progress(list(enumerate(episodes)), on_progress)
     trajectories = tuple(_to_trajectory(arrays, index, episode, location) for index, episode in enumerated)
     provenance = _parse_provenance(arrays, location) | ({"arrays_left_out": list(others)} if others else {})
@@ -121,7 +123,7 @@ def _describe_layout(obs: tuple[int, ...], action: tuple[int, ...] | None) -> st
         )
     if len(obs) == 2:
         return "\n'obs' lacks the axis of components: for a single one, store obs[..., None]."
-    if action is not None and rows == 1 and obs[1] == action[1]:
+    if action is not None and rows == 1 and obs[1:2] == action[1:2]:
         return "\nThis looks like time before episodes: store np.swapaxes(obs, 0, 1), and likewise the others."
     return ""
 
@@ -151,28 +153,31 @@ def _to_trajectory(
     steps = len(episode["obs"]) - 1
     action = as_float32(episode["action"], "action", location) if "action" in episode else empty_actions(steps)
     reward = episode.get("reward", np.zeros(len(action)))
-    terminated = bool(_get_episode_value(arrays, "terminated", index, False, location))
-    seed = int(_get_episode_value(arrays, "seed", index, -1, location))
+    terminated = bool(_get_episode_value(arrays, "terminated", index, False))
+    seed = int(_get_episode_value(arrays, "seed", index, -1))
     return Trajectory(
         obs=as_float32(episode["obs"], "obs", location),
         action=action,
         reward=as_float32(reward, "reward", location),
         terminated=terminated,
-        truncated=bool(_get_episode_value(arrays, "truncated", index, not terminated, location)),
+        truncated=bool(_get_episode_value(arrays, "truncated", index, not terminated)),
         success=as_bool(episode["success"], "success", location) if "success" in episode else None,
         seed=seed if seed >= 0 else None,
     )
 
 
-def _get_episode_value(arrays: dict[str, np.ndarray], key: str, index: int, default: int, location: str) -> int:
-    values = arrays.get(key)
-    if values is None:
-        return default
-    if values.ndim != 1 or index >= len(values) or values.dtype.kind not in "biuf":
-        raise UserError(
-            f"{location}: '{key}' has shape {values.shape} ({values.dtype}), expected one number per episode."
-        )
-    return int(values[index])
+def _check_episode_values(arrays: dict[str, np.ndarray], episodes: int, location: str) -> None:
+    for key in EPISODE_KEYS:
+        values = arrays.get(key)
+        if values is not None and (values.shape != (episodes,) or values.dtype.kind not in "biuf"):
+            raise UserError(
+                f"{location}: '{key}' has shape {values.shape} ({values.dtype}), expected ({episodes},), one number "
+                "per episode."
+            )
+
+
+def _get_episode_value(arrays: dict[str, np.ndarray], key: str, index: int, default: int) -> int:
+    return int(arrays[key][index]) if key in arrays else default
 
 
 def _get_text(arrays: dict[str, np.ndarray], key: str) -> str:

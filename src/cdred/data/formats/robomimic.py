@@ -1,6 +1,7 @@
 """Demonstrations in robomimic's HDF5 layout, which robosuite, MimicGen, LIBERO and Isaac Lab write too.
 
-    data                      attribute env_args: JSON with env_name, env_type, env_kwargs
+    data                      attributes env_args: JSON with env_name, env_type, env_kwargs; total: sum of num_samples
+    data/demo_<i>             attribute num_samples: T
     data/demo_<i>/actions     [T, A]
     data/demo_<i>/obs/<key>   [T, ...]   one dataset per key, images [T, H, W, C]; may be nested
     data/demo_<i>/next_obs/<key>         optional, the same keys
@@ -25,6 +26,7 @@ import numpy as np
 from cdred.data.formats.common import (
     NO_FINAL_OBSERVATION,
     OnProgress,
+    check_declared_steps,
     check_step_counts,
     drop_last_action,
     empty_actions,
@@ -64,6 +66,8 @@ def read_robomimic(
         episodes = [
             _read_episode(group, obs_keys, f"{path}, {name}") for name, group in with_progress(demos, on_progress)
         ]
+        total = sum(len(trajectory) + dropped for trajectory, dropped in episodes)
+        check_declared_steps(file["data"].attrs.get("total"), total, "the attribute 'total' of 'data'", location)
         arrays = _obs_arrays(demos[0][1], "obs", location)
         provenance = {
             "format": "robomimic HDF5",
@@ -99,6 +103,8 @@ def _read_episode(group: Any, obs_keys: Sequence[str] | None, location: str) -> 
     """Read one demonstration; the second result is True if its last action had to be dropped."""
     obs, has_final = _read_obs(group, obs_keys, location)
     steps = len(obs) - has_final
+    _check_rows(group, steps, location)
+    check_declared_steps(group.attrs.get("num_samples"), steps, "the attribute 'num_samples'", location)
     trajectory = Trajectory(
         obs=obs,
         action=read_array(group, "actions", location) if "actions" in group else empty_actions(steps),
@@ -109,6 +115,18 @@ def _read_episode(group: Any, obs_keys: Sequence[str] | None, location: str) -> 
     return (trajectory, False) if has_final else (drop_last_action(trajectory), True)
 
 
+def _check_rows(group: Any, steps: int, location: str) -> None:
+    """Check that actions and rewards have as many rows as the observations before dropping any of them."""
+    arrays = [key for key in ("actions", "rewards") if isinstance(group.get(key), h5py.Dataset)]
+    rows = {"obs": (steps,)} | {key: group[key].shape[:1] for key in arrays}
+    if len(set(rows.values())) > 1:
+        counts = ", ".join(f"'{key}' {shape[0] if shape else 'none'}" for key, shape in rows.items())
+        raise UserError(
+            f"{location}: its arrays differ in their number of rows, expected one number: {counts}; the final "
+            "observation belongs to 'next_obs'."
+        )
+
+
 def _read_obs(group: Any, obs_keys: Sequence[str] | None, location: str) -> tuple[np.ndarray, bool]:
     """Read the observations; the second result is True if they include the final one."""
     arrays = _obs_arrays(group, "obs", location)
@@ -117,6 +135,9 @@ def _read_obs(group: Any, obs_keys: Sequence[str] | None, location: str) -> tupl
     next_arrays = datasets_by_path(group["next_obs"], "next_obs") if "next_obs" in group else {}
     if not all(key in next_arrays for key in keys):
         return obs, False
+    rows = {key: len(next_arrays[key]) for key in keys}
+    if set(rows.values()) != {len(obs)}:
+        raise UserError(f"{location}: 'next_obs' has {rows} rows, expected {len(obs)}, as in 'obs'.")
     last_row = slice(len(obs) - 1, len(obs))
     final = concat_obs(
         next_arrays,
