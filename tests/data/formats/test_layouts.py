@@ -9,7 +9,7 @@ import pytest
 from cdred.data.demonstrations import inspect_demos, read_demos, save_demos
 from cdred.errors import UserError
 from cdred.types import DemoDataset
-from demo_files import write_d4rl
+from demo_files import write_d4rl, write_maniskill, write_robomimic
 
 
 def save_npz(path, **arrays):
@@ -113,6 +113,17 @@ def test_d4rl_rows_need_components(tmp_path, key):
     dataset = read_demos(write_d4rl(tmp_path / "column.hdf5", **column))
     assert dataset[1].obs[:, 0].tolist() == [3, 4, 5, 6, 7, 8]
     assert dataset[1].action.shape == (5, 1)
+
+
+@pytest.mark.parametrize(("write", "episode"), [(write_robomimic, "data/demo_2"), (write_maniskill, "traj_1")])
+def test_actions_of_hdf5_episodes_need_components(tmp_path, write, episode):
+    path = write(tmp_path / "d.h5")
+    with h5py.File(path, "a") as file:
+        actions = file[f"{episode}/actions"][:, 0]
+        del file[f"{episode}/actions"]
+        file[f"{episode}/actions"] = actions
+    with pytest.raises(UserError, match=rf"{episode[-6:]}: 'actions' has shape \(\d,\), .* store actions\[:, None\]"):
+        read_demos(path)
 
 
 @pytest.mark.parametrize("next_obs", [True, False])

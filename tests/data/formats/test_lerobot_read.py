@@ -64,6 +64,12 @@ def test_named_features_are_concatenated_in_order(lerobot_dataset):
     assert read_lerobot(lerobot_dataset, ["observation.state"])[0].obs.shape == (5, 3)
 
 
+def test_scalar_feature_is_a_vector_of_one(lerobot_dataset):
+    edit(lerobot_dataset / "meta/info.json", feature("observation.environment_state", shape=[]))
+    dataset = read_lerobot(lerobot_dataset, ["observation.environment_state"])
+    assert [trajectory.obs.tolist() for trajectory in dataset] == [[[0], [1], [2], [3], [4]], [[10], [11], [12], [13]]]
+
+
 def test_missing_actions_rewards_success_get_defaults(lerobot_dataset):
     def forget(info):
         for name in ("action", "next.reward", "next.success"):

@@ -105,7 +105,7 @@ def final_flag(flags: np.ndarray, key: str, steps: int, location: str) -> bool:
 
 
 def check_components(shape: tuple[int, ...], axes: str, key: str, location: str) -> None:
-    """Check that an array of flat rows has an axis for the components of one observation or action.
+    """Check that an array with one row per time step has an axis for the components of an observation or action.
 
     Args:
         shape: shape of the array.

@@ -143,7 +143,8 @@ def _parse_features(info: dict[str, Any], path: Path) -> dict[str, Feature]:
     try:
         features = info["features"].items()
         return {
-            name: Feature((0, *map(int, feature["shape"])), _to_dtype(feature["dtype"])) for name, feature in features
+            name: Feature((0, *(tuple(map(int, feature["shape"])) or (1,))), _to_dtype(feature["dtype"]))
+            for name, feature in features
         }
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path / INFO}: its 'features' are not as LeRobot writes them ({error!r}).") from error

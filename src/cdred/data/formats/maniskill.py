@@ -26,6 +26,7 @@ import numpy as np
 
 from cdred.data.formats.common import (
     OnProgress,
+    check_components,
     check_declared_steps,
     check_step_counts,
     empty_actions,
@@ -136,6 +137,7 @@ def _read_episode(group: Any, obs_keys: Sequence[str] | None, entry: dict[str, A
     keys = select_obs_keys(arrays, obs_keys, location)
     obs = concat_obs(arrays, keys, lambda key: read_float32(arrays[key], key, location), location)
     action = read_array(group, "actions", location) if "actions" in group else empty_actions(len(obs) - 1)
+    check_components(action.shape, "[T, A]", "actions", location)
     steps, seed = len(action), entry.get("episode_seed")
     check_declared_steps(entry.get("elapsed_steps"), steps, "elapsed_steps in the JSON file", location)
     return Trajectory(

@@ -26,6 +26,7 @@ import numpy as np
 from cdred.data.formats.common import (
     NO_FINAL_OBSERVATION,
     OnProgress,
+    check_components,
     check_declared_steps,
     check_step_counts,
     drop_last_action,
@@ -116,7 +117,7 @@ def _read_episode(group: Any, obs_keys: Sequence[str] | None, location: str) -> 
 
 
 def _check_rows(group: Any, steps: int, location: str) -> None:
-    """Check that actions and rewards have as many rows as the observations before dropping any of them."""
+    """Check actions and rewards before any row is dropped: one row per observation, and actions are vectors."""
     arrays = [key for key in ("actions", "rewards") if isinstance(group.get(key), h5py.Dataset)]
     rows = {"obs": (steps,)} | {key: group[key].shape[:1] for key in arrays}
     if len(set(rows.values())) > 1:
@@ -125,6 +126,8 @@ def _check_rows(group: Any, steps: int, location: str) -> None:
             f"{location}: its arrays differ in their number of rows, expected one number: {counts}; the final "
             "observation belongs to 'next_obs'."
         )
+    if "actions" in rows:
+        check_components(group["actions"].shape, "[T, A]", "actions", location)
 
 
 def _read_obs(group: Any, obs_keys: Sequence[str] | None, location: str) -> tuple[np.ndarray, bool]:
