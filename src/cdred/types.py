@@ -38,6 +38,7 @@ class EnvSpec:
         can_terminate: episodes can terminate before the time limit.
         action_low: the environment's own lower bound of each action component; -1 if not given.
         action_high: its upper bounds; 1 if not given.
+        obs_parts: names and widths of the parts that an observation is concatenated from; empty if it is one array.
     """
 
     task: str
@@ -49,6 +50,7 @@ class EnvSpec:
     can_terminate: bool = False
     action_low: tuple[float, ...] = ()
     action_high: tuple[float, ...] = ()
+    obs_parts: tuple[tuple[str, int], ...] = ()
 
     def __post_init__(self):
         object.__setattr__(self, "action_low", tuple(self.action_low) or (-1.0,) * self.action_dim)

@@ -71,7 +71,8 @@ def test_messages_are_transferred_exactly(arrays):
 
 
 def test_remote_env_implements_env(env):
-    assert env.spec == EnvSpec("fake/count", (3,), 2, 5, 1, True)
+    assert env.spec == EnvSpec("fake/count", (3,), 2, 5, 1, True, obs_parts=(("seed", 1), ("counts", 2)))
+    assert isinstance(hash(env.spec), int)
     np.testing.assert_array_equal(env.reset(7), np.array([7, 0, 1], np.float32))
     step = env.step(make_action(0, 0.7))
     np.testing.assert_array_equal(step.obs, np.array([7, 1, 1], np.float32))

@@ -22,7 +22,13 @@ class Counter:
         type(self).num_made += 1
         self.size = render_size or 4
         self.spec = types.SimpleNamespace(
-            task=name, obs_shape=(3,), action_dim=2, episode_length=5, action_repeat=1, has_success=True
+            task=name,
+            obs_shape=(3,),
+            action_dim=2,
+            episode_length=5,
+            action_repeat=1,
+            has_success=True,
+            obs_parts=(("seed", 1), ("counts", 2)),
         )
 
     def reset(self, seed):

@@ -1,7 +1,10 @@
+from collections import OrderedDict
+
 import gymnasium
 import numpy as np
 import pytest
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
+from gymnasium.wrappers import FlattenObservation, NormalizeObservation, RescaleObservation
 
 from cdred.envs.registry import make
 from cdred.errors import UserError
@@ -27,20 +30,80 @@ class Echo(gymnasium.Env):
         return np.stack([action, action]), self.reward, self.count == self.terminates_after, False, self.info
 
 
+class Sampler(gymnasium.Env):
+    """Observes samples of a space, or `obs` where it is given."""
+
+    def __init__(self, space, obs=None, action_space=None):
+        self.observation_space, self.obs = space, obs
+        self.action_space = action_space or Box(-1, 1, (1,))
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed, options=options)
+        self.observation_space.seed(seed)
+        return self._observe(), {}
+
+    def step(self, _action):
+        return self._observe(), 0.0, False, False, {}
+
+    def _observe(self):
+        return self.observation_space.sample() if self.obs is None else self.obs
+
+
+def make_sampler(wrappers=(), **options):
+    env = Sampler(**options)
+    for wrapper in wrappers:
+        env = wrapper(env)
+    return env
+
+
+class Reporter(gymnasium.Env):
+    """Observes its instance's number of resets; ends after five steps, and its `info` at step t is `infos.get(t)`."""
+
+    instances = 0
+
+    def __init__(self, infos, fails_at=None):
+        self.observation_space, self.action_space = Box(0, 99, (1,)), Box(-1, 1, (1,))
+        self.infos, self.fails_at, self.resets = infos, fails_at, 0
+        Reporter.instances += 1
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed, options=options)
+        self.resets, self.time = self.resets + 1, 0
+        return np.float32([self.resets]), {}
+
+    def step(self, _action):
+        self.time += 1
+        if self.time == self.fails_at:
+            raise OSError("the simulator is gone")
+        return np.float32([self.resets]), 0.0, self.time == 5, False, self.infos.get(self.time, {})
+
+
 @pytest.fixture
-def echo():
-    """Registers an `Echo` with options and returns its task; unregisters all afterwards."""
+def register():
+    """Registers an environment and returns its task; unregisters all afterwards."""
     registered = []
 
-    def register(limit=5, **options):
-        name = f"CdredEcho{len(registered)}-v0"
-        gymnasium.register(name, entry_point=Echo, max_episode_steps=limit, kwargs=options)
+    def call(entry_point, limit=5, **options):
+        name = f"CdredTest{len(registered)}-v0"
+        gymnasium.register(name, entry_point=entry_point, max_episode_steps=limit, kwargs=options)
         registered.append(name)
         return f"gym/{name}"
 
-    yield register
+    yield call
     for name in registered:
         del gymnasium.registry[name]
+
+
+@pytest.fixture
+def echo(register):
+    """Registers an `Echo` with options and returns its task."""
+    return lambda limit=5, **options: register(Echo, limit, **options)
+
+
+@pytest.fixture
+def sampler(register):
+    """Registers a `Sampler` of a space with options and returns its task."""
+    return lambda space, **options: register(make_sampler, space=space, **options)
 
 
 def test_actions_are_scaled_and_clipped(echo):
@@ -92,6 +155,63 @@ def test_reported_success_is_read(echo, key):
     assert env.step(np.zeros(2, np.float32)).success is True
 
 
+def episode(env):
+    env.reset(0)
+    return [env.step(np.zeros(1, np.float32)) for _ in range(5)]
+
+
+@pytest.mark.parametrize("key", ["success", "is_success"])
+def test_success_at_the_last_step_only_is_read(register, key):
+    env = make(register(Reporter, 9, infos={5: {key: np.bool_(True)}}))
+    assert env.spec.has_success
+    assert [step.success for step in episode(env)] == [False] * 4 + [True]
+
+
+@pytest.mark.parametrize("flag", [False, True])
+def test_success_is_known_from_any_step(register, flag):
+    env = make(register(Reporter, 5, infos={3: {"is_success": flag}}))
+    assert env.spec.has_success
+    assert [step.success for step in episode(env)] == [False, False, flag, False, False]
+
+
+def test_env_that_never_reports_success_has_none(register):
+    env = make(register(Reporter, 5, infos={5: {"episode": {"r": 1.0}}}))
+    assert not env.spec.has_success
+    assert not any(step.success for step in episode(env))
+
+
+def test_looking_for_success_leaves_the_instance_untouched(register):
+    assert make(register(Reporter, 5, infos={})).reset(0).tolist() == [1]
+
+
+def test_success_is_looked_for_once_per_registered_env(register):
+    task = register(Reporter, 5, infos={})
+    before = Reporter.instances
+    assert [make(task).spec.has_success for _ in range(3)] == [False] * 3
+    assert Reporter.instances - before == 3 + 1
+    name = task.removeprefix("gym/")
+    del gymnasium.registry[name]
+    gymnasium.register(name, Reporter, max_episode_steps=5, kwargs={"infos": {1: {"success": 1}}})
+    assert make(task).spec.has_success
+
+
+def test_success_beyond_the_steps_that_are_tried_is_reported(register, monkeypatch):
+    monkeypatch.setattr("cdred.envs.suites.gym.MAX_PROBE_STEPS", 4)
+    task = register(Reporter, 5, infos={5: {"success": True}})
+    with pytest.warns(UserWarning, match="no success will be counted, because no step of the first 4 of an episode"):
+        env = make(task)
+    with pytest.warns(UserWarning, match="reports success now, .*: put 'success' into the info of every step"):
+        steps = episode(env)
+    assert not env.spec.has_success
+    assert not any(step.success for step in steps)
+
+
+def test_failure_while_looking_for_success_is_reported(register):
+    with pytest.warns(UserWarning, match=r"because the episode .* failed \(OSError: the simulator is gone\)"):
+        env = make(register(Reporter, 5, infos={5: {"success": True}}, fails_at=3))
+    assert not env.spec.has_success
+
+
 def test_seed_reproduces_the_episode():
     env, second_env = make("gym/Pendulum-v1"), make("gym/Pendulum-v1")
     actions = np.random.default_rng(0).uniform(-1, 1, (30, 1)).astype(np.float32)
@@ -111,18 +231,115 @@ def test_non_finite_reward_is_rejected(echo):
         env.step(np.zeros(2, np.float32))
 
 
+def test_unbounded_actions_are_rejected(echo):
+    with pytest.raises(UserError, match="unbounded"):
+        make(echo(high=np.inf))
+
+
+@pytest.mark.parametrize("space", [Discrete(3), MultiDiscrete([2, 3]), MultiBinary(4)], ids=str)
+def test_discrete_actions_and_observations_are_rejected(sampler, space):
+    reason = "; only continuous .Box. spaces are supported: wrap the environment, e.g. in gymnasium.wrappers."
+    with pytest.raises(UserError, match=f"its action space is {type(space).__name__}.*{reason}TransformAction"):
+        make(sampler(VECTOR, action_space=space))
+    with pytest.raises(UserError, match=f"gym/CdredTest1-v0: its observation space is .*{reason}FlattenObservation"):
+        make(sampler(space))
+    with pytest.raises(UserError, match=f"part 'mode' of its observation space is {type(space).__name__}"):
+        make(sampler(Dict(state=VECTOR, mode=space)))
+    one_hot = make(sampler(Dict(state=VECTOR, mode=space), wrappers=[FlattenObservation]))
+    assert one_hot.reset(0).shape == one_hot.spec.obs_shape
+
+
+VECTOR = Box(-9, 9, (3,))
+IMAGES = [
+    Box(0, 255, (64, 64, 3), np.uint8),
+    Box(0, 255, (64, 64), np.uint8),
+    Box(0, 1, (3, 8, 8)),
+    Box(0, 1, (4, 3, 8, 8)),
+]
+
+
+@pytest.mark.parametrize("image", IMAGES, ids=lambda box: str(box.shape))
+def test_images_are_rejected(sampler, image):
+    expected = rf"is an image, Box\({', '.join(map(str, image.shape))}\) of {image.dtype}, and images are not supported"
+    with pytest.raises(UserError, match=f"its observation space {expected}: select the state part"):
+        make(sampler(image))
+    with pytest.raises(UserError, match=f"part 'eye/camera' of its observation space {expected}"):
+        make(sampler(Dict(state=VECTOR, eye=Dict(camera=image))))
+
+
+def test_byte_vectors_and_float_matrices_are_no_images(sampler):
+    assert make(sampler(Box(0, 255, (128,), np.uint8))).spec.obs_shape == (128,)
+    assert make(sampler(Box(-1, 1, (4, 4)))).spec.obs_shape == (16,)
+
+
+# Dict sorts the keys of a dict, but keeps the order of keyword arguments, of pairs, and of an OrderedDict.
+ORDERS = {
+    "dict": (Dict({"state": VECTOR, "flow": Box(-1, 1, (1,))}), (("flow", 1), ("state", 3))),
+    "keywords": (Dict(state=VECTOR, flow=Box(-1, 1, (1,))), (("state", 3), ("flow", 1))),
+    "OrderedDict": (Dict(OrderedDict(state=VECTOR, flow=Box(-1, 1, (1,)))), (("state", 3), ("flow", 1))),
+    "unsorted": (Dict({"state": VECTOR, "flow": Box(-1, 1, ())}, sort_keys=False), (("state", 3), ("flow", 1))),
+    "nested": (
+        Dict([("z", Dict([("b", VECTOR), ("a", Box(-1, 1, (2, 2), np.float64))])), ("c", Box(-1, 1, (1,)))]),
+        (("z/b", 3), ("z/a", 4), ("c", 1)),
+    ),
+    "Tuple": (
+        Tuple([Box(i, i + 1, (1,)) for i in range(11)] + [Dict(x=VECTOR)]),
+        (*((str(i), 1) for i in range(11)), ("11/x", 3)),
+    ),
+}
+
+
+@pytest.mark.parametrize(("space", "parts"), ORDERS.values(), ids=ORDERS.keys())
+def test_dict_is_flattened_in_order_of_the_space(sampler, space, parts):
+    env, flattened = make(sampler(space)), make(sampler(space, wrappers=[FlattenObservation]))
+    assert env.spec.obs_parts == flattened.spec.obs_parts == parts
+    assert env.spec.obs_shape == (sum(width for _, width in parts),)
+    action = np.zeros(1, np.float32)
+    np.testing.assert_array_equal(env.reset(3), flattened.reset(3))
+    np.testing.assert_array_equal(env.step(action).obs, flattened.step(action).obs)
+    assert env.step(action).obs.dtype == np.float32
+
+
+def test_parts_have_known_positions(sampler):
+    obs = {"flow": np.float32([7]), "state": np.float32([1, 2, 3]), "unused": "text"}
+    env = make(sampler(Dict(state=VECTOR, flow=Box(-9, 9, (1,))), obs=obs))
+    assert env.reset(0).tolist() == [1, 2, 3, 7]
+
+
+def test_names_are_known_only_below_wrappers_that_keep_the_parts(sampler):
+    space = Dict(state=VECTOR, flow=Box(-1, 1, (1,)))
+    wrap = lambda *wrappers: make(sampler(space, wrappers=wrappers)).spec.obs_parts  # noqa: E731
+    assert wrap(FlattenObservation, gymnasium.Wrapper) == (("state", 3), ("flow", 1))
+    assert wrap(FlattenObservation, NormalizeObservation) == ()
+    assert wrap(FlattenObservation, lambda env: RescaleObservation(env, np.float32(0), np.float32(1))) == ()
+    assert make(sampler(VECTOR)).spec.obs_parts == ()
+
+
+def test_two_parts_of_one_name_are_rejected(sampler):
+    with pytest.raises(UserError, match=r"distinct names, it has \['a/b', 'a/b'\]"):
+        make(sampler(Dict([("a/b", VECTOR), ("a", Dict(b=VECTOR))])))
+
+
+STATE_FLOW = Dict(state=VECTOR, flow=Box(-9, 9, (1,)))
+
+
 @pytest.mark.parametrize(
-    ("options", "message"),
-    [({"high": np.inf}, "unbounded"), ({"obs_space": Discrete(3)}, "observation space is Discrete")],
+    ("space", "obs", "message"),
+    [
+        (Box(-9, 9, (2, 2)), np.zeros(4), r"returned shape \(4,\) for the observation, expected \(2, 2\)"),
+        (VECTOR, np.zeros((1, 3)), r"returned shape \(1, 3\) for the observation, expected \(3,\)"),
+        (VECTOR, {"state": np.zeros(3)}, r"returned shape \(\) for the observation"),
+        (STATE_FLOW, {"state": np.zeros(1), "flow": np.zeros(3)}, r"\(1,\) for the part 'state' of its observation"),
+        (STATE_FLOW, {"state": np.zeros(3)}, "returned no part 'flow' of its observation"),
+        (STATE_FLOW, np.zeros(4), "returned no part 'state' of its observation"),
+    ],
 )
-def test_unsupported_spaces_are_rejected(echo, options, message):
-    with pytest.raises(UserError, match=message):
-        make(echo(**options))
-
-
-def test_discrete_actions_are_rejected():
-    with pytest.raises(UserError, match="action space is Discrete"):
-        make("gym/CartPole-v1")
+def test_observation_of_another_shape_is_rejected(sampler, space, obs, message):
+    env = make(sampler(space, obs=obs))
+    with pytest.raises(ValueError, match=message):
+        env.reset(0)
+    with pytest.raises(ValueError, match=message):
+        env.step(np.zeros(1, np.float32))
 
 
 def test_missing_render_mode_is_reported(echo):

@@ -180,7 +180,10 @@ class RemoteEnv:
             python, hint = self._server.interpreter.python, self._server.interpreter.install_hint
             raise UserError(f"{self._task} needs a package that {python} cannot import ({error}): {hint}") from error
         spec, self.versions = header["spec"], header["versions"]
-        self.spec = EnvSpec(**(spec | {"task": self._task, "obs_shape": tuple(spec["obs_shape"])}))
+        # JSON has lists where a spec has tuples.
+        obs_parts = tuple((name, width) for name, width in spec.get("obs_parts", ()))
+        fields = {"task": self._task, "obs_shape": tuple(spec["obs_shape"]), "obs_parts": obs_parts}
+        self.spec = EnvSpec(**(spec | fields))
         return self
 
     def send(self, method: str, argument: Any = None) -> None:

@@ -1,26 +1,35 @@
-"""Gymnasium environments with Box observations and actions."""
+"""Gymnasium environments with Box actions, and observations of one Box or of Dict and Tuple spaces of them."""
 
 import warnings
+from contextlib import closing
+from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium.error import DependencyNotInstalled, UnregisteredEnv
-from gymnasium.spaces import Box, Space
 from jaxtyping import Float32, UInt8
 
 from cdred.action_units import denormalize_actions
 from cdred.envs.base import Step, raise_render_error, resize_nearest, validate_step
+from cdred.envs.gym_spaces import named_parts, obs_boxes, require_box
 from cdred.errors import UserError
 from cdred.suggest import did_you_mean
 from cdred.types import EnvSpec
 
 DEFAULT_TIME_LIMIT = 1000
+SUCCESS_KEYS = ("success", "is_success")
+# Bound on the episode that finds out if a task reports success.
+MAX_PROBE_STEPS = 2000
+# Result of that episode by id, with the registered environment for which it was run: an id may be registered again.
+_reports_success: dict[str, tuple[object, bool]] = {}
 
 
 class Gym:
-    """One Gymnasium environment; one frame per step, observations are flattened.
+    """One Gymnasium environment; one frame per step.
 
-    Success is `info["success"]` or `info["is_success"]` if the first step reports one of them.
+    Observations are flattened in the order of the observation space, as Gymnasium's `FlattenObservation` does.
+    Success is `info["success"]` or `info["is_success"]`, False in steps whose `info` has neither; a task that reports
+    neither at any step of an episode without motion has no success (`reports_success`).
     """
 
     def __init__(self, name: str, render_size: int | None = None):
@@ -31,10 +40,12 @@ class Gym:
         if not np.isfinite(bounds).all():
             raise UserError(f"{task}: its action space is unbounded; actions in [-1, 1] cannot be scaled to it.")
         self._low, self._high = bounds
-        obs_size = int(np.prod(require_box(task, "observation", self._env.observation_space).shape))
+        self._obs_boxes = obs_boxes(task, self._env.observation_space)
+        obs_size = sum(box.width for box in self._obs_boxes)
         self._render_size = render_size
         self._elapsed_steps = 0
-        length, has_success = time_limit(task, self._env), self._reports_success()
+        length = time_limit(task, self._env)
+        has_success = reports_success(task, name, self._env, self._native(np.zeros(self._low.size, np.float32)), length)
         self.spec = EnvSpec(
             task,
             (obs_size,),
@@ -44,25 +55,35 @@ class Gym:
             can_terminate=True,
             action_low=tuple(self._low.tolist()),
             action_high=tuple(self._high.tolist()),
+            obs_parts=named_parts(self._env),
         )
-
-    def _reports_success(self) -> bool:
-        self._env.reset(seed=0)
-        info = self._env.step(self._native(np.zeros(self._low.size, np.float32)))[-1]
-        return "success" in info or "is_success" in info
 
     def reset(self, seed: int) -> Float32[np.ndarray, "*obs"]:
         self._elapsed_steps = 0
-        return flatten(self._env.reset(seed=int(seed))[0])
+        return self._flatten(self._env.reset(seed=int(seed))[0])
 
     def step(self, action: Float32[np.ndarray, " A"]) -> Step:
         obs, reward, terminated, truncated, info = self._env.step(self._native(action))
         self._elapsed_steps += 1
         # For environments without a time limit; with one, Gymnasium truncates at the same step.
         time_is_up = not terminated and self._elapsed_steps >= self.spec.episode_length
-        success = info.get("success", info.get("is_success", False))
-        step = Step(flatten(obs), float(reward), bool(terminated), bool(truncated) or time_is_up, success)
+        success = self._success(info)
+        step = Step(self._flatten(obs), float(reward), bool(terminated), bool(truncated) or time_is_up, success)
         return validate_step(self.spec, step)._replace(success=bool(success))
+
+    def _success(self, info: dict[str, Any]) -> Any:
+        flag = success_flag(info)
+        if flag is not None and not self.spec.has_success:
+            warnings.warn(
+                f"{self.spec.task} reports success now, but did not in the episode that looked for it, so it is not "
+                "counted: put 'success' into the info of every step, or of the last one of every episode.",
+                stacklevel=3,
+            )
+        return flag if flag is not None and self.spec.has_success else False
+
+    def _flatten(self, obs: Any) -> Float32[np.ndarray, " obs"]:
+        """Copy `obs` to one vector (environments may write to an array after returning it)."""
+        return np.concatenate([box.read(self.spec.task, obs) for box in self._obs_boxes])
 
     def _native(self, action: Float32[np.ndarray, " A"]) -> np.ndarray:
         native = denormalize_actions(action, self._low, self._high)
@@ -101,15 +122,51 @@ def make_gym(task: str, name: str) -> gymnasium.Env:
         raise UserError(f"{task} cannot be made: {error}") from error
 
 
-def require_box(task: str, role: str, space: Space) -> Box:
-    """Return `space` unchanged.
+def success_flag(info: dict[str, Any]) -> Any:
+    """Return the success flag of a step; None if it has none."""
+    return next((info[key] for key in SUCCESS_KEYS if key in info), None)
 
-    Raises:
-        UserError: it is not a Box.
+
+def reports_success(task: str, name: str, env: gymnasium.Env, action: np.ndarray, limit: int) -> bool:
+    """Return True if some step of an episode in which every action is `action` has a success flag.
+
+    It is an episode, not a step, because an environment may report success at the end only, as Stable-Baselines3's
+    do. It runs in an instance of its own, and once for each registered environment.
+
+    Args:
+        task: full name of the task.
+        name: as in `make_gym`.
+        env: the environment, not stepped here.
+        action: an action in the environment's own units.
+        limit: steps after which an episode ends.
     """
-    if not isinstance(space, Box):
-        raise UserError(f"{task}: its {role} space is {space}; only continuous (Box) spaces are supported.")
-    return space
+    key = env.spec.id if env.spec else name
+    entry = gymnasium.registry.get(key)
+    known_entry, known = _reports_success.get(key, (None, False))
+    if entry is None or known_entry is not entry:
+        known = _probe_success(task, name, action, limit)
+        _reports_success[key] = (entry, known)
+    return known
+
+
+def _probe_success(task: str, name: str, action: np.ndarray, limit: int) -> bool:
+    unknown = ""
+    with closing(make_gym(task, name)) as probe:
+        try:
+            probe.reset(seed=0)
+            for _ in range(min(limit, MAX_PROBE_STEPS)):
+                *_, terminated, truncated, info = probe.step(action)
+                if success_flag(info) is not None:
+                    return True
+                if terminated or truncated:
+                    return False
+        except Exception as error:  # whatever the simulator raises
+            unknown = f"the episode that looked for it failed ({type(error).__name__}: {error})"
+    if limit > MAX_PROBE_STEPS and not unknown:
+        unknown = f"no step of the first {MAX_PROBE_STEPS} of an episode has it, and later ones were not tried"
+    if unknown:
+        warnings.warn(f"{task}: no success will be counted, because {unknown}.", stacklevel=4)
+    return False
 
 
 def time_limit(task: str, env: gymnasium.Env) -> int:
@@ -121,11 +178,6 @@ def time_limit(task: str, env: gymnasium.Env) -> int:
         )
         return DEFAULT_TIME_LIMIT
     return limit
-
-
-def flatten(obs: np.ndarray) -> Float32[np.ndarray, "*obs"]:
-    """Copy `obs` to one float32 vector (environments may write to an array after returning it)."""
-    return np.array(obs, np.float32).ravel()
 
 
 def task_names() -> list[str]:
