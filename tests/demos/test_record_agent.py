@@ -4,13 +4,15 @@ from dataclasses import replace
 from itertools import islice
 from types import SimpleNamespace
 
+import gymnasium
 import numpy as np
 import pytest
+from gymnasium.spaces import Box, Dict
 
 import cdred
 from cdred import api
-from cdred.data.demonstrations import load_demos
-from cdred.demos.record_agent import agent_episodes
+from cdred.data.demonstrations import load_demos, save_demos
+from cdred.demos.record_agent import agent_episodes, record_agent
 from cdred.envs.registry import make
 from cdred.envs.vector_env import VectorEnv
 from cdred.errors import UserError
@@ -43,6 +45,33 @@ def test_recorded_episodes_are_reproduced_by_their_seed(recorded):
         np.testing.assert_allclose(demo.reward, [step.reward for step in steps], rtol=1e-6)
         assert (demo.terminated, demo.truncated) == (steps[-1].terminated, steps[-1].truncated)
         assert not any(step.truncated for step in steps[:-1])
+
+
+@pytest.mark.parametrize("name", ["demos", "demos.npz"])
+def test_names_of_observation_parts_are_recorded(name, tmp_path):
+    class Parts(gymnasium.Env):
+        observation_space, action_space = Dict(state=Box(-9, 9, (3,)), flow=Box(-1, 1, (1,))), Box(-1, 1, (2,))
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed, options=options)
+            return self.observation_space.sample(), {}
+
+        def step(self, _action):
+            return self.observation_space.sample(), 1.0, False, False, {}
+
+    def act(_learner, plan, *_):
+        return np.full((1, 1, 2), 0.5, np.float32), plan
+
+    gymnasium.register("CdredParts-v0", Parts, max_episode_steps=4)
+    try:
+        with VectorEnv("gym/CdredParts-v0", (3,), 1, "demos") as envs:
+            demos = record_agent(SimpleNamespace(act=act, init_plan=lambda *_: None), None, envs, 2)
+    finally:
+        del gymnasium.registry["CdredParts-v0"]
+    save_demos(demos, tmp_path / name)
+    read = load_demos(tmp_path / name, envs.spec)
+    assert (read.provenance["obs_keys"], read.provenance["obs_widths"]) == (["state", "flow"], [3, 1])
+    np.testing.assert_array_equal(read[1].obs, demos[1].obs)
 
 
 def test_agent_does_not_explore_and_resets_its_plan():

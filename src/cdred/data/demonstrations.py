@@ -33,7 +33,8 @@ def load_demos(
         source: a Minari or LeRobot dataset folder, an HDF5 file of robomimic, ManiSkill or D4RL, or a `.npz` file; the
             format is detected from the content (`cdred.data.formats.registry`).
         spec: spec of the task they are meant for; shapes, lengths, the task's name and the units of actions are
-            compared with it. Actions in the environment's own units are rescaled to [-1, 1] if the file declares them.
+            compared with it. Actions in the environment's own units are rescaled to [-1, 1] if the file declares them,
+            and the columns of observations are put into the task's order, by the names of its parts.
         allow_variable_horizon: accept truncated episodes of different lengths.
         obs_keys: if the file stores several observation arrays, the names of those to concatenate, in that order; None
             for the default of the format, which never includes images.

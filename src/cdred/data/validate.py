@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from cdred.data.formats.common import sanitize_text
+from cdred.data.obs_names import match_obs_names
 from cdred.data.rescale import RESCALE_HINT, ActionBounds
 from cdred.errors import UserError
 from cdred.types import DemoDataset, EnvSpec, Trajectory
@@ -21,7 +22,7 @@ def validate_demos(
     require_actions: bool = False,
     check_bounds: bool = True,
 ) -> DemoDataset:
-    """Check `dataset`, and clip actions that exceed [-1, 1] by rounding (at most 1e-6).
+    """Check `dataset`, clip actions that exceed [-1, 1] by rounding (at most 1e-6), and order observations by name.
 
     Args:
         dataset: as returned by a reader.
@@ -43,6 +44,7 @@ def validate_demos(
         )
     if spec is not None:
         _check_task(dataset.task, source, spec)
+        dataset = match_obs_names(dataset, source, spec)
     declared = ActionBounds.declared(dataset)
     if check_bounds and declared is not None and not declared.is_normalized:
         raise UserError(f"{source}: it declares action bounds {declared}, expected [-1, 1]: use {RESCALE_HINT}.")

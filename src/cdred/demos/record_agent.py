@@ -6,6 +6,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
+from cdred.data.formats.obs_keys import parts_provenance
 from cdred.data.rescale import BOUNDS_KEY, normalized_bounds
 from cdred.demos.reference_scores import mean_score
 from cdred.envs.base import VectorStep
@@ -62,6 +63,7 @@ def record_agent(
         "expert_level": mean_score(attempts)._asdict(),
         "action_repeat": envs.spec.action_repeat,
         BOUNDS_KEY: normalized_bounds(envs.spec.action_dim),
+        **parts_provenance(envs.spec.obs_parts),
     }
     return DemoDataset(envs.spec.task, tuple(kept), (provenance or {}) | recording)
 

@@ -11,6 +11,7 @@ from itertools import count, islice
 from pathlib import Path
 
 from cdred.data.demonstrations import bundled_demos, load_demos, save_demos
+from cdred.data.formats.obs_keys import parts_provenance
 from cdred.data.rescale import BOUNDS_KEY, normalized_bounds
 from cdred.demos.episodes import Policy, PolicyFactory, RestartingEnv
 from cdred.demos.reference_scores import ReferenceScore, mean_score
@@ -139,6 +140,7 @@ def _provenance(
         "expert_level": mean_score(attempts)._asdict(),
         "action_repeat": env.spec.action_repeat,
         BOUNDS_KEY: normalized_bounds(env.spec.action_dim),
+        **parts_provenance(env.spec.obs_parts),
         "seed": seed,
         "versions": package_versions(VERSIONED) | getattr(env, "versions", {}),
     }

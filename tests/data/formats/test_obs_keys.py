@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cdred.data.formats.obs_keys import concat_obs, obs_provenance, select_obs_keys
+from cdred.data.formats.obs_keys import by_name, concat_obs, obs_provenance, select_obs_keys
 from cdred.errors import UserError
 
 ARRAYS = {
@@ -18,17 +18,29 @@ def concat(arrays, keys):
 
 def test_default_is_all_numeric_vectors():
     assert select_obs_keys(ARRAYS, None, "here") == ("clock", "state")
-    assert obs_provenance(ARRAYS, ("clock", "state")) == {
+    assert obs_provenance(ARRAYS, ("clock", "state"), None) == {
         "obs_keys": ["clock", "state"],
+        "obs_widths": [1, 3],
+        "obs_order": "default of the file's reader",
         "obs_left_out": ["camera", "label"],
     }
+
+
+@pytest.mark.parametrize(("keys", "obs_keys"), [(("state", "clock"), ["state", "clock"]), (("state",), None)])
+def test_order_is_the_readers_only_if_it_joins_unasked(keys, obs_keys):
+    assert "obs_order" not in obs_provenance(ARRAYS, keys, obs_keys)
+
+
+def test_indices_are_sorted_by_number():
+    names = ["goal", "10", "2/b", "2/a", "goal/10", "goal/9"]
+    assert sorted(names, key=by_name) == ["2/a", "2/b", "10", "goal", "goal/9", "goal/10"]
 
 
 def test_single_array_keeps_its_shape():
     image = {"camera": ARRAYS["camera"]}
     assert select_obs_keys(image, None, "here") == ("camera",)
     assert concat(image, ["camera"]).shape == (4, 8, 8, 3)
-    assert obs_provenance(image, ("camera",)) == {}
+    assert obs_provenance(image, ("camera",), None) == {}
 
 
 def test_named_arrays_are_concatenated_in_order():

@@ -19,6 +19,8 @@ def test_final_observation_is_taken_from_next_obs(tmp_path):
         "format": "robomimic HDF5",
         "env_name": "Lift",
         "obs_keys": ["eef_pos", "gripper"],
+        "obs_widths": [2, 1],
+        "obs_order": "default of the file's reader",
         "obs_left_out": ["agentview_image"],
     }
 

@@ -125,7 +125,7 @@ def read_lerobot(
     is_ours = (path / CDRED_META).exists()
     trajectories = _read_trajectories(layout, info, is_ours, on_progress)
     extra = _read_json(path / CDRED_META) if is_ours else {}
-    provenance = extra["provenance"] if "provenance" in extra else _external_provenance(info, layout)
+    provenance = extra["provenance"] if "provenance" in extra else _external_provenance(info, layout, obs_keys)
     return DemoDataset(extra.get("task", ""), trajectories, provenance)
 
 
@@ -266,7 +266,7 @@ def _to_trajectory(frames: Frames, episode: EpisodeFrames, final: dict[str, Any]
     )
 
 
-def _external_provenance(info: dict[str, Any], layout: Layout) -> dict[str, object]:
+def _external_provenance(info: dict[str, Any], layout: Layout, obs_keys: Sequence[str] | None) -> dict[str, object]:
     """Return the provenance of a dataset that `lerobot_write` did not write."""
     observations = {name: feature for name, feature in layout.features.items() if name.startswith("observation")}
     provenance = {
@@ -274,7 +274,7 @@ def _external_provenance(info: dict[str, Any], layout: Layout) -> dict[str, obje
         "fps": info.get("fps"),
         "robot_type": info.get("robot_type"),
         "tasks": _read_task_descriptions(layout.path),
-        **obs_provenance(observations, layout.keys),
+        **obs_provenance(observations, layout.keys, obs_keys),
         "dropped": NO_FINAL_OBSERVATION,
     }
     return {key: value for key, value in provenance.items() if value}

@@ -66,7 +66,7 @@ def read_maniskill(
         groups = numbered_groups(file, "traj_")
         _check_names(entries, [name for name, _ in groups], path)
         arrays = _selectable_arrays(groups[0][1], obs_keys, str(path))
-        selection = obs_provenance(arrays, select_obs_keys(arrays, obs_keys, str(path)))
+        selection = obs_provenance(arrays, select_obs_keys(arrays, obs_keys, str(path)), obs_keys)
         trajectories = tuple(
             _read_episode(group, obs_keys, entries.get(name, {}), f"{path}, {name}")
             for name, group in with_progress(groups, on_progress)

@@ -23,7 +23,7 @@ from cdred.data.formats.common import OnProgress, empty_actions, final_flag, san
 from cdred.data.formats.hdf5 import open_hdf5
 from cdred.data.formats.minari_arrow import arrow_episodes
 from cdred.data.formats.minari_hdf5 import RawEpisode, hdf5_episodes
-from cdred.data.formats.obs_keys import concat_obs, obs_provenance, select_obs_keys
+from cdred.data.formats.obs_keys import concat_obs, format_shapes, obs_provenance, select_obs_keys
 from cdred.data.rescale import BOUNDS_KEY
 from cdred.errors import UserError
 from cdred.files import new_folder
@@ -49,8 +49,8 @@ def read_minari(
 
     Args:
         path: the dataset's folder.
-        obs_keys: keys of a Dict observation to concatenate, in that order, `a/b` for nested keys; None for all vectors,
-            sorted by name, which is how Gymnasium flattens a Dict of boxes.
+        obs_keys: keys of a Dict observation to concatenate, in that order, `a/b` for nested keys and indices for
+            members of a Tuple; None for all vectors, sorted by name, whatever the order of the environment.
         on_progress: called after each episode.
 
     Raises:
@@ -65,12 +65,17 @@ def read_minari(
         for open_episode in with_progress(episodes, on_progress):
             raw = open_episode()
             keys = select_obs_keys(raw.obs_arrays, obs_keys, raw.location)
-            selections.append(obs_provenance(raw.obs_arrays, keys))
+            selections.append(obs_provenance(raw.obs_arrays, keys, obs_keys))
+            if selections[-1] != selections[0]:
+                raise UserError(
+                    f"{raw.location}: its observations are {format_shapes(raw.obs_arrays)}, not those of the first "
+                    "episode: leave the episode out, or name common ones with --obs-keys."
+                )
             trajectories.append(_to_trajectory(raw, keys))
     extra = metadata.get("cdred", {})
     selection = selections[0] if selections else {}
-    provenance = extra["provenance"] if "provenance" in extra else _external_provenance(metadata) | selection
-    return DemoDataset(extra.get("task", ""), tuple(trajectories), provenance)
+    provenance = extra["provenance"] if "provenance" in extra else _external_provenance(metadata)
+    return DemoDataset(extra.get("task", ""), tuple(trajectories), provenance | selection)
 
 
 def _read_metadata(path: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import numpy as np
 from cdred.data.formats.arrow import row_bytes
 from cdred.data.formats.common import as_float32, corrupt_as_user_error, import_optional
 from cdred.data.formats.minari_hdf5 import RawEpisode
+from cdred.data.formats.obs_keys import by_name
 from cdred.data.formats.safety import check_expanded_size
 from cdred.errors import UserError
 
@@ -103,7 +104,7 @@ def _flatten(array: Any, name: str) -> Iterator[tuple[str, Any]]:
     if not hasattr(array, "field"):
         yield name, array
         return
-    for key in sorted(field.name for field in array.type):
+    for key in sorted((field.name for field in array.type), key=by_name):
         yield from _flatten(array.field(key), f"{name}/{key}" if name else key)
 
 

@@ -1,17 +1,19 @@
 """Minari episodes in HDF5: one group `episode_<i>` each, with attributes `id`, `seed`, `total_steps`.
 
-Each group holds `observations [T+1, ...]` (a group of such arrays for a Dict space), `actions [T, ...]`, `rewards`,
+Each group holds `observations [T+1, ...]` (a group of such arrays for a Dict space, and for a Tuple space, whose
+members are named `_index_0`, ...), `actions [T, ...]`, `rewards`,
 `terminations` and `truncations [T]`, and `infos`, a group of the step infos that begins with the info of the reset
 (https://minari.farama.org/content/dataset_standards/).
 """
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from cdred.data.formats.hdf5 import datasets_by_path, numbered_groups, read_array, read_float32
-from cdred.data.formats.obs_keys import ArrayInfo
+from cdred.data.formats.obs_keys import ArrayInfo, by_name
 
 
 class RawEpisode(NamedTuple):
@@ -41,7 +43,9 @@ def hdf5_episodes(file: Any, location: str) -> list[Callable[[], RawEpisode]]:
 
 
 def _open_episode(group: Any, location: str) -> RawEpisode:
-    arrays = datasets_by_path(group["observations"], "observations") if "observations" in group else {}
+    datasets = datasets_by_path(group["observations"], "observations") if "observations" in group else {}
+    named = {re.sub(r"(^|/)_index_(?=\d+(/|$))", r"\1", path): array for path, array in datasets.items()}
+    arrays = {name: named[name] for name in sorted(named, key=by_name)}
 
     def column(name: str) -> np.ndarray | None:
         return read_array(group, name, location) if name in group else None

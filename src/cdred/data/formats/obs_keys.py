@@ -2,7 +2,8 @@
 
 The arrays are those that the user names, in that order; by default all that hold one number or one vector per time
 step, in the order in which the file's reader lists them (sorted by name). Images are used only if named, and only
-without other arrays.
+without other arrays. Names and widths are recorded in the provenance, so that the columns can be put into the order of
+a task that has such names, too (`cdred.data.obs_names`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,14 @@ import numpy as np
 
 from cdred.data.formats.common import sanitize_text
 from cdred.errors import UserError
+
+# Keys of the provenance: names and widths of the arrays that observations are concatenated from, in that order;
+# what determined the order unless it was the user or the environment; and arrays that were left out.
+KEYS_KEY, WIDTHS_KEY, ORDER_KEY, LEFT_OUT_KEY = "obs_keys", "obs_widths", "obs_order", "obs_left_out"
+DEFAULT_ORDER = "default of the file's reader"
+
+# Names and widths, in the order of the columns.
+Parts = tuple[tuple[str, int], ...]
 
 
 class ArrayInfo(Protocol):
@@ -89,7 +98,7 @@ def concat_obs(
     if len(keys) == 1:
         obs = read(keys[0])
         return obs[:, None] if obs.ndim == 1 else obs
-    widths = [int(np.prod(arrays[key].shape[1:], dtype=int)) for key in keys]
+    widths = [_width(arrays[key]) for key in keys]
     ends = np.cumsum(widths).tolist()
     obs, lengths = np.empty((0, ends[-1]), np.float32), {}
     for key, width, end in zip(keys, widths, ends, strict=True):
@@ -103,9 +112,61 @@ def concat_obs(
     return obs
 
 
-def obs_provenance(arrays: Mapping[str, ArrayInfo], keys: Sequence[str]) -> dict[str, object]:
-    """Return the selection for a dataset's provenance; empty if there was only one array."""
+def _width(array: ArrayInfo) -> int:
+    return int(np.prod(array.shape[1:], dtype=int))
+
+
+def obs_provenance(
+    arrays: Mapping[str, ArrayInfo], keys: Sequence[str], obs_keys: Sequence[str] | None
+) -> dict[str, object]:
+    """Return the selection for a dataset's provenance; empty if there was only one array.
+
+    Args:
+        arrays: the available arrays.
+        keys: names of those that were used.
+        obs_keys: names given by the user; None if the order of `keys` is the reader's.
+    """
     if len(arrays) < 2:
         return {}
     left_out = [key for key in arrays if key not in keys]
-    return {"obs_keys": list(keys), **({"obs_left_out": left_out} if left_out else {})}
+    return {
+        **parts_provenance(tuple((key, _width(arrays[key])) for key in keys)),
+        **({ORDER_KEY: DEFAULT_ORDER} if obs_keys is None and len(keys) > 1 else {}),
+        **({LEFT_OUT_KEY: left_out} if left_out else {}),
+    }
+
+
+def parts_provenance(parts: Parts) -> dict[str, object]:
+    """Return names and widths for a dataset's provenance; empty if there are none."""
+    return {KEYS_KEY: [name for name, _ in parts], WIDTHS_KEY: [width for _, width in parts]} if parts else {}
+
+
+def recorded_parts(provenance: Mapping[str, object], location: str) -> Parts:
+    """Return the names and widths in a dataset's provenance; empty if it has none.
+
+    Raises:
+        UserError: they are not one positive width for each of several different names.
+    """
+    if KEYS_KEY not in provenance:
+        return ()
+    keys, widths = provenance[KEYS_KEY], provenance.get(WIDTHS_KEY)
+    lists = isinstance(keys, list) and isinstance(widths, list) and len(keys) == len(widths)
+    parts: Parts = tuple(zip(keys, widths, strict=True)) if lists else ()
+    valid = all(isinstance(name, str) and type(width) is int and width >= 0 for name, width in parts)
+    if not parts or not valid or len(dict(parts)) < len(parts):
+        raise UserError(
+            f"{location}: its provenance has {KEYS_KEY} {sanitize_text(keys)} and {WIDTHS_KEY} "
+            f"{sanitize_text(widths)}, expected a list of different names and a list of as many widths: "
+            "convert the original file again."
+        )
+    return parts
+
+
+def format_parts(parts: Parts) -> str:
+    """Format names and widths for a message."""
+    return sanitize_text(", ".join(f"{name} ({width})" for name, width in parts))
+
+
+def by_name(path: str) -> list[tuple[int, int, str]]:
+    """Return a sorting key for names `a/b`: level by level, indices of tuples by number."""
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in path.split("/")]

@@ -73,7 +73,7 @@ def read_robomimic(
         provenance = {
             "format": "robomimic HDF5",
             **_env_provenance(file["data"], location),
-            **obs_provenance(arrays, select_obs_keys(arrays, obs_keys, location)),
+            **obs_provenance(arrays, select_obs_keys(arrays, obs_keys, location), obs_keys),
         }
     check_step_counts(
         (len(trajectory) for trajectory, _ in episodes), location, "a group 'demo_<i>' holds all steps of an episode"
