@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import replace
+from functools import partial
 
 import gymnasium
 import h5py
@@ -11,12 +12,13 @@ import pytest
 from gymnasium.spaces import Box, Dict, Tuple
 from gymnasium.wrappers import FlattenObservation
 
-from cdred.data.demonstrations import load_demos, save_demos
+from cdred.data.demonstrations import load_demos, read_demos, save_demos
 from cdred.data.obs_names import match_obs_names
 from cdred.demos.episodes import rollout
 from cdred.envs.registry import make
 from cdred.errors import UserError
 from cdred.types import DemoDataset, EnvSpec
+from demo_files import write_maniskill, write_robomimic
 
 STEPS, SEEDS = 6, (3, 4)
 STATE_FLOW = (("state", 3), ("flow", 1))
@@ -181,13 +183,32 @@ def test_order_that_nobody_chose_is_rejected_for_one_array(space, expected, tmp_
     assert_same_obs(load_demos(path, plain, obs_keys=["state", "flow"]), expected)
 
 
+def rename(path, old, new):
+    with h5py.File(path, "a") as file:
+        file.move(old, new)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("write", "file", "episode", "key"),
+    [
+        (write_robomimic, "d.hdf5", "data/demo_2", "gripper"),
+        (partial(write_maniskill, obs="dict"), "d.h5", "traj_1", "extra/tcp"),
+    ],
+)
+def test_episode_of_other_parts_is_named(write, file, episode, key, tmp_path):
+    path = rename(write(tmp_path / file), f"{episode}/obs/{key}", f"{episode}/obs/other")
+    name = episode.removeprefix("data/")
+    with pytest.raises(UserError, match=rf"{name}: .* other \(.*, those of the first episode .*{key} .*--obs-keys"):
+        read_demos(path)
+
+
 @pytest.mark.parametrize("space", [SPACES["state, flow"]], indirect=True)
-def test_episode_of_other_parts_is_named(space, expected, tmp_path, monkeypatch):
+def test_minari_episode_of_other_parts_is_named(space, expected, tmp_path, monkeypatch):
     path = collect_with_minari(tmp_path, space, expected, "hdf5", monkeypatch)
-    with h5py.File(path / "data/main_data.hdf5", "a") as file:
-        observations = file["episode_1/observations"]
-        observations.move("flow", "speed")
-    with pytest.raises(
-        UserError, match=r"episode_1: its observations are speed \(1,\), state \(3,\), not those of the"
-    ):
+    observations = "episode_1/observations"
+    rename(path / "data/main_data.hdf5", f"{observations}/flow", f"{observations}/speed")
+    message = r"episode_1: .* are speed \(1\), state \(3\), those of the first episode flow \(1\), state \(3\)"
+    with pytest.raises(UserError, match=message):
         load_demos(path)
+    assert load_demos(path, obs_keys=["state"])[1].obs.shape == (STEPS + 1, 3)

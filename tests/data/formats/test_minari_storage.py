@@ -136,3 +136,23 @@ def test_compressed_images_are_rejected(create):
     assert read_minari(path)[0].obs.shape == (6, 3)
     with pytest.raises(UserError, match="'camera' holds object, expected numbers"):
         read_minari(path, ["camera"])
+
+
+def test_float_images_keep_their_shape_and_are_not_joined(create):
+    camera = Box(0, 1, (4, 4, 3))
+    path = create(Tuple((camera, VECTOR)))
+    assert read_minari(path)[0].obs.shape == (6, 3)
+    assert read_minari(path, ["0"])[0].obs.shape == (6, 4, 4, 3)
+    with pytest.raises(UserError, match=r"'0' has shape \(4, 4, 3\) .* only numeric vectors can be concatenated"):
+        read_minari(path, ["0", "1"])
+
+
+@pytest.mark.parametrize("create", ["arrow", "parquet"], indirect=True)
+def test_rows_of_another_size_than_the_space_are_rejected(create):
+    path = create(VECTOR)
+    file = path / "data/metadata.json"
+    metadata = json.loads(file.read_text())
+    space = json.loads(metadata["observation_space"]) | {"shape": [2, 2]}
+    file.write_text(json.dumps(metadata | {"observation_space": json.dumps(space)}))
+    with pytest.raises(UserError, match=r"data/0: 'observations' has \(3,\) numbers per step, .* shape \(2, 2\)"):
+        read_minari(path)

@@ -34,7 +34,14 @@ from cdred.data.formats.common import (
     with_progress,
 )
 from cdred.data.formats.hdf5 import datasets_by_path, matches, numbered_groups, open_hdf5, read_array, read_float32
-from cdred.data.formats.obs_keys import concat_obs, obs_provenance, select_obs_keys
+from cdred.data.formats.obs_keys import (
+    Parts,
+    check_same_parts,
+    concat_obs,
+    joined_parts,
+    obs_provenance,
+    select_obs_keys,
+)
 from cdred.errors import UserError
 from cdred.types import DemoDataset, Trajectory
 
@@ -66,9 +73,10 @@ def read_maniskill(
         groups = numbered_groups(file, "traj_")
         _check_names(entries, [name for name, _ in groups], path)
         arrays = _selectable_arrays(groups[0][1], obs_keys, str(path))
-        selection = obs_provenance(arrays, select_obs_keys(arrays, obs_keys, str(path)), obs_keys)
+        keys = select_obs_keys(arrays, obs_keys, str(path))
+        first, selection = joined_parts(arrays, keys), obs_provenance(arrays, keys, obs_keys)
         trajectories = tuple(
-            _read_episode(group, obs_keys, entries.get(name, {}), f"{path}, {name}")
+            _read_episode(group, obs_keys, first, entries.get(name, {}), f"{path}, {name}")
             for name, group in with_progress(groups, on_progress)
         )
     check_step_counts(map(len, trajectories), str(path), "a group 'traj_<i>' holds all steps of an episode")
@@ -124,17 +132,21 @@ def _selectable_arrays(group: Any, obs_keys: Sequence[str] | None, location: str
     return obs
 
 
-def _read_episode(group: Any, obs_keys: Sequence[str] | None, entry: dict[str, Any], location: str) -> Trajectory:
+def _read_episode(
+    group: Any, obs_keys: Sequence[str] | None, first: Parts, entry: dict[str, Any], location: str
+) -> Trajectory:
     """Read one trajectory.
 
     Args:
         group: its HDF5 group.
         obs_keys: as in `read_maniskill`.
+        first: names and widths of the observation arrays of the first trajectory.
         entry: its entry in the JSON file; empty if there is none.
         location: file and trajectory, for messages.
     """
     arrays = _selectable_arrays(group, obs_keys, location)
     keys = select_obs_keys(arrays, obs_keys, location)
+    check_same_parts(joined_parts(arrays, keys), first, location)
     obs = concat_obs(arrays, keys, lambda key: read_float32(arrays[key], key, location), location)
     action = read_array(group, "actions", location) if "actions" in group else empty_actions(len(obs) - 1)
     check_components(action.shape, "[T, A]", "actions", location)

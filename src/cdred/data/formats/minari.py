@@ -23,7 +23,7 @@ from cdred.data.formats.common import OnProgress, empty_actions, final_flag, san
 from cdred.data.formats.hdf5 import open_hdf5
 from cdred.data.formats.minari_arrow import arrow_episodes
 from cdred.data.formats.minari_hdf5 import RawEpisode, hdf5_episodes
-from cdred.data.formats.obs_keys import concat_obs, format_shapes, obs_provenance, select_obs_keys
+from cdred.data.formats.obs_keys import check_same_parts, concat_obs, joined_parts, obs_provenance, select_obs_keys
 from cdred.data.rescale import BOUNDS_KEY
 from cdred.errors import UserError
 from cdred.files import new_folder
@@ -61,19 +61,16 @@ def read_minari(
         raise UserError(f"{path} is not a Minari dataset: no data/{METADATA_FILE} in it.")
     metadata = _read_metadata(folder / METADATA_FILE)
     with _open_episodes(folder, metadata) as episodes:
-        selections, trajectories = [], []
+        first, selection, trajectories = None, {}, []
         for open_episode in with_progress(episodes, on_progress):
             raw = open_episode()
             keys = select_obs_keys(raw.obs_arrays, obs_keys, raw.location)
-            selections.append(obs_provenance(raw.obs_arrays, keys, obs_keys))
-            if selections[-1] != selections[0]:
-                raise UserError(
-                    f"{raw.location}: its observations are {format_shapes(raw.obs_arrays)}, not those of the first "
-                    "episode: leave the episode out, or name common ones with --obs-keys."
-                )
+            parts = joined_parts(raw.obs_arrays, keys)
+            if first is None:
+                first, selection = parts, obs_provenance(raw.obs_arrays, keys, obs_keys)
+            check_same_parts(parts, first, raw.location)
             trajectories.append(_to_trajectory(raw, keys))
     extra = metadata.get("cdred", {})
-    selection = selections[0] if selections else {}
     provenance = extra["provenance"] if "provenance" in extra else _external_provenance(metadata)
     return DemoDataset(extra.get("task", ""), tuple(trajectories), provenance | selection)
 

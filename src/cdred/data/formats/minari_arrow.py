@@ -50,7 +50,8 @@ def _parse_shapes(space: str, location: str) -> Shapes:
 def _box_shapes(space: dict[str, Any], name: str) -> Iterator[tuple[str, tuple[int, ...]]]:
     subspaces = space.get("subspaces")
     if subspaces is None:
-        yield name or "observations", tuple(space.get("shape") or ())
+        if "shape" in space:
+            yield name or "observations", tuple(space["shape"])
         return
     items = subspaces.items() if isinstance(subspaces, dict) else enumerate(subspaces)
     for key, subspace in items:
@@ -61,7 +62,8 @@ def _open_episode(folder: Path, kind: str, shapes: Shapes) -> RawEpisode:
     table, location = _read_table(folder, kind), str(folder)
     columns = {name: table.column(name).combine_chunks() for name in table.column_names}
     arrays = {
-        key: _to_values(array, shapes.get(key)) for key, array in _arrays_by_path(columns, "observations").items()
+        key: _to_shape(_to_values(array), shapes.get(key), f"{location}: '{key}'")
+        for key, array in _arrays_by_path(columns, "observations").items()
     }
     infos = {f"infos/{key}": array for key, array in _arrays_by_path(columns, "infos").items()}
     steps = table.num_rows - 1
@@ -108,14 +110,27 @@ def _flatten(array: Any, name: str) -> Iterator[tuple[str, Any]]:
         yield from _flatten(array.field(key), f"{name}/{key}" if name else key)
 
 
-def _to_values(array: Any, shape: tuple[int, ...] | None = None) -> np.ndarray:
-    """Convert to `[rows, *shape]`; to objects where the array is not numeric, such as the bytes of an image."""
+def _to_values(array: Any) -> np.ndarray:
+    """Convert to `[rows, size]` or `[rows]`; to objects where the array is not numeric, such as bytes of an image."""
     if not str(array.type).startswith("fixed_size_list"):
         return array.to_numpy(zero_copy_only=False)
-    values = array.flatten().to_numpy(zero_copy_only=False).reshape(len(array), array.type.list_size)
-    if shape is not None and int(np.prod(shape, dtype=int)) == array.type.list_size:
-        return values.reshape(len(array), *shape)
-    return values
+    return array.flatten().to_numpy(zero_copy_only=False).reshape(len(array), array.type.list_size)
+
+
+def _to_shape(values: np.ndarray, shape: tuple[int, ...] | None, location: str) -> np.ndarray:
+    """Return flattened rows in the shape of their space; unchanged if it has none, or if they are objects.
+
+    Raises:
+        UserError: their size is another one.
+    """
+    if shape is None or values.dtype == object:
+        return values
+    if int(np.prod(shape, dtype=int)) != int(np.prod(values.shape[1:], dtype=int)):
+        raise UserError(
+            f"{location} has {values.shape[1:]} numbers per step, but its space in metadata.json has shape {shape}: "
+            "fetch the dataset again."
+        )
+    return values.reshape(len(values), *shape)
 
 
 def _read_seed(folder: Path) -> int | None:

@@ -130,10 +130,24 @@ def obs_provenance(
         return {}
     left_out = [key for key in arrays if key not in keys]
     return {
-        **parts_provenance(tuple((key, _width(arrays[key])) for key in keys)),
+        **parts_provenance(joined_parts(arrays, keys)),
         **({ORDER_KEY: DEFAULT_ORDER} if obs_keys is None and len(keys) > 1 else {}),
         **({LEFT_OUT_KEY: left_out} if left_out else {}),
     }
+
+
+def joined_parts(arrays: Mapping[str, ArrayInfo], keys: Sequence[str]) -> Parts:
+    """Return names and widths of the arrays that an observation is concatenated from."""
+    return tuple((key, _width(arrays[key])) for key in keys)
+
+
+def check_same_parts(parts: Parts, first: Parts, location: str) -> None:
+    """Raise UserError if an episode's observations are concatenated from other arrays than the first one's."""
+    if parts != first:
+        raise UserError(
+            f"{location}: its observations are {format_parts(parts)}, those of the first episode "
+            f"{format_parts(first)}: leave the episode out, or name common ones with --obs-keys."
+        )
 
 
 def parts_provenance(parts: Parts) -> dict[str, object]:
@@ -145,13 +159,14 @@ def recorded_parts(provenance: Mapping[str, object], location: str) -> Parts:
     """Return the names and widths in a dataset's provenance; empty if it has none.
 
     Raises:
-        UserError: they are not one positive width for each of several different names.
+        UserError: they are not one width for each of several different names.
     """
     if KEYS_KEY not in provenance:
         return ()
     keys, widths = provenance[KEYS_KEY], provenance.get(WIDTHS_KEY)
-    lists = isinstance(keys, list) and isinstance(widths, list) and len(keys) == len(widths)
-    parts: Parts = tuple(zip(keys, widths, strict=True)) if lists else ()
+    parts: Parts = ()
+    if isinstance(keys, list) and isinstance(widths, list) and len(keys) == len(widths):
+        parts = tuple(zip(keys, widths, strict=True))
     valid = all(isinstance(name, str) and type(width) is int and width >= 0 for name, width in parts)
     if not parts or not valid or len(dict(parts)) < len(parts):
         raise UserError(

@@ -35,7 +35,14 @@ from cdred.data.formats.common import (
     with_progress,
 )
 from cdred.data.formats.hdf5 import datasets_by_path, matches, numbered_groups, open_hdf5, read_array, read_float32
-from cdred.data.formats.obs_keys import concat_obs, obs_provenance, select_obs_keys
+from cdred.data.formats.obs_keys import (
+    Parts,
+    check_same_parts,
+    concat_obs,
+    joined_parts,
+    obs_provenance,
+    select_obs_keys,
+)
 from cdred.errors import UserError
 from cdred.types import DemoDataset, Trajectory
 
@@ -64,16 +71,19 @@ def read_robomimic(
     location = str(path)
     with open_hdf5(path) as file:
         demos = numbered_groups(file["data"], "demo_")
+        arrays = _obs_arrays(demos[0][1], "obs", location)
+        keys = select_obs_keys(arrays, obs_keys, location)
+        first = joined_parts(arrays, keys)
         episodes = [
-            _read_episode(group, obs_keys, f"{path}, {name}") for name, group in with_progress(demos, on_progress)
+            _read_episode(group, obs_keys, first, f"{path}, {name}")
+            for name, group in with_progress(demos, on_progress)
         ]
         total = sum(len(trajectory) + dropped for trajectory, dropped in episodes)
         check_declared_steps(file["data"].attrs.get("total"), total, "the attribute 'total' of 'data'", location)
-        arrays = _obs_arrays(demos[0][1], "obs", location)
         provenance = {
             "format": "robomimic HDF5",
             **_env_provenance(file["data"], location),
-            **obs_provenance(arrays, select_obs_keys(arrays, obs_keys, location), obs_keys),
+            **obs_provenance(arrays, keys, obs_keys),
         }
     check_step_counts(
         (len(trajectory) for trajectory, _ in episodes), location, "a group 'demo_<i>' holds all steps of an episode"
@@ -100,9 +110,9 @@ def _obs_arrays(group: Any, key: str, location: str) -> dict[str, h5py.Dataset]:
     return datasets_by_path(group[key], key)
 
 
-def _read_episode(group: Any, obs_keys: Sequence[str] | None, location: str) -> tuple[Trajectory, bool]:
+def _read_episode(group: Any, obs_keys: Sequence[str] | None, first: Parts, location: str) -> tuple[Trajectory, bool]:
     """Read one demonstration; the second result is True if its last action had to be dropped."""
-    obs, has_final = _read_obs(group, obs_keys, location)
+    obs, has_final = _read_obs(group, obs_keys, first, location)
     steps = len(obs) - has_final
     _check_rows(group, steps, location)
     check_declared_steps(group.attrs.get("num_samples"), steps, "the attribute 'num_samples'", location)
@@ -130,10 +140,11 @@ def _check_rows(group: Any, steps: int, location: str) -> None:
         check_components(group["actions"].shape, "[T, A]", "actions", location)
 
 
-def _read_obs(group: Any, obs_keys: Sequence[str] | None, location: str) -> tuple[np.ndarray, bool]:
+def _read_obs(group: Any, obs_keys: Sequence[str] | None, first: Parts, location: str) -> tuple[np.ndarray, bool]:
     """Read the observations; the second result is True if they include the final one."""
     arrays = _obs_arrays(group, "obs", location)
     keys = select_obs_keys(arrays, obs_keys, location)
+    check_same_parts(joined_parts(arrays, keys), first, location)
     obs = concat_obs(arrays, keys, lambda key: read_float32(arrays[key], f"obs/{key}", location), location)
     next_arrays = datasets_by_path(group["next_obs"], "next_obs") if "next_obs" in group else {}
     if not all(key in next_arrays for key in keys):
