@@ -2,12 +2,16 @@
 
 from copy import copy
 from dataclasses import asdict, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pytest
 import yaml
 
-from cdred.config import RunConfig, parse_settings, preset, total_steps, total_updates, validate
+from cdred.algos.cdred import CDREDConfig
+from cdred.algos.red import REDConfig
+from cdred.config import RunConfig, override, parse_settings, preset, total_steps, total_updates, validate
 from cdred.config_file import first_difference, from_yaml, read_config, to_yaml
 from cdred.errors import UserError
 
@@ -103,12 +107,18 @@ def test_absent_settings_take_their_defaults():
         ("steps: null", "run.yaml: steps should be a valid integer, got None."),
         ("steps: {2020-01-01: 1}", "run.yaml: steps should be a valid integer, got "),
         ("video: 1", "run.yaml: video should be a valid boolean, got 1."),
-        ("demos: 10", "run.yaml: demos should be a valid string, got 10."),
+        ("demos: 1.5", "run.yaml: demos should be a valid string, got 1.5."),
+        ("algo: sqil", "run.yaml: algo should be 'cdred', "),
+        ("planner: cem", "run.yaml: planner should be 'mppi' or 'policy', got 'cem'. Did you mean mppi?"),
+        ("preset: fast", "run.yaml: preset should be 'cpu', 'paper' or 'debug', got 'fast'. Did you mean cpu?"),
+        ("lr: 0.1", "run.yaml: unknown setting lr. Did you mean optim.learning_rate?"),
+        ("mpi: {horizon: 4}", "run.yaml: unknown setting mpi. Did you mean mppi?"),
+        ("device: cpu", "run.yaml: unknown setting device. There is no setting for the device: "),
         ("task: 2020-01-01", "run.yaml: task should be a valid string, got {'date': '2020-01-01'}."),
         ("optim: {tau: true}", "run.yaml: optim.tau should be a valid number, got True."),
         ("optim: {tau: '0.1'}", "run.yaml: optim.tau should be a valid number, got '0.1'."),
         ("cdred: {transform: log}", "run.yaml: cdred.transform should be 'identity' or 'exp', got 'log'."),
-        ("seeds: 3", "run.yaml: seeds should be a valid list, got 3."),
+        ("seeds: true", "run.yaml: seeds should be a valid list, got True."),
         ("seeds: [a]", "run.yaml: seeds should be a valid integer, got 'a'."),
         ("seeds: [1, -1]", "run.yaml: seeds should be greater than or equal to 0, got -1."),
         ("model: {hidden_dims: [0]}", "run.yaml: model.hidden_dims should be greater than or equal to 1, got 0."),
@@ -231,6 +241,8 @@ def test_non_finite_number_is_refused_everywhere(value):
         (None, {"seeds": np.arange(3)}, "--seeds should be a valid list, got {'ndarray': '[0 1 2]'}."),
         (None, {"optim": 3}, "--optim: expected a mapping of settings, got 3."),
         (None, {"algo": "bcc"}, "--algo should be 'cdred', "),
+        (None, {"mppi": {"horizon": 4}}, "--mppi should be a MPPIConfig, got a dict: "),
+        (None, {"red": CDREDConfig()}, "--red should be a REDConfig, got a CDREDConfig: "),
         ("optim", {"tau": True}, "--optim.tau should be a valid number, got True."),
         ("optim", {"tau": "0.1"}, "--optim.tau should be a valid number, got '0.1'."),
     ],
@@ -252,9 +264,55 @@ def test_value_of_wrong_type_is_refused(group, changes, message):
     ],
 )
 def test_numpy_scalars_are_accepted_and_saved(group, changes, plain):
-    config = debug_with(group, **changes)
-    validate(config)
-    assert from_yaml(to_yaml(config)) == debug_with(group, **plain)
+    config, expected = debug_with(group, **changes), debug_with(group, **plain)
+    assert validate(config) == expected
+    assert from_yaml(to_yaml(config)) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "declared"),
+    [
+        ({"seeds": 3}, {"seeds": (3,)}),
+        ({"seeds": [2, 1]}, {"seeds": (2, 1)}),
+        ({"seeds": range(2)}, {"seeds": (0, 1)}),
+        ({"demos": 7}, {"demos": "7"}),
+        ({"demos": Path("a/b"), "out": Path("c")}, {"demos": "a/b", "out": "c"}),
+    ],
+)
+def test_short_forms_become_the_declared_types(changes, declared):
+    assert repr(validate(debug_with(None, **changes))) == repr(debug_with(None, **declared))
+
+
+def test_short_forms_in_yaml():
+    assert from_yaml("seeds: 3\ndemos: 7") == RunConfig(seeds=(3,), demos="7")
+
+
+def literal_settings(cls, path=()):
+    """Path and a misspelt value of every setting with a choice of values."""
+    for name, hint in get_type_hints(cls).items():
+        if is_dataclass(hint):
+            yield from literal_settings(hint, (*path, name))
+        elif get_origin(hint) is Literal:
+            yield (*path, name), f"{get_args(hint)[0]}x"
+
+
+def test_every_choice_is_checked_with_a_hint():
+    settings = dict(literal_settings(RunConfig))
+    assert {("algo",), ("planner",), ("preset",), ("vectorization",), ("precision", "model")} < settings.keys()
+    for path, wrong in settings.items():
+        *group, name = path
+        with pytest.raises(UserError) as error:
+            validate(debug_with(*group or [None], **{name: wrong}))
+        option = "--" + ".".join(path).replace("_", "-")
+        assert str(error.value).startswith(f"{option} should be ")
+        assert str(error.value).endswith(f"got '{wrong}'. Did you mean {wrong[:-1]}?")
+
+
+def test_override_changes_single_settings_of_a_group():
+    config = override(preset("cpu"), {"steps": 7, "mppi": {"horizon": 4}, "red": REDConfig()})
+    assert config == replace(
+        preset("cpu"), steps=7, mppi=replace(preset("cpu").mppi, horizon=4), red=preset("paper").red
+    )
 
 
 def test_parsed_settings_have_the_declared_types():
@@ -278,5 +336,5 @@ def test_contradiction_in_a_file_names_the_file(tmp_path):
 
 
 def test_unknown_preset_is_refused_with_a_suggestion():
-    with pytest.raises(UserError, match=r"no preset 'cup': expected one of paper, cpu, debug\. Did you mean cpu\?"):
+    with pytest.raises(UserError, match=r"'cpu', 'paper' or 'debug', got 'cup'\. Did you mean cpu\?"):
         preset("cup")

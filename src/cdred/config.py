@@ -5,10 +5,14 @@ The defaults are the paper's. A preset overrides some of them by keyword.
 
 import json
 import math
-from dataclasses import asdict, dataclass, field, is_dataclass, replace
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, is_dataclass, replace
 from functools import cache
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
+import numpy as np
 import tyro
 
 from cdred.algos.cdred import CDREDConfig
@@ -22,7 +26,7 @@ from cdred.constraints import NonNegativeInt, Positive, PositiveInt
 from cdred.errors import UserError
 from cdred.models.world_model import ModelConfig
 from cdred.planning.mppi import MPPIConfig
-from cdred.suggest import did_you_mean
+from cdred.suggest import suggest_setting, suggest_value
 from cdred.types import Precision, VectorizationMode
 
 AlgoName = Literal["cdred", "iqmpc", "gail", "red", "iqlearn-sac", "gail-sac", "red-sac", "cdred-sac", "bc", "tdmpc2"]
@@ -45,7 +49,7 @@ class PrecisionConfig:
 class RunConfig:
     """One training run."""
 
-    task: Annotated[str, tyro.conf.Positional] = "metaworld/drawer-close"
+    task: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TASK")] = ""
     """Task: metaworld/<task>, dmc/<domain>-<task>, maniskill/<Task>, mjx/<Task>, gym/<id>."""
     algo: AlgoName = "cdred"
     """Algorithm. On a world model with MPPI: cdred, iqmpc, gail, red, and tdmpc2, which learns from the environment's
@@ -115,10 +119,8 @@ def preset(name: PresetName) -> RunConfig:
     Raises:
         UserError: there is no such preset.
     """
-    presets = {"paper": RunConfig, "cpu": _cpu, "debug": _debug}
-    if name not in presets:
-        raise UserError(f"no preset {name!r}: expected one of {', '.join(presets)}.{did_you_mean(str(name), presets)}")
-    return presets[name]()
+    check_choice("--preset", name, get_args(PresetName))
+    return {"paper": RunConfig, "cpu": _cpu, "debug": _debug}[name]()
 
 
 def _cpu() -> RunConfig:
@@ -180,16 +182,60 @@ def _debug() -> RunConfig:
     )
 
 
-def validate(config: RunConfig) -> None:
+def validate(config: RunConfig) -> RunConfig:
     """Check settings, wherever they come from: types and ranges of all fields, then combinations.
+
+    Returns:
+        The same settings, of the declared types: a list or an integer of seeds becomes a tuple, a path a string.
 
     Raises:
         UserError: for the first setting that is refused, by its option's name.
     """
-    parse_settings(asdict(config), lambda path: "--" + ".".join(path).replace("_", "-"))
-    for requirement, met in _combinations(config).items():
+    _check_groups(config)
+    parsed = parse_settings(_tree(config), lambda path: "--" + ".".join(path).replace("_", "-"))
+    for requirement, met in _combinations(parsed).items():
         if not met:
             raise UserError(f"{requirement}.")
+    return parsed
+
+
+def _check_groups(config: RunConfig) -> None:
+    """Refuse groups of settings of another type, whose absent settings would be taken for the paper's."""
+    for key, cls in _groups().items():
+        value = getattr(config, key)
+        if isinstance(value, Mapping) or (is_dataclass(value) and not isinstance(value, cls)):
+            raise UserError(
+                f"--{key} should be a {cls.__name__}, got a {type(value).__name__}: change some of its settings with "
+                f"cdred.train(config, {key}={{...}}) or dataclasses.replace."
+            )
+
+
+def _tree(settings: Any) -> dict[str, Any]:
+    """Return settings as nested mappings. Values are not copied: they may be of any type until they are checked."""
+    return {key: _tree(value) if is_dataclass(value) else value for key, value in vars(settings).items()}
+
+
+def override(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
+    """Return `config` with other values of the settings in `changes`. Names are checked, values are not.
+
+    Args:
+        config: settings.
+        changes: value by name. That of a group is its config object, which replaces the group, or a mapping of some of
+            its settings, which changes those.
+
+    Raises:
+        UserError: for an unknown name.
+    """
+    partial = {key: dict(value) for key, value in changes.items() if key in _groups() and isinstance(value, Mapping)}
+    names = {key: None for key in changes if key not in _groups()}
+    _refuse_unknown(RunConfig, names | partial, (), ".".join)
+    groups = {key: replace(getattr(config, key), **tree) for key, tree in partial.items()}
+    return replace(config, **{**changes, **groups})
+
+
+@cache
+def _groups() -> dict[str, type]:
+    return {key: cls for key, cls in get_type_hints(RunConfig).items() if is_dataclass(cls)}
 
 
 def _combinations(config: RunConfig) -> dict[str, bool]:
@@ -229,17 +275,32 @@ def parse_settings(tree: Any, name: Any) -> RunConfig:
     _refuse_unknown(RunConfig, tree, (), name)
     try:
         # As JSON: its strict types are those of YAML and the command line, where a tuple is a list.
-        return _adapter().validate_json(json.dumps(tree, default=_as_number, skipkeys=True), strict=True)
+        text = json.dumps(_with_short_forms(tree), default=_as_json, skipkeys=True)
+        return _adapter().validate_json(text, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         path = tuple(str(key) for key in first["loc"])
         # Of a sequence, the setting and not the index.
         path = path[:-1] if path and path[-1].isdecimal() else path
+        if first["type"] == "literal_error":
+            check_choice(name(path), first["input"], re.findall(r"'([^']*)'", first["ctx"]["expected"]))
         problem = first["msg"].replace("Input should", "should", 1).replace("valid array", "valid list")
         if isinstance(first["input"], float) and not math.isfinite(first["input"]):
             problem = "should be finite"
         got = shorten(repr(first["input"]))
         raise UserError(f"{name(path)} {problem[:1].lower()}{problem[1:]}, got {got}.") from None
+
+
+def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    """Check that a setting's value is one of `choices`.
+
+    Raises:
+        UserError: it is none of them; the message suggests the one that is meant.
+    """
+    if value not in choices:
+        *others, last = map(repr, choices)
+        expected = f"{', '.join(others)} or {last}"
+        raise UserError(f"{name} should be {expected}, got {shorten(repr(value))}.{suggest_value(value, choices)}")
 
 
 @cache
@@ -249,8 +310,22 @@ def _adapter() -> Any:
     return TypeAdapter(RunConfig)
 
 
-def _as_number(value: Any) -> Any:
-    """Convert a NumPy scalar, which Python callers may pass; make anything else a mapping, which no setting accepts."""
+def _with_short_forms(tree: dict[str, Any]) -> dict[str, Any]:
+    """Return settings in which a number of demonstrations is a string, and one seed a list."""
+    forms = {"demos": str, "seeds": lambda seed: [seed]}
+    return tree | {key: form(tree[key]) for key, form in forms.items() if _is_integer(tree.get(key))}
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _as_json(value: Any) -> Any:
+    """Convert what Python callers may pass; make anything else a mapping, which no setting accepts."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, range):
+        return list(value)
     return value.item() if getattr(value, "ndim", None) == 0 else {type(value).__name__: str(value)}
 
 
@@ -260,11 +335,19 @@ def _refuse_unknown(cls: Any, tree: Any, path: tuple[str, ...], name: Any) -> No
     types = get_type_hints(cls)
     for key, value in tree.items():
         if key not in types:
-            names = {name((*path, known)) for known in types}
+            names = [name(known) for known in (*setting_paths(RunConfig), *((group,) for group in _groups()))]
             unknown = name((*path, str(key)))
-            raise UserError(f"unknown setting {shorten(unknown)}.{did_you_mean(unknown, sorted(names))}")
+            raise UserError(f"unknown setting {shorten(unknown)}.{suggest_setting(unknown, names)}")
         if is_dataclass(types[key]):
             _refuse_unknown(types[key], value, (*path, key), name)
+
+
+def setting_paths(cls: Any) -> list[tuple[str, ...]]:
+    """Return the path of every setting, `("steps",)` or `("optim", "tau")`, without the groups."""
+    paths = []
+    for key, group in get_type_hints(cls).items():
+        paths += [(key, *path) for path in setting_paths(group)] if is_dataclass(group) else [(key,)]
+    return paths
 
 
 def shorten(text: str, limit: int = 80) -> str:

@@ -1,11 +1,22 @@
 """The command line: help, exit codes, options, and the documented commands from demonstrations to a report."""
 
+import re
+import tomllib
+from pathlib import Path
+
 import pytest
 
+from cdred.cli.compare import CompareOptions
 from cdred.cli.compare import parse as parse_compare
+from cdred.cli.evaluate import EvalOptions
 from cdred.cli.main import VERBS, main
+from cdred.cli.options import check_options, options_of
 from cdred.cli.train import parse
 from cdred.cli.train_expert import TrainExpertOptions, run_config
+from cdred.config import RunConfig
+from cdred.errors import UserError
+
+PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
 
 def test_help_lists_every_verb(capsys):
@@ -13,6 +24,30 @@ def test_help_lists_every_verb(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines if line.startswith("  ")] == list(VERBS)
     assert set(VERBS) == {"train", "eval", "compare", "train-expert", "demos", "bench", "report"}
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    name, number = capsys.readouterr().out.split()
+    assert name == "cdred"
+    assert number.split(".") == tomllib.loads(PYPROJECT.read_text())["project"]["version"].split(".")
+
+
+def test_values_of_options_are_not_taken_for_others():
+    """A task after the value of a choice, negative numbers, and None."""
+    check_options(RunConfig, ["--algo", "bc", "probe/point", "--seeds", "-1", "--out", "-x1"], "cdred train")
+    check_options(EvalOptions, ["run", "--planner", "None"], "cdred eval")
+    check_options(CompareOptions, ["probe/point", "--algos", "bc", "gail", "--model.no_normalize_obs"], "cdred compare")
+    with pytest.raises(UserError, match=r"'gial'.*Did you mean gail"):
+        check_options(CompareOptions, ["probe/point", "--algos", "bc", "gial"], "cdred compare")
+
+
+def test_options_are_those_of_the_parser(capsys):
+    """Every option that the help shows, and no other, passes the check."""
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    shown = set(re.findall(r"(?<=[ ,│])--[a-z][\w.-]*", capsys.readouterr().out)) - {"--help"}
+    assert {name for name in options_of(RunConfig) if name.startswith("--")} == shown
 
 
 @pytest.mark.parametrize("verb", list(VERBS))

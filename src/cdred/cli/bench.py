@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from cdred.cli.options import parse_options
 from cdred.config import AlgoName, PrecisionConfig, PresetName, RunConfig, preset, validate
 from cdred.errors import UserError
 from cdred.files import check_output_file
@@ -47,7 +48,7 @@ class BenchOptions:
 
 def main(arguments: list[str]) -> None:
     """Run a benchmark, print its measurements and write them to the given files."""
-    options = tyro.cli(BenchOptions, args=arguments, prog="cdred bench")
+    options = parse_options(BenchOptions, arguments, "cdred bench")
     if options.plot and options.benchmark != "scaling":
         raise UserError("--plot is for `cdred bench scaling` only.")
     for file in (options.json, options.plot):

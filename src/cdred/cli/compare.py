@@ -6,6 +6,7 @@ from typing import Annotated
 import tyro
 
 from cdred.api import compare
+from cdred.cli.options import parse_options
 from cdred.cli.presets import preset_config
 from cdred.config import AlgoName, RunConfig
 
@@ -32,10 +33,11 @@ def parse(arguments: list[str]) -> CompareOptions:
     """Parse command-line options on top of the preset that they name.
 
     Raises:
-        SystemExit: with code 2 after a usage error, with code 0 after `--help`.
+        UserError, SystemExit: as `parse_options`.
     """
-    default = CompareOptions(**_run_settings(preset_config(arguments)))
-    return tyro.cli(CompareOptions, args=arguments, default=default, prog="cdred compare")
+    # A missing default makes the task required.
+    default = CompareOptions(**_run_settings(preset_config(arguments)) | {"task": tyro.MISSING})
+    return parse_options(CompareOptions, arguments, "cdred compare", default=default)
 
 
 def _run_settings(config: RunConfig) -> dict:

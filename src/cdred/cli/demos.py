@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from cdred.cli.options import check_options
 from cdred.data.formats.registry import FormatName, check_output_path
 from cdred.errors import UserError
 from cdred.files import check_new_path
@@ -83,6 +84,8 @@ class List:
 def main(arguments: list[str]) -> None:
     """Run the subcommand given by `arguments`."""
     verbs = {"collect": Collect, "convert": Convert, "info": Info, "list": List}
+    if arguments and arguments[0] in verbs:
+        check_options(verbs[arguments[0]], arguments[1:], f"cdred demos {arguments[0]}")
     options = tyro.extras.subcommand_cli_from_dict(verbs, args=arguments, prog="cdred demos")
     {Collect: collect, Convert: convert, Info: info, List: list_bundled}[type(options)](options)
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cdred.api import evaluate
+from cdred.cli.options import parse_options
 from cdred.config import PlannerName
 from cdred.files import check_output_file
 
@@ -34,7 +35,7 @@ class EvalOptions:
 
 def main(arguments: list[str]) -> None:
     """Evaluate, print a table, write JSON if requested."""
-    options = tyro.cli(EvalOptions, args=arguments, prog="cdred eval")
+    options = parse_options(EvalOptions, arguments, "cdred eval")
     check_output_file(options.json)
     result = evaluate(options.run, episodes=options.episodes, planner=options.planner, best=options.best)
     columns = {

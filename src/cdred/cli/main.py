@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 
 from cdred.errors import DivergenceError, Interrupted, UserError
 from cdred.suggest import did_you_mean
@@ -19,7 +20,10 @@ VERBS = {
     "bench": ("cdred.cli.bench", "measure the speed of updates, planning and whole training loops"),
     "report": ("cdred.cli.report", "draw the report of a run; print a table of several runs"),
 }
-USAGE = "usage: cdred VERB ...\n\n{verbs}\n\nRun `cdred VERB --help` for the options of a verb."
+USAGE = (
+    "usage: cdred VERB ...\n\n{verbs}\n\n"
+    "Run `cdred VERB --help` for the options of a verb, `cdred --version` for the version."
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,6 +47,9 @@ def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_usage())
         return 0 if arguments else 2
+    if arguments == ["--version"]:
+        print(f"cdred {version('cdred')}")
+        return 0
     try:
         _run_verb(*arguments)
     except SystemExit as exit_:

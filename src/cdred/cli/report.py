@@ -6,6 +6,7 @@ from typing import Annotated
 
 import tyro
 
+from cdred.cli.options import parse_options
 from cdred.errors import UserError
 from cdred.files import check_output_file
 from cdred.report.run_report import write_report
@@ -24,7 +25,7 @@ class ReportOptions:
 
 def main(arguments: list[str]) -> None:
     """Draw the reports and print the table."""
-    options = tyro.cli(ReportOptions, args=arguments, prog="cdred report")
+    options = parse_options(ReportOptions, arguments, "cdred report")
     if not options.runs:
         raise UserError("no run folder given. Usage: cdred report RUN ...")
     check_output_file(options.table)

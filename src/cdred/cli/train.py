@@ -1,8 +1,11 @@
 """`cdred train`."""
 
+from dataclasses import replace
+
 import tyro
 
 from cdred.api import run_folder, train
+from cdred.cli.options import parse_options
 from cdred.cli.presets import preset_config
 from cdred.config import RunConfig
 
@@ -23,8 +26,8 @@ def parse(arguments: list[str]) -> RunConfig:
     """Parse command-line options on top of the preset that they name.
 
     Raises:
-        SystemExit: with code 2 after a usage error, with code 0 after `--help`.
+        UserError, SystemExit: as `parse_options`.
     """
-    return tyro.cli(
-        RunConfig, args=arguments, default=preset_config(arguments), prog="cdred train", description=DESCRIPTION
-    )
+    # A missing default makes the task required.
+    default = replace(preset_config(arguments), task=tyro.MISSING)
+    return parse_options(RunConfig, arguments, "cdred train", default=default, description=DESCRIPTION)

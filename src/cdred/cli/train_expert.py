@@ -9,6 +9,7 @@ from rich.progress import Progress
 
 from cdred.api import train_expert
 from cdred.cli.demos import Info, info
+from cdred.cli.options import parse_options
 from cdred.config import PresetName, RunConfig, preset
 
 
@@ -36,7 +37,7 @@ class TrainExpertOptions:
 
 def main(arguments: list[str]) -> None:
     """Train, record with a progress bar, summarize the demonstrations."""
-    options = tyro.cli(TrainExpertOptions, args=arguments, prog="cdred train-expert")
+    options = parse_options(TrainExpertOptions, arguments, "cdred train-expert")
     with Progress(auto_refresh=False) as progress:
         bar = progress.add_task(options.task, total=options.num, visible=False)
 
