@@ -1,32 +1,34 @@
 """Public API: train, evaluate, compare and load agents."""
 
 import json
-import os
+import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack, get_args
 
 import jax
 import numpy as np
 
 from cdred.checkpoint import checkpoint
 from cdred.compilation_cache import use_compilation_cache
-from cdred.config import AlgoName, PlannerName, RunConfig, preset, total_steps, validate
+from cdred.config import AlgoName, PlannerName, RunConfig, check_choice, override, preset, total_steps, validate
 from cdred.data.demonstrations import load_demos, save_demos
 from cdred.data.formats.common import sanitize_text
 from cdred.data.formats.registry import check_output_path
-from cdred.data.rescale import RESCALED_KEY
+from cdred.data.rescale import RESCALED_KEY, to_task_units
+from cdred.data.validate import validate_demos
 from cdred.demos.record_agent import record_agent
 from cdred.demos.reference_scores import expert_score, random_score
 from cdred.demos.scripted import check_num_demos, get_demos
 from cdred.envs.failures import format_exception
 from cdred.envs.make import make_vector_env
 from cdred.envs.registry import get_env_spec
-from cdred.errors import UserError
+from cdred.errors import Interrupted, UserError
 from cdred.files import atomic_write_text, disk_errors
+from cdred.keywords import TrainKeywords
 from cdred.loggers.metrics import JsonlLogger, MultiLogger
 from cdred.loggers.terminal import NullLogger, TerminalLogger
 from cdred.provenance import provenance
@@ -34,7 +36,15 @@ from cdred.report.comparison import write_comparison
 from cdred.report.results import evaluation_dict, reference_dict, result_dict
 from cdred.report.run_report import write_report
 from cdred.report.video import comparison_video
-from cdred.run_folder import finished_result, load_run, run_folder, write_config
+from cdred.run_folder import (
+    DEMOS_FILE,
+    check_same_demos,
+    finished_result,
+    load_run,
+    run_folder,
+    save_run_demos,
+    write_config,
+)
 from cdred.train.agent import Agent, select_seed
 from cdred.train.evaluate import evaluate as evaluate_agents
 from cdred.train.evaluate import evaluation_keys
@@ -43,7 +53,7 @@ from cdred.train.keys import EVALUATE, seed_keys
 from cdred.train.loop import train_loop
 from cdred.train.selection import acting_names
 from cdred.train.setup import build_run, env_options, make_compiled_fns
-from cdred.types import DemoDataset, EnvSpec, LogFn
+from cdred.types import DemoDataset, EnvSpec, LogFn, Trajectory
 
 # Enough episodes to recognize a task that a random policy solves, about a second of simulation.
 RANDOM_EPISODES = 50
@@ -53,7 +63,7 @@ RECORDING_ENVS = 10
 PROGRESS_SECONDS = 10.0
 
 
-def train(config: RunConfig | None = None, *, quiet: bool = False, **changes: Any) -> dict[str, Any]:
+def train(config: RunConfig | None = None, *, quiet: bool = False, **changes: Unpack[TrainKeywords]) -> dict[str, Any]:
     """Train an agent, or resume an interrupted run.
 
     All outputs are written to the run folder (`config.out`): settings, metrics, checkpoints, result, report and video.
@@ -62,31 +72,83 @@ def train(config: RunConfig | None = None, *, quiet: bool = False, **changes: An
     Args:
         config: all settings; by default the preset named in `changes`, or `cpu`.
         quiet: disable terminal output.
-        changes: settings to override, e.g. `task="metaworld/button-press", steps=5000, seeds=(0, 1, 2)`.
+        changes: settings to override, e.g. `task="metaworld/button-press", steps=5000, seeds=(0, 1, 2)`. `demos` is a
+            number, a path, a `DemoDataset` or a list of `Trajectory`; the latter two are saved in the run folder and
+            have to be the same when the run is resumed. `seeds=3` is the single seed 3. A group of settings is changed
+            by a dict, as in `mppi={"horizon": 4}`, or replaced by a config object.
 
     Returns:
         The content of `result.json`.
 
     Raises:
         UserError: task, demonstrations, settings or folder cannot be used.
-        Interrupted: Ctrl-C or SIGTERM was received and the state is saved. A second signal ends the process at once.
+        Interrupted: Ctrl-C or SIGTERM was received, and the state or the result is saved. Not an `Exception`. A second
+            signal ends the process at once.
         DivergenceError: training diverged in every restart.
     """
-    config = config or preset(changes.get("preset", "cpu"))
-    config = replace(config, **{k: os.fspath(v) if isinstance(v, os.PathLike) else v for k, v in changes.items()})
-    validate(config)
+    config, given = _resolve_settings(config, changes)
     folder, spec = run_folder(config), get_env_spec(config.task)
+    if given is not None:
+        given = to_task_units(given, "demos", spec)
+        given = validate_demos(
+            given, "demos", spec, allow_variable_horizon=config.allow_variable_horizon, require_actions=True
+        )
     result = finished_result(folder, config)
+    if given is not None:
+        check_same_demos(folder, given)
     if result is not None:
         return result
     use_compilation_cache()
     settings = (_title(config), total_steps(config), config.seeds, spec.has_success)
     with closing(NullLogger() if quiet else TerminalLogger(*settings)) as terminal:
         # Before anything is written, because they may be unusable.
-        demos = resolve_demos(config, spec, terminal.message)
+        demos = resolve_demos(config, spec, terminal.message) if given is None else given
         with lock_folder(folder), disk_errors(folder), SignalHandler().installed() as signal_handler:
+            if given is not None:
+                save_run_demos(folder, given)
             write_config(folder, config)
-            return _train(config, folder, spec, demos, terminal, signal_handler)
+            result = _train(config, folder, spec, demos, terminal, signal_handler)
+    if signal_handler.received:
+        # Too late for a checkpoint, and not to be ignored by a caller that would start another run.
+        raise Interrupted(f"the run has finished, its result is in {folder}.", 128 + signal_handler.received)
+    return result
+
+
+def _resolve_settings(config: RunConfig | None, changes: TrainKeywords) -> tuple[RunConfig, DemoDataset | None]:
+    """Return the checked settings of a run, and the demonstrations if an object was given that the method uses.
+
+    Raises:
+        UserError: a setting is unknown or refused, or no task is given.
+    """
+    if config and changes.get("preset", config.preset) != config.preset:
+        raise UserError("preset cannot be changed in a given config: use cdred.preset(name) as the config.")
+    config = override(config or preset(changes.get("preset", "cpu")), changes)
+    demos = None if isinstance(config.demos, str) else _as_dataset(config.demos, config.task)
+    if demos is None:
+        config = validate(config)
+    else:
+        # The name of their file depends on the other settings.
+        config = validate(replace(config, demos=""))
+        config = replace(config, demos=str(run_folder(config) / DEMOS_FILE))
+    if not config.task:
+        raise UserError("no task is given: set task, for example to metaworld/window-open.")
+    return config, None if config.algo == "tdmpc2" else demos
+
+
+def _as_dataset(demos: Any, task: str) -> DemoDataset | None:
+    """Return demonstrations that were given as an object, in single precision; None if it is none."""
+    if not isinstance(demos, (DemoDataset, list, tuple)):
+        return None
+    wrong = next((item for item in demos if not isinstance(item, Trajectory)), None)
+    if wrong is not None:
+        raise UserError(f"demos should be a number, a path or trajectories, got an item of {type(wrong).__name__}.")
+    dataset = demos if isinstance(demos, DemoDataset) else DemoDataset(task, tuple(demos))
+    return replace(dataset, trajectories=tuple(map(_as_float32, dataset)))
+
+
+def _as_float32(trajectory: Trajectory) -> Trajectory:
+    arrays = {key: np.asarray(getattr(trajectory, key), np.float32) for key in ("obs", "action", "reward")}
+    return replace(trajectory, **arrays)
 
 
 def _train(
@@ -136,8 +198,10 @@ def compare(config: RunConfig, algos: Sequence[AlgoName], *, quiet: bool = False
         The table, in Markdown.
 
     Raises:
-        UserError: no output folder is given, a method is given twice, or as `train`.
+        UserError: no output folder is given, a method is unknown or given twice, or as `train`.
     """
+    for algo in algos:
+        check_choice("--algos", algo, get_args(AlgoName))
     if not config.out:
         raise UserError("no output folder is given: set --out to a folder for the runs of all methods.")
     if not algos or len(set(algos)) < len(algos):
@@ -259,7 +323,7 @@ def resolve_demos(config: RunConfig, spec: EnvSpec, log: LogFn) -> DemoDataset |
     """Return the demonstrations that `config.demos` names, a number or a path; None for a method that uses none."""
     if config.algo == "tdmpc2":
         return None
-    if not config.demos.isdecimal():
+    if not re.fullmatch(r"[+-]?\d+", config.demos):
         demos = load_demos(config.demos, spec, allow_variable_horizon=config.allow_variable_horizon)
         if not demos.task:
             log(f"demonstrations: {config.demos} does not state its task; its shapes fit {spec.task}")

@@ -234,7 +234,8 @@ def override(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
 
 
 @cache
-def _groups() -> dict[str, type]:
+def _groups() -> dict[str, Any]:
+    """Return the config class of each group."""
     return {key: cls for key, cls in get_type_hints(RunConfig).items() if is_dataclass(cls)}
 
 
@@ -283,7 +284,8 @@ def parse_settings(tree: Any, name: Any) -> RunConfig:
         # Of a sequence, the setting and not the index.
         path = path[:-1] if path and path[-1].isdecimal() else path
         if first["type"] == "literal_error":
-            check_choice(name(path), first["input"], re.findall(r"'([^']*)'", first["ctx"]["expected"]))
+            choices = re.findall(r"'([^']*)'", first.get("ctx", {}).get("expected", ""))
+            check_choice(name(path), first["input"], choices)
         problem = first["msg"].replace("Input should", "should", 1).replace("valid array", "valid list")
         if isinstance(first["input"], float) and not math.isfinite(first["input"]):
             problem = "should be finite"

@@ -9,8 +9,10 @@ class UserError(Exception):
     """
 
 
-class Interrupted(Exception):
-    """A run that was stopped by a signal after saving its state.
+class Interrupted(BaseException):
+    """A run that was stopped by a signal after saving its state or its result.
+
+    Like `KeyboardInterrupt` it is no `Exception`: `except Exception` around one run of several must not start the next.
 
     Attributes:
         code: exit code of a process ended by that signal, 128 plus its number.

@@ -1,32 +1,38 @@
 """Run folder: its name, the check against other settings, and loading its agents.
 
 A run folder holds `config.yaml`, `metrics.jsonl`, `checkpoints/` and, once the run has finished, `result.json`,
-`report.png` and `videos/`.
+`report.png` and `videos/`. Demonstrations that were given as an object are saved in it as `demonstrations.npz`.
 """
 
+import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import equinox as eqx
 import numpy as np
 
 from cdred.checkpoint import checkpoint
-from cdred.config import PlannerName, RunConfig
+from cdred.config import PlannerName, RunConfig, check_choice
 from cdred.config_file import first_difference, read_config, to_yaml
+from cdred.data.demonstrations import load_demos, save_demos
 from cdred.envs.make import make_vector_env
 from cdred.errors import UserError
 from cdred.files import atomic_write_text
 from cdred.report.results import read_result
 from cdred.train.keys import INIT, seed_keys
 from cdred.train.setup import make_compiled_fns
+from cdred.types import DemoDataset, Trajectory
+
+DEMOS_FILE = "demonstrations.npz"
 
 
 def run_folder(config: RunConfig) -> Path:
     """Return the folder of a run: `config.out`, or a name derived from task, method and preset."""
     if config.out:
         return Path(config.out)
-    return Path("runs") / f"{config.task.replace('/', '-')}-{config.algo}-{config.preset}"
+    # Task names may have characters, such as a colon, that not every file system and tool accepts.
+    return Path("runs") / re.sub(r"[^\w.+-]", "-", f"{config.task}-{config.algo}-{config.preset}")
 
 
 def finished_result(folder: Path, config: RunConfig) -> dict[str, Any] | None:
@@ -44,6 +50,8 @@ def finished_result(folder: Path, config: RunConfig) -> dict[str, Any] | None:
         )
     # A folder may be moved, and a run that a slow simulator stopped must be resumable with a longer timeout.
     saved = replace(read_config(config_path), out=config.out, env_step_timeout=config.env_step_timeout)
+    if config.demos == str(folder / DEMOS_FILE) and Path(saved.demos).name == DEMOS_FILE:
+        saved = replace(saved, demos=config.demos)
     difference = first_difference(saved, config)
     if difference:
         raise UserError(
@@ -67,6 +75,40 @@ def write_config(folder: Path, config: RunConfig) -> None:
     finished_result(folder, config)
     if not has_checkpoint(folder):
         atomic_write_text(folder / "config.yaml", to_yaml(config))
+
+
+def save_run_demos(folder: Path, demos: DemoDataset) -> None:
+    """Save demonstrations that were given as an object, unless the folder holds a checkpoint of a run with the same.
+
+    Raises:
+        UserError: as `check_same_demos`, or the demonstrations cannot be saved.
+    """
+    check_same_demos(folder, demos)
+    if not has_checkpoint(folder):
+        (folder / DEMOS_FILE).unlink(missing_ok=True)
+        save_demos(demos, folder / DEMOS_FILE)
+
+
+def check_same_demos(folder: Path, demos: DemoDataset) -> None:
+    """Check that the run in a folder, if it has a checkpoint, was begun with these demonstrations.
+
+    Raises:
+        UserError: it was begun with others, or they are missing.
+    """
+    if not has_checkpoint(folder):
+        return
+    path = folder / DEMOS_FILE
+    saved = load_demos(path, allow_variable_horizon=True)
+    if len(saved) != len(demos) or not all(map(_same_trajectory, saved, demos)):
+        raise UserError(
+            f"{folder} holds a run with other demonstrations, those in {path}.\n"
+            "Give the same ones to resume it, or another --out."
+        )
+
+
+def _same_trajectory(trajectory: Trajectory, other: Trajectory) -> bool:
+    keys = ("obs", "action", "reward", "terminated", "truncated")
+    return all(np.array_equal(getattr(trajectory, key), getattr(other, key)) for key in keys)
 
 
 class LoadedRun(NamedTuple):
@@ -95,8 +137,10 @@ def load_run(folder: Path, planner: PlannerName | None, best: bool = False) -> L
         best: load the checkpoint of the best evaluation instead.
 
     Raises:
-        UserError: the folder is not that of a run with such a checkpoint, or it is damaged.
+        UserError: no such planner; or the folder is not that of a run with such a checkpoint, or it is damaged.
     """
+    if planner is not None:
+        check_choice("--planner", planner, get_args(PlannerName))
     config_path, checkpoints = folder / "config.yaml", folder / "checkpoints"
     source = checkpoint.best(checkpoints) if best else checkpoint.latest(checkpoints)
     if not config_path.exists() or source is None:

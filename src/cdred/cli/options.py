@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import is_dataclass
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -36,7 +36,8 @@ def parse_options(
         SystemExit: with code 2 after another usage error, with code 0 after `--help`.
     """
     check_options(cls, arguments, prog)
-    return tyro.cli(cls, args=arguments, prog=prog, default=default, description=description)
+    options = tyro.cli(cls, args=arguments, prog=prog, default=default, description=description)
+    return cast(Options, options)
 
 
 def check_options(cls: type, arguments: Sequence[str], prog: str) -> None:
