@@ -6,7 +6,8 @@ import math
 import pytest
 from rich.console import Console
 
-from cdred.loggers.alarms import ALARMS, AlarmMonitor, alarm_levels, split_by_seed
+from cdred.config import preset, total_steps
+from cdred.loggers.alarms import ALARMS, MIN_STEPS, AlarmMonitor, alarm_levels, split_by_seed
 from cdred.loggers.dashboard import render
 from cdred.loggers.progress import Progress
 from cdred.loggers.terminal import TerminalLogger
@@ -46,14 +47,29 @@ def test_unknown_diagnostics_activate_no_alarm():
 
 def test_monitor_reports_only_newly_active_alarms():
     monitor, bad = AlarmMonitor([3, 4]), GOOD | {"open_loop_fvu": 0.7}
-    assert monitor.update([GOOD, GOOD]) == []
-    (message,) = monitor.update([GOOD, bad])
+    assert monitor.update(1000, [GOOD, GOOD]) == []
+    (message,) = monitor.update(1100, [GOOD, bad])
     assert message.startswith("alarm, seed 4, dynamics: ")
     assert "Try " in message
     assert [[alarm.name for alarm in row] for row in monitor.active] == [[], ["dynamics"]]
-    assert monitor.update([GOOD, bad]) == []
-    assert monitor.update([GOOD, GOOD]) == []
-    assert len(monitor.update([GOOD, bad])) == 1
+    assert monitor.update(1200, [GOOD, bad]) == []
+    # Unknown is not over.
+    assert monitor.update(1300, [GOOD, GOOD | {"open_loop_fvu": None}]) == []
+    assert [alarm.name for alarm in monitor.active[1]] == ["dynamics"]
+    assert monitor.update(1400, [GOOD, bad]) == []
+    assert monitor.update(1500, [GOOD, GOOD]) == []
+    assert len(monitor.update(1600, [GOOD, bad])) == 1
+
+
+def test_no_alarm_before_the_networks_have_been_trained():
+    monitor, bad = AlarmMonitor([0]), GOOD | {"open_loop_fvu": 0.7, "reward_margin": -1.0}
+    assert total_steps(preset("debug")) < MIN_STEPS <= preset("paper").optim.reward_warmup_updates
+    assert monitor.update(MIN_STEPS - 20, [bad]) == []
+    assert monitor.active == [()]
+    assert [message.split(":")[0] for message in monitor.update(MIN_STEPS, [bad])] == [
+        "alarm, seed 0, reward",
+        "alarm, seed 0, dynamics",
+    ]
 
 
 def test_alarm_levels_of_metrics_lines():
@@ -76,7 +92,7 @@ def test_terminal_and_dashboard_show_an_alarm():
     file, progress = io.StringIO(), Progress("task", 1000, [0, 1], True)
     logger = TerminalLogger("task", 1000, [0, 1], True, console=Console(file=file))
     report = {name: [value, value] for name, value in GOOD.items()} | {"reward_margin": [0.5, -0.2]}
-    for step in (100, 200):
+    for step in (500, 600):
         logger.log(step, report, "diagnostics")
         progress.update(step, report, "diagnostics")
     logger.close()
@@ -90,7 +106,7 @@ def test_terminal_and_dashboard_show_an_alarm():
 
 def test_dashboard_counts_alarms_of_many_seeds():
     progress = Progress("task", 1000, range(40), True)
-    progress.update(1, {"reward_margin": [0.5] * 38 + [-1.0] * 2}, "diagnostics")
+    progress.update(500, {"reward_margin": [0.5] * 38 + [-1.0] * 2}, "diagnostics")
     console = Console(file=io.StringIO(), width=60, record=True)
     console.print(render(progress, 60))
     assert "2 alarms" in console.export_text()

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 Diagnostics = Mapping[str, float | None]
 
 MAX_OPEN_LOOP_FVU, MAX_NOVELTY_RATIO, MAX_CRITIC_GROWTH = 0.5, 3.0, 10.0
+# Steps before which no alarm is active: networks that have hardly been trained meet the conditions of most alarms.
+MIN_STEPS = 500
 # Critics are initialized at 0, where a growth factor means nothing.
 MIN_MEAN_ABS_Q = 1.0
 
@@ -86,7 +88,7 @@ ALARMS = (
 
 
 class AlarmMonitor:
-    """Active alarms of each seed, updated with each report of diagnostics.
+    """Active alarms of each seed, updated with each report of diagnostics, from step `MIN_STEPS` on.
 
     Args:
         seeds: in the order of the rows that `update` takes.
@@ -99,15 +101,23 @@ class AlarmMonitor:
         self._seeds, self._previous = tuple(seeds), [dict[str, float | None]() for _ in seeds]
         self.active: list[tuple[Alarm, ...]] = [() for _ in seeds]
 
-    def update(self, rows: Sequence[Diagnostics]) -> list[str]:
-        """Take a report, one row per seed, and return a message for each alarm that became active with it."""
+    def update(self, step: int, rows: Sequence[Diagnostics]) -> list[str]:
+        """Take a report, one row per seed, and return a message for each alarm that became active with it.
+
+        An active alarm stays active while its level is unknown, and returns no second message when it is known again.
+        """
         messages = []
         for i, (seed, current) in enumerate(zip(self._seeds, rows, strict=True)):
-            active = tuple(alarm for alarm in ALARMS if alarm.is_active(current, self._previous[i]))
+            active = tuple(alarm for alarm in ALARMS if step >= MIN_STEPS and self._holds(alarm, i, current))
             new = [alarm for alarm in active if alarm not in self.active[i]]
             messages += [f"alarm, seed {seed}, {alarm.name}: {alarm.meaning}. Try {alarm.remedy}." for alarm in new]
             self.active[i], self._previous[i] = active, dict(current)
         return messages
+
+    def _holds(self, alarm: Alarm, i: int, current: Diagnostics) -> bool:
+        if alarm.level(current, self._previous[i]) is None:
+            return alarm in self.active[i]
+        return alarm.is_active(current, self._previous[i])
 
 
 def alarm_levels(alarm: Alarm, lines: Sequence[Mapping[str, Any]]) -> list[list[float | None]]:

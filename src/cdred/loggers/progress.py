@@ -62,7 +62,7 @@ class Progress:
         if kind == "diagnostics":
             lists = {key: broadcast_to_seeds(value, len(self.seeds)) for key, value in metrics.items()}
             rows = [{key: values[i] for key, values in lists.items()} for i in range(len(self.seeds))]
-            self.new_alarms = self.alarm_monitor.update(rows)
+            self.new_alarms = self.alarm_monitor.update(step, rows)
         if kind == "eval":
             self.eval_step = step
         if kind == "reference":
