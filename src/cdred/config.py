@@ -251,6 +251,9 @@ def _combinations(config: RunConfig) -> dict[str, bool]:
         "--pretrain.self-imitation-coef needs --pretrain.updates": (
             not config.pretrain.self_imitation_coef or config.pretrain.updates > 0
         ),
+        "--pretrain.propose-actions needs --pretrain.updates": (
+            not config.pretrain.propose_actions or config.pretrain.updates > 0
+        ),
         "--pretrain.selection-episodes needs --pretrain.updates": (
             not config.pretrain.selection_episodes or config.pretrain.updates > 0
         ),

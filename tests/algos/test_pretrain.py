@@ -152,4 +152,42 @@ def test_auto_freezes_the_encoder_where_demonstrations_end_together(config, spec
     weight = jnp.linspace(0.0, 1.0, 60)[None, :, None]
     obs = (start + weight * (end - start)).reshape(360, 3)
     demos = DemoRows(obs, jnp.zeros(360, bool), jnp.tile(jnp.arange(60), 6))
-    assert float(jax.jit(agent.pretraining.finish)(model, demos).encoder_scale) == scale
+    kept = jax.jit(agent.pretraining.finish)(model, demos)
+    assert (float(kept.encoder_scale), float(kept.demos_detected)) == (scale, 1.0 - scale)
+
+
+def test_plan_replaces_the_pretrained_action_only_where_all_critics_agree(make_pretrained, batch):
+    agent, state, _ = make_pretrained(propose_actions=True)
+    # Networks that learned something else since, so that policy and plan differ from the pretrained policy.
+    other = jax.jit(agent.init)(jax.random.key(8)).model
+    state = eqx.tree_at(lambda s: s.model, state, other)
+    obs = batch.expert.obs[0, 0]
+    z, critics = other.encode(obs), other.critics
+    fallback = agent.pretrained_fallback(state, z, obs)
+    np.testing.assert_array_equal(fallback.actions[0], agent.pretraining.act(other, state.pretrained, obs, KEY, NO))
+
+    @jax.jit
+    def returns(actions):
+        """Estimates of each critic, as the mean of an ensemble of copies of it."""
+        copies = [jax.tree.map(lambda x, i=i: jnp.broadcast_to(x[i], x.shape), critics) for i in range(len_critics)]
+        states = [eqx.tree_at(lambda s: s.model.critics, state, copy) for copy in copies]
+        return jnp.stack([agent.imagined_return(s, z, actions) for s in states])
+
+    len_critics = jax.tree.leaves(critics)[0].shape[0]
+    sequences = jax.random.uniform(KEY, (40, *fallback.actions.shape), minval=-1.0, maxval=1.0)
+    differences = np.asarray(jax.lax.map(returns, sequences)) - np.asarray(returns(fallback.actions))
+    expected = np.all(differences > 0, axis=1)
+    assert 0 < expected.sum() < np.any(differences > 0, axis=1).sum()
+    np.testing.assert_array_equal(jax.lax.map(fallback.is_better, sequences), expected)
+
+
+def test_agent_acts_by_its_fallback(make_pretrained, batch):
+    agent, state, _ = make_pretrained(propose_actions=True)
+    other = jax.jit(agent.init)(jax.random.key(8)).model
+    state = eqx.tree_at(lambda s: s.model, state, other)
+    # Critics that do not depend on the action, and a reward that does not either, agree on nothing.
+    state = eqx.tree_at(lambda s: s.model.critics, state, jax.tree.map(jnp.zeros_like, other.critics))
+    state = eqx.tree_at(lambda s: s.reward, state, jax.tree.map(jnp.zeros_like, state.reward))
+    obs = batch.expert.obs[0, 0]
+    action, _ = jax.jit(agent.act)(state, agent.init_plan(), obs, KEY, NO)
+    np.testing.assert_allclose(action, agent.pretraining.act(other, state.pretrained, obs, KEY, NO), atol=1e-6)

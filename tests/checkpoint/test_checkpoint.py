@@ -141,7 +141,7 @@ def test_damaged_file_is_refused_by_name(tmp_path: Path) -> None:
     arrays.write_bytes(arrays.read_bytes()[:-5])
     with pytest.raises(UserError, match=r"state.safetensors is damaged"):
         checkpoint.load(folder, like)
-    index.write_text(index.read_text().replace('"format": 4', '"format": 99'))
+    index.write_text(index.read_text().replace(f'"format": {checkpoint.FORMAT}', '"format": 99'))
     with pytest.raises(UserError, match="format 99, this cdred reads 4"):
         checkpoint.load(folder, like)
     index.write_text("{")

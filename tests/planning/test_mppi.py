@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cdred.planning.mppi import MPPI, MPPIConfig, MPPIState
+from cdred.planning.mppi import MPPI, Fallback, MPPIConfig, MPPIState
 
 KEY = jax.random.key(0)
 H, A = 3, 2
@@ -156,3 +156,29 @@ def test_without_finite_values_action_is_not_finite(explore):
     # A single sequence of finite value is enough.
     action, _ = plan(mppi, lambda actions: jnp.where((actions == 0).all(), 1.0, jnp.nan))
     np.testing.assert_array_equal(action, 0.0)
+
+
+@pytest.mark.parametrize("explore", [GREEDY, EXPLORE])
+def test_fallback_is_taken_unless_the_plan_is_better(explore):
+    mppi, value = make(explore_min_std=0.3), quadratic(TARGET)
+
+    def act(actions, is_better):
+        args = MPPIState.create(H, A), jnp.zeros((8, H, A)), value, KEY, explore, Fallback(actions, is_better)
+        return jax.jit(lambda: mppi.plan(*args)[0])()
+
+    far = jnp.full((H, A), -0.9)
+    planned, kept = act(far, lambda _: jnp.array(True)), act(far, lambda _: jnp.array(False))
+    # Exploration adds the same noise to both.
+    np.testing.assert_allclose(planned - kept, TARGET[0] - far[0], atol=0.15)
+    np.testing.assert_allclose(act(far, lambda plan: value(plan) > value(far)), planned)
+
+
+def test_fallback_is_a_candidate_of_the_plan():
+    """A narrow optimum that no sampled sequence hits."""
+    value = lambda actions: -1e4 * jnp.sum((actions - TARGET) ** 2)  # noqa: E731
+    fallback = Fallback(TARGET, lambda _: jnp.array(True))
+    mppi = make(iterations=1, num_elites=1, temperature=0.0)
+    planned = jax.jit(
+        lambda: mppi.plan(MPPIState.create(H, A), jnp.zeros((8, H, A)), value, KEY, GREEDY, fallback)[0]
+    )()
+    np.testing.assert_allclose(planned, TARGET[0])

@@ -147,7 +147,9 @@ def test_pretraining_on_the_device_is_equivalent(tmp_path):
             np.testing.assert_allclose(device[name], host[name], rtol=1e-3, atol=1e-4, err_msg=name)
 
 
-@pytest.mark.parametrize(("option", "value"), [("self_imitation_coef", 1.0), ("selection_episodes", 1)])
+@pytest.mark.parametrize(
+    ("option", "value"), [("self_imitation_coef", 1.0), ("selection_episodes", 1), ("propose_actions", True)]
+)
 def test_options_that_need_pretraining_are_refused_without(tmp_path, option, value):
     name = option.replace("_", "-")
     with pytest.raises(UserError, match=rf"--pretrain\.{name} needs --pretrain\.updates"):
@@ -160,3 +162,26 @@ def test_precision_is_reported_only_where_the_task_reports_success(finished_run,
     values = {"detected_success": [0.5], "detector_precision": [0.0], "detector_recall": [0.0]}
     assert values.keys() <= lines(finished_run, "diagnostics")[-1].keys()
     assert set(drop_inapplicable(run, values)) == (set(values) if has_success else {"detected_success"})
+
+
+@pytest.mark.parametrize(("detected", "chosen"), [([1.0, 0.5], [2, 2]), ([1.0, 0.4], [2, 0]), ([0.4, 0.0], None)])
+def test_agent_acts_as_trained_where_successes_cannot_be_detected(monkeypatch, detected, chosen):
+    """The pretrained policy has the most detected successes of both seeds."""
+    rates = {0: [0.0, 0.0], 1: [0.2, 0.2], 2: [0.8, 0.8]}
+    detect = lambda _run, _state, index: SimpleNamespace(success=np.array(rates[index])[:, None])  # noqa: E731
+    monkeypatch.setattr(selection, "_detect", detect)
+    logged, messages = [], []
+    run = SimpleNamespace(
+        log=messages.append,
+        logger=SimpleNamespace(log=lambda _step, metrics, kind: logged.append((metrics, kind))),
+        fns=SimpleNamespace(set_acting=lambda learner, _index: learner, algorithm=SimpleNamespace(pretraining=None)),
+        eval_envs=SimpleNamespace(snapshot=dict),
+        config=SimpleNamespace(pretrain=SimpleNamespace(selection_episodes=2)),
+    )
+    learner = SimpleNamespace(pretrained=SimpleNamespace(demos_detected=np.array(detected)))
+    state = SimpleNamespace(learner=learner, steps=5, replace=lambda **_: "chosen")
+    assert selection.select_agent(run, state) == (state if chosen is None else "chosen")
+    if chosen is None:
+        assert "demonstrations do not end where others end" in messages[0]
+    else:
+        assert logged[0][0]["chosen"] == chosen

@@ -182,4 +182,9 @@ def percentile_range(values: Float[Array, "N T"]) -> Float[Array, ""]:
 
 def bootstrap_value(model: ActorCritic, z: Float[Array, " Z"]) -> Float[Array, ""]:
     """Compute mean_q Q(z, pi(z)) at the policy's mode."""
-    return jnp.mean(model.values(model.critics, z, model.pi(z).mode))
+    return jnp.mean(values_at_mode(model, z))
+
+
+def values_at_mode(model: ActorCritic, z: Float[Array, " Z"]) -> Float[Array, " critics"]:
+    """Compute Q(z, pi(z)) of each critic at the policy's mode."""
+    return model.values(model.critics, z, model.pi(z).mode)

@@ -40,9 +40,13 @@ class PretrainConfig:
     """Standard deviation of the noise on its actions in these episodes."""
     noise_hold: PositiveInt = 1
     """Steps for which one draw of that noise is held."""
+    propose_actions: bool = False
+    """The pretrained policy's action is a candidate of the planner, which acts by another one only where every critic
+    estimates a higher return."""
     selection_episodes: NonNegativeInt = 0
     """Episodes at the end of training with each of the agent, its policy and the pretrained policy. The one with the
-    most detected successes acts from then on. With 0 the agent acts as trained."""
+    most detected successes acts from then on. With 0, or where less than half of the demonstrations end where others
+    end, the agent acts as trained."""
     success_window: PositiveInt = 20
     """Last steps of an episode and of the demonstrations that the success detector compares."""
     success_tolerance: Positive = 0.2
@@ -59,12 +63,14 @@ class Pretrained(eqx.Module):
         actor: copy of the networks that the pretrained policy acts by (`ActorCritic.actor`).
         encoder_scale: factor of the encoder's gradient, 0 where the encoder is frozen.
         detector: of successes, in the latent space of `actor`.
+        demos_detected: fraction of the demonstrations that the detector finds to be successes by the others.
         acting: index in `CANDIDATES` of how the agent acts.
     """
 
     actor: PyTree
     encoder_scale: Float[Array, ""]
     detector: SuccessDetector
+    demos_detected: Float[Array, ""]
     acting: Int[Array, ""]
 
     def encode(self, model: ActorCritic, obs: Float[Array, "..."]) -> Float[Array, " Z"]:
@@ -124,7 +130,8 @@ class Pretraining(eqx.Module):
         latent_dim, config = len(model.absorbing_latent), self.config
         detector = SuccessDetector.empty(latent_dim, config.success_window, config.success_tolerance)
         # A copy, so that no buffer is donated twice.
-        return Pretrained(jax.tree.map(jnp.copy, model.actor), jnp.zeros(()), detector, jnp.zeros((), jnp.int32))
+        actor, zero = jax.tree.map(jnp.copy, model.actor), jnp.zeros(())
+        return Pretrained(actor, zero, detector, jnp.copy(zero), jnp.zeros((), jnp.int32))
 
     def finish(self, model: ActorCritic, rows: DemoRows) -> Pretrained:
         """Return what the agent keeps of the pretrained `model` and the demonstrations."""
@@ -133,7 +140,8 @@ class Pretraining(eqx.Module):
         states = DemoStates(jax.vmap(model.encode)(rows.obs), episode, rows.step)
         detector, detected = kept.detector.fit(states)
         scale = {"auto": jnp.where(detected < MIN_DETECTED, 1.0, 0.0), "frozen": jnp.zeros(()), "free": jnp.ones(())}
-        return eqx.tree_at(lambda p: (p.detector, p.encoder_scale), kept, (detector, scale[self.config.encoder]))
+        new = (detector, detected, scale[self.config.encoder])
+        return eqx.tree_at(lambda p: (p.detector, p.demos_detected, p.encoder_scale), kept, new)
 
     def act(
         self,

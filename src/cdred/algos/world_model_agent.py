@@ -25,7 +25,7 @@ from cdred.algos.optim import OptimConfig
 from cdred.algos.pretrain import Pretrained, Pretraining, choose_action, self_imitation_loss
 from cdred.models.world_model import WorldModel
 from cdred.nn.layers import Ensemble, SharedLatent, ema
-from cdred.planning.mppi import MPPI, MPPIState, TrajectoryValueFn
+from cdred.planning.mppi import MPPI, Fallback, MPPIState, TrajectoryValueFn
 from cdred.types import Segment
 
 
@@ -276,7 +276,8 @@ class WorldModelAgent(Algorithm[AgentState]):
             action = jnp.where(explore, policy.sample(pi_key)[0], policy.mode)
         else:
             policy_actions = self._policy_rollouts(state.model, z, pi_key)
-            action, plan = self.planner.plan(plan, policy_actions, self.plan_objective(state, z), plan_key, explore)
+            objective, fallback = self.plan_objective(state, z), self.pretrained_fallback(state, z, obs)
+            action, plan = self.planner.plan(plan, policy_actions, objective, plan_key, explore, fallback)
         return choose_action(state.model, state.pretrained, action, obs, explore), plan
 
     def _policy_rollouts(self, model: WorldModel, z: Float[Array, " Z"], key: Key[Array, ""]) -> Float[Array, "P H A"]:
@@ -303,12 +304,36 @@ class WorldModelAgent(Algorithm[AgentState]):
         coef = self.planner.config.policy_penalty_coef if self.uses_demos else 0.0
         if not coef:
             return lambda actions: self.imagined_return(state, start, actions)
-        modes, latent = [], z
-        for _ in range(self.planner.config.horizon):
-            modes.append(state.model.pi(latent).mode)
-            latent = state.model.predict_next(latent, modes[-1])
-        mu, weight = jnp.stack(modes), coef * state.q_scale
+        mu, weight = self._policy_modes(state.model, z, state.model.pi(z).mode), coef * state.q_scale
         return lambda actions: self.imagined_return(state, start, actions) - weight * jnp.sum((actions - mu) ** 2)
+
+    def pretrained_fallback(
+        self, state: AgentState, z: Float[Array, " Z"], obs: Float[Array, "*obs"]
+    ) -> Fallback | None:
+        """Return the pretrained policy's action sequence, which a plan replaces only where all critics agree.
+
+        As in IBRL (arXiv 2311.02198) a frozen imitation policy proposes actions beside the agent. Errors of the critics
+        favour the action of the highest estimate, so that a lower estimate by a single critic is a reason to keep the
+        proposal. Its first action is the pretrained policy's, the others are the policy's modes along the model's
+        prediction, because the pretrained policy acts in latents of its own encoder.
+        """
+        if self.pretraining is None or state.pretrained is None or not self.pretraining.config.propose_actions:
+            return None
+        actions = self._policy_modes(state.model, z, state.pretrained.mode(state.model, obs))
+
+        def returns(actions):
+            return self.imagined_return(state, z, actions, losses.values_at_mode)
+
+        proposed = returns(actions)
+        return Fallback(actions, lambda plan: jnp.all(returns(plan) > proposed))
+
+    def _policy_modes(self, model: WorldModel, z: Float[Array, " Z"], first: Float[Array, " A"]) -> Float[Array, "H A"]:
+        """Compute `first` and the policy's modes along the model's prediction from z."""
+        modes, latent = [first], z
+        for _ in range(1, self.planner.config.horizon):
+            latent = model.predict_next(latent, modes[-1])
+            modes.append(model.pi(latent).mode)
+        return jnp.stack(modes)
 
     def reward_at(self, state: AgentState, obs: Float[Array, "*obs"], action: Float[Array, " A"]) -> Float[Array, ""]:
         """Compute the reward used in planning, at an observation and an action."""
@@ -326,9 +351,16 @@ class WorldModelAgent(Algorithm[AgentState]):
         return self.method.reward(state, z, action, next_z, self.discount)
 
     def imagined_return(
-        self, state: AgentState, z: Float[Array, " Z"] | SharedLatent, actions: Float[Array, "H A"]
-    ) -> Float[Array, ""]:
-        """Compute sum_{h<H} gamma^h R(z_h, a_h) + gamma^H mean_q Q(z_H, pi(z_H))."""
+        self,
+        state: AgentState,
+        z: Float[Array, " Z"] | SharedLatent,
+        actions: Float[Array, "H A"],
+        bootstrap: Callable[[WorldModel, Float[Array, " Z"]], Array] = losses.bootstrap_value,
+    ) -> Float[Array, "*critics"]:
+        """Compute sum_{h<H} gamma^h R(z_h, a_h) + gamma^H V(z_H).
+
+        `bootstrap` computes V: by default mean_q Q(z, pi(z)); `losses.values_at_mode` gives a return per critic.
+        """
         first, *others = actions
         latent = state.model.predict_next(z, first)
         total = self.predict_reward(state, z, first, latent)
@@ -336,7 +368,7 @@ class WorldModelAgent(Algorithm[AgentState]):
             next_latent = state.model.predict_next(latent, action)
             total += self.discount**h * self.predict_reward(state, latent, action, next_latent)
             latent = next_latent
-        return total + self.discount**self.planner.config.horizon * losses.bootstrap_value(state.model, latent)
+        return total + self.discount**self.planner.config.horizon * bootstrap(state.model, latent)
 
 
 def rollout_latents(

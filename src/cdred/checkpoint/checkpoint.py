@@ -29,7 +29,7 @@ from cdred.data.replay_buffer import ReplayBuffer
 from cdred.errors import UserError
 from cdred.files import fsync, write_error, write_synced
 
-FORMAT = 4
+FORMAT = 5
 ARRAYS, INDEX = "state.safetensors", "checkpoint.json"
 UNFINISHED, BEST = ".unfinished-", "best-"
 

@@ -58,13 +58,18 @@ def require_box(task: str, role: str, space: Space, part: str = "") -> Box:
         part: name of the part of the observation space that it is; empty for a whole space.
 
     Raises:
-        UserError: it is not a Box, or is an observation of an image.
+        UserError: it is not a Box, is an observation of an image, or holds actions that are integers.
     """
     whole = f"its {role} space"
     subject = f"{task}: part '{part}' of {whole}" if part else f"{task}: {whole}"
     if not isinstance(space, Box):
         raise UserError(
             f"{subject} is {space}; only continuous (Box) spaces are supported: wrap the environment, "
+            f"e.g. in gymnasium.wrappers.{WRAPPERS[role]}."
+        )
+    if role == "action" and not np.issubdtype(space.dtype, np.floating):
+        raise UserError(
+            f"{subject} is a Box of {space.dtype}; actions are continuous, and would be rounded: wrap the environment, "
             f"e.g. in gymnasium.wrappers.{WRAPPERS[role]}."
         )
     if role == "observation" and is_image(space):

@@ -45,6 +45,10 @@ SUITES = {
 }
 
 
+# Suites for users; the others test this package.
+PUBLIC_SUITES = tuple(name for name in SUITES if not name.endswith("probe"))
+
+
 class NoExpertError(UserError):
     """The suite has no scripted expert for this task."""
 
@@ -157,7 +161,7 @@ def planned_expert(task: str) -> PlannerMaker | None:
 def _split(task: str) -> tuple[str, str]:
     suite, slash, name = task.partition("/")
     if not slash or not name:
-        raise UserError(f"'{task}' is not a task: expected SUITE/NAME with a suite of {', '.join(SUITES)}.")
+        raise UserError(f"'{task}' is not a task: expected SUITE/NAME with a suite of {', '.join(PUBLIC_SUITES)}.")
     known = _adapter(suite).task_names()
     # Gymnasium accepts more ids than it lists (those that import their own module) and reports unknown ones itself.
     if suite != "gym" and name not in known:
@@ -167,7 +171,8 @@ def _split(task: str) -> tuple[str, str]:
 
 def _adapter(suite: str) -> ModuleType:
     if suite not in SUITES:
-        raise UserError(f"no suite '{suite}'.{did_you_mean(suite, SUITES, num=3)} There are: {', '.join(SUITES)}.")
+        near = did_you_mean(suite, PUBLIC_SUITES, num=3)
+        raise UserError(f"no suite '{suite}'.{near} There are: {', '.join(PUBLIC_SUITES)}.")
     module, extra = SUITES[suite]
     try:
         return importlib.import_module(module)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 import equinox as eqx
 import jax
@@ -12,6 +12,18 @@ from jaxtyping import Array, Bool, Float, Key
 from cdred.constraints import NonNegative, Positive, PositiveInt
 
 TrajectoryValueFn = Callable[[Float[Array, "H A"]], Float[Array, ""]]
+
+
+class Fallback(NamedTuple):
+    """Action sequence that is taken unless the plan is better.
+
+    Attributes:
+        actions: the sequence, which is also a candidate of the planner in every iteration.
+        is_better: function that tells if another sequence may replace it.
+    """
+
+    actions: Float[Array, "H A"]
+    is_better: Callable[[Float[Array, "H A"]], Bool[Array, ""]]
 
 
 @dataclass(frozen=True)
@@ -68,6 +80,7 @@ class MPPI(eqx.Module):
         value: TrajectoryValueFn,
         key: Key[Array, ""],
         explore: Bool[Array, ""],
+        fallback: Fallback | None = None,
     ) -> tuple[Float[Array, " A"], MPPIState]:
         """Plan the next action of one environment.
 
@@ -78,6 +91,7 @@ class MPPI(eqx.Module):
                 never elites; if all values are non-finite, the action is NaN.
             key: randomness of this step.
             explore: add noise of the final sampling distribution to the action.
+            fallback: sequence to act by where the plan is not better; None to act by the plan.
 
         Returns:
             The action, and the plan to warm-start the next step from.
@@ -87,6 +101,8 @@ class MPPI(eqx.Module):
         mean = state.shifted().mean
         std = jnp.full_like(mean, config.max_std)
         min_std = jnp.where(explore, config.explore_min_std, config.min_std)
+        if fallback is not None:
+            policy_actions = jnp.concatenate([fallback.actions[None], policy_actions])
         # The policy's sequences do not change within a plan, so they are evaluated once.
         policy_values = self._evaluate(policy_actions, value)
 
@@ -101,9 +117,11 @@ class MPPI(eqx.Module):
         (mean, std, sequences, logits), _ = jax.lax.scan(
             refine, (mean, std, *elites), jax.random.split(noise_key, config.iterations)
         )
-        action = sequences[jax.random.categorical(elite_key, logits), 0]
+        chosen = sequences[jax.random.categorical(elite_key, logits)]
+        if fallback is not None:
+            chosen = jnp.where(fallback.is_better(chosen), chosen, fallback.actions)
         # Without a sequence of finite value the elites are arbitrary, and their action must not pass for a plan.
-        action = jnp.where(jnp.all(jnp.isfinite(mean)), action, jnp.nan)
+        action = jnp.where(jnp.all(jnp.isfinite(mean)), chosen[0], jnp.nan)
         noise = std[0] * jax.random.normal(explore_key, action.shape)
         return jnp.clip(action + jnp.where(explore, noise, 0.0), -1.0, 1.0), MPPIState(mean)
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float32, PyTree
 
 from cdred.algos.base import Algorithm
-from cdred.algos.pretrain import CANDIDATES
+from cdred.algos.pretrain import CANDIDATES, MIN_DETECTED
 from cdred.train.evaluate import evaluate, evaluation_keys
 from cdred.train.setup import TrainingRun
 from cdred.train.state import TrainState
@@ -45,10 +45,15 @@ class DetectedSuccesses:
 def select_agent(run: TrainingRun, state: TrainState) -> TrainState:
     """Let each candidate act in `pretrain.selection_episodes` episodes; choose that of the most detected successes.
 
-    Of equal candidates the first one is chosen: the agent as trained, if no success is detected.
+    Of equal candidates the first one is chosen: the agent as trained, if no success is detected. For seeds whose
+    detector does not detect the demonstrations either, the agent acts as trained.
     """
+    reliable = np.asarray(state.learner.pretrained.demos_detected) >= MIN_DETECTED
+    if not reliable.any():
+        run.log("the agent acts as trained: demonstrations do not end where others end, so no success can be detected")
+        return state
     success = np.array([np.mean(_detect(run, state, index).success, axis=1) for index in range(len(CANDIDATES))])
-    best = np.argmax(success, axis=0)
+    best = np.where(reliable, np.argmax(success, axis=0), 0)
     metrics = {f"{name}_detected_success": row.tolist() for name, row in zip(CANDIDATES, success, strict=True)}
     run.logger.log(int(state.steps), metrics | {"chosen": best.tolist()}, "selection")
     learner = run.fns.set_acting(state.learner, jnp.asarray(best, jnp.int32))

@@ -249,6 +249,12 @@ def test_discrete_actions_and_observations_are_rejected(sampler, space):
     assert one_hot.reset(0).shape == one_hot.spec.obs_shape
 
 
+def test_integer_actions_are_rejected(sampler):
+    space = Box(0, 4, (2,), np.int64)
+    with pytest.raises(UserError, match=r"its action space is a Box of int64; .*would be rounded: .*TransformAction"):
+        make(sampler(VECTOR, action_space=space))
+
+
 VECTOR = Box(-9, 9, (3,))
 IMAGES = [
     Box(0, 255, (64, 64, 3), np.uint8),
