@@ -41,8 +41,8 @@ from cdred.run_folder import (
     check_same_demos,
     finished_result,
     load_run,
+    record_demos,
     run_folder,
-    save_run_demos,
     write_config,
 )
 from cdred.train.agent import Agent, select_seed
@@ -104,8 +104,8 @@ def train(config: RunConfig | None = None, *, quiet: bool = False, **changes: Un
         # Before anything is written, because they may be unusable.
         demos = resolve_demos(config, spec, terminal.message) if given is None else given
         with lock_folder(folder), disk_errors(folder), SignalHandler().installed() as signal_handler:
-            if given is not None:
-                save_run_demos(folder, given)
+            if demos is not None:
+                record_demos(folder, demos, save=given is not None)
             write_config(folder, config)
             result = _train(config, folder, spec, demos, terminal, signal_handler)
     if signal_handler.received:

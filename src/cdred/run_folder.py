@@ -1,9 +1,12 @@
 """Run folder: its name, the check against other settings, and loading its agents.
 
 A run folder holds `config.yaml`, `metrics.jsonl`, `checkpoints/` and, once the run has finished, `result.json`,
-`report.png` and `videos/`. Demonstrations that were given as an object are saved in it as `demonstrations.npz`.
+`report.png` and `videos/`. `demonstrations.json` tells which demonstrations the run was begun with; those that were
+given as an object are saved as `demonstrations.npz`.
 """
 
+import hashlib
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -15,16 +18,16 @@ import numpy as np
 from cdred.checkpoint import checkpoint
 from cdred.config import PlannerName, RunConfig, check_choice
 from cdred.config_file import first_difference, read_config, to_yaml
-from cdred.data.demonstrations import load_demos, save_demos
+from cdred.data.demonstrations import save_demos
 from cdred.envs.make import make_vector_env
 from cdred.errors import UserError
 from cdred.files import atomic_write_text
 from cdred.report.results import read_result
 from cdred.train.keys import INIT, seed_keys
 from cdred.train.setup import make_compiled_fns
-from cdred.types import DemoDataset, Trajectory
+from cdred.types import DemoDataset
 
-DEMOS_FILE = "demonstrations.npz"
+DEMOS_FILE, DEMOS_RECORD = "demonstrations.npz", "demonstrations.json"
 
 
 def run_folder(config: RunConfig) -> Path:
@@ -77,38 +80,56 @@ def write_config(folder: Path, config: RunConfig) -> None:
         atomic_write_text(folder / "config.yaml", to_yaml(config))
 
 
-def save_run_demos(folder: Path, demos: DemoDataset) -> None:
-    """Save demonstrations that were given as an object, unless the folder holds a checkpoint of a run with the same.
+def record_demos(folder: Path, demos: DemoDataset, *, save: bool) -> None:
+    """Record which demonstrations a run begins with, unless the folder holds a checkpoint of a run with the same.
+
+    Args:
+        folder: the run folder.
+        demos: the demonstrations.
+        save: save them as well, because they were given as an object.
 
     Raises:
         UserError: as `check_same_demos`, or the demonstrations cannot be saved.
     """
     check_same_demos(folder, demos)
-    if not has_checkpoint(folder):
+    if has_checkpoint(folder):
+        return
+    if save:
         (folder / DEMOS_FILE).unlink(missing_ok=True)
         save_demos(demos, folder / DEMOS_FILE)
+    atomic_write_text(folder / DEMOS_RECORD, json.dumps(_describe(demos), indent=1) + "\n")
 
 
 def check_same_demos(folder: Path, demos: DemoDataset) -> None:
     """Check that the run in a folder, if it has a checkpoint, was begun with these demonstrations.
 
     Raises:
-        UserError: it was begun with others, or they are missing.
+        UserError: it was begun with others, or the record of them is missing.
     """
     if not has_checkpoint(folder):
         return
-    path = folder / DEMOS_FILE
-    saved = load_demos(path, allow_variable_horizon=True)
-    if len(saved) != len(demos) or not all(map(_same_trajectory, saved, demos)):
+    record = folder / DEMOS_RECORD
+    try:
+        begun_with = json.loads(record.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{record} cannot be read ({error}): restore it, or give another --out.") from error
+    given = _describe(demos)
+    if begun_with != given:
         raise UserError(
-            f"{folder} holds a run with other demonstrations, those in {path}.\n"
+            f"{folder} holds a run with other demonstrations: {begun_with}, now {given}.\n"
             "Give the same ones to resume it, or another --out."
         )
 
 
-def _same_trajectory(trajectory: Trajectory, other: Trajectory) -> bool:
-    keys = ("obs", "action", "reward", "terminated", "truncated")
-    return all(np.array_equal(getattr(trajectory, key), getattr(other, key)) for key in keys)
+def _describe(demos: DemoDataset) -> dict[str, Any]:
+    """Return the numbers of episodes and steps, and a hash of all that is learned from."""
+    digest = hashlib.sha256()
+    for trajectory in demos:
+        for array in (trajectory.obs, trajectory.action, trajectory.reward):
+            digest.update(f"{array.dtype.str}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array))
+        digest.update(bytes((trajectory.terminated, trajectory.truncated)))
+    return {"episodes": len(demos), "steps": sum(map(len, demos)), "sha256": digest.hexdigest()}
 
 
 class LoadedRun(NamedTuple):

@@ -94,14 +94,14 @@ class Trajectory:
         return float(self.reward.sum(dtype=np.float64))
 
     @property
-    def success_once(self) -> bool:
-        """Goal reached at any step (False where the task does not report it)."""
-        return self.success is not None and bool(self.success.any())
+    def success_once(self) -> bool | None:
+        """Goal reached at any step; None if unknown."""
+        return None if self.success is None else bool(self.success.any())
 
     @property
-    def success_at_end(self) -> bool:
-        """Goal reached at the last step (False where the task does not report it)."""
-        return self.success is not None and bool(self.success[-1])
+    def success_at_end(self) -> bool | None:
+        """Goal reached at the last step; None if unknown."""
+        return None if self.success is None else bool(self.success[-1])
 
 
 @dataclass(frozen=True)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 from cdred.demos.reference_scores import expert_score, mean_score, random_score
 from cdred.demos.scripted import collect_scripted
 from cdred.types import DemoDataset
@@ -14,3 +16,11 @@ def test_random_score_is_reproducible_and_below_expert():
 def test_expert_score_without_provenance_is_the_mean():
     demos = collect_scripted("probe/point", 3)
     assert expert_score(DemoDataset(demos.task, demos.trajectories)) == mean_score(demos.trajectories)
+
+
+def test_unknown_success_is_not_zero():
+    known = collect_scripted("probe/point", 2).trajectories
+    unknown = replace(known[0], success=None)
+    assert (unknown.success_once, unknown.success_at_end) == (None, None)
+    assert mean_score(known).success == 1.0
+    assert mean_score([known[0], unknown]) == (mean_score(known[:1] * 2).episode_return, None, None)

@@ -154,6 +154,26 @@ def test_demonstrations_given_as_an_object_are_saved_with_the_run(demos, tmp_pat
 
 
 @pytest.mark.usefixtures("toy")
+def test_run_is_not_resumed_with_a_file_of_other_content(demos, tmp_path):
+    path = tmp_path / "demos.npz"
+    cdred.save_demos(demos, path)
+    with stopped_at(140):
+        cdred.train(run_config(tmp_path / "run", demos=str(path)), quiet=True)
+    original = path.read_bytes()
+    path.unlink()
+    other = replace(demos, trajectories=(*demos[:2], replace(demos[2], reward=demos[2].reward + 1.0)))
+    cdred.save_demos(other, path)
+    with pytest.raises(UserError, match=r"other demonstrations: {'episodes': 3, 'steps': 60, 'sha256': .*, now {'epis"):
+        cdred.train(run_config(tmp_path / "run", demos=str(path)), quiet=True)
+    (tmp_path / "run/demonstrations.json").rename(tmp_path / "record")
+    path.write_bytes(original)
+    with pytest.raises(UserError, match=r"demonstrations\.json cannot be read"):
+        cdred.train(run_config(tmp_path / "run", demos=str(path)), quiet=True)
+    (tmp_path / "record").rename(tmp_path / "run/demonstrations.json")
+    assert cdred.train(run_config(tmp_path / "run", demos=str(path)), quiet=True)["demos"] == 3
+
+
+@pytest.mark.usefixtures("toy")
 def test_run_of_an_object_resumes_from_the_saved_file(demos, tmp_path, monkeypatch):
     """As on the command line, where there is no object."""
     monkeypatch.chdir(tmp_path)

@@ -21,17 +21,22 @@ from cdred.types import DemoDataset, LogFn, Trajectory, VectorizationMode
 
 
 class ReferenceScore(NamedTuple):
-    """Mean return and success rates over episodes."""
+    """Mean return and success rates over episodes; the rates are None if they are not known of all episodes."""
 
     episode_return: float
-    success: float
-    success_at_end: float
+    success: float | None
+    success_at_end: float | None
 
 
 def mean_score(trajectories: Sequence[Trajectory]) -> ReferenceScore:
     """Compute the mean return and the success rates of episodes."""
-    rows = [(one.episode_return, one.success_once, one.success_at_end) for one in trajectories]
-    return ReferenceScore(*(float(mean) for mean in np.mean(rows, axis=0)))
+    returns = [one.episode_return for one in trajectories]
+    once, at_end = ([getattr(one, name) for one in trajectories] for name in ("success_once", "success_at_end"))
+    return ReferenceScore(float(np.mean(returns)), _known_rate(once), _known_rate(at_end))
+
+
+def _known_rate(flags: list[bool | None]) -> float | None:
+    return None if None in flags else float(np.mean(flags))  # pyright: ignore[reportArgumentType]
 
 
 def expert_score(dataset: DemoDataset) -> ReferenceScore:

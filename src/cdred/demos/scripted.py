@@ -70,8 +70,9 @@ def collect_scripted(
     with RestartingEnv(task) as env:
         choices = (False, True) if stop_after_success is None else (stop_after_success,)
         pilots = {choice: _pilot(env, expert, seed, choice) for choice in choices}
-        stop = max(pilots, key=lambda choice: pilots[choice].success_at_end)
-        at_end = pilots[stop].success_at_end * PILOT_EPISODES >= 2
+        rates = {choice: pilots[choice].success_at_end or 0.0 for choice in choices}
+        stop = max(rates, key=lambda choice: rates[choice])
+        at_end = rates[stop] * PILOT_EPISODES >= 2
         limit = max_attempts or 10 * num + 50
         policy_factory: PolicyFactory = lambda env, episode: expert(env, episode, stop)  # noqa: E731
         kept, attempts = _collect(env, policy_factory, num, seed, at_end, limit, on_episode)
