@@ -12,7 +12,8 @@ def wide(tmp_path):
     """Write a file of two episodes with actions in [0, 4] and without success."""
     path = tmp_path / "wide.npz"
     action = np.linspace(0, 4, 20).reshape(2, 5, 2)
-    np.savez(path, obs=np.zeros((2, 6, 3)), action=action, reward=np.ones((2, 5)))
+    obs = np.random.default_rng(0).normal(size=(2, 6, 3))
+    np.savez(path, obs=obs, action=action, reward=np.ones((2, 5)))
     return path
 
 
@@ -75,18 +76,57 @@ def test_failed_convert_writes_nothing(wide, tmp_path, capsys):
 
 def test_info_reports_unusable_demos(wide, tmp_path, capsys):
     code, out, _ = run(capsys, "info", wide, "--plot", tmp_path / "a.png")
-    assert code == 0
+    assert code == 1
     assert "episodes 2, 5 to 5 steps" in out
     assert "action (2,), from 0.00 to 4.00" in out
-    assert "usable for training no:" in out
+    assert "usable for training no good episodes 2 of 2 unfit" in out
+    assert "expected [-1, 1]" in out
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_info_json_is_valid_json(wide, capsys):
-    assert main(["demos", "info", str(wide), "--json"]) == 0
+    assert main(["demos", "info", str(wide), "--json"]) == 1
     summary = json.loads(capsys.readouterr().out)
     assert (summary["episodes"], summary["action"]["max"][1]) == (2, 4.0)
-    assert "expected [-1, 1]" in summary["problem"]
+    (finding,) = summary["findings"]
+    assert (finding["kind"], finding["severity"], summary["usable"]) == ("invalid", "unfit", False)
+    assert "expected [-1, 1]" in finding["message"]
+
+
+@pytest.fixture
+def faulty(tmp_path):
+    """Write six episodes: the first has a low return, the fifth equals the second, an action component is zero."""
+    rng = np.random.default_rng(0)
+    obs, action = rng.normal(size=(6, 21, 4)), rng.uniform(-1, 1, (6, 20, 2))
+    obs[4], action[4], action[..., 1] = obs[1], action[1], 0
+    total = np.array([111.0, 3100, 3150, 3207, 3120, 3090])
+    np.savez(tmp_path / "faulty.npz", obs=obs, action=action, reward=np.repeat(total[:, None] / 20, 20, axis=1))
+    return tmp_path / "faulty.npz"
+
+
+def test_info_names_episodes_and_components(faulty, capsys):
+    code, out, _ = run(capsys, "info", faulty)
+    assert code == 0
+    assert "usable for training yes good episodes 4 of 6, not 0, 4" in out
+    for text in ("episode 0 failed", "episodes 1, 4 are identical", "action component 1 of 2 never moves"):
+        assert f"warning {text}" in out
+    assert main(["demos", "info", str(faulty), "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert [(item["kind"], item["episodes"], item["components"]) for item in summary["findings"]] == [
+        ("failure", [0], []),
+        ("duplicate", [1, 4], []),
+        ("constant_action", [], [1]),
+    ]
+    assert [item["findings"] for item in summary["episode_quality"]] == [["failure"], [], [], [], ["duplicate"], []]
+    assert [item["return"] for item in summary["episode_quality"]][:2] == pytest.approx([111, 3100], rel=1e-6)
+
+
+def test_demos_without_any_success_are_unfit(faulty, tmp_path, capsys):
+    arrays = dict(np.load(faulty))
+    np.savez(tmp_path / "failed.npz", **arrays, success=np.zeros((6, 20), bool))
+    code, out, _ = run(capsys, "info", tmp_path / "failed.npz")
+    assert code == 1
+    assert "usable for training no good episodes 0 of 6, not 0-5 unfit 0 of 6 episodes succeed (0%)" in out
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,8 @@ class Convert:
 
 @dataclass(frozen=True)
 class Info:
-    """Summarise a demonstration file and check whether it can be used for training."""
+    """Summarise a demonstration file and check its quality: failures, duplicates, components that never change,
+    saturated actions, episodes cut short. The exit code is 1 if it cannot be used for training."""
 
     path: Annotated[Path, tyro.conf.Positional]
     """Folder or file in any format that `cdred demos convert` reads."""
@@ -81,13 +82,13 @@ class List:
     """List the demonstrations that come with the package, which `cdred train TASK --demos N` uses."""
 
 
-def main(arguments: list[str]) -> None:
-    """Run the subcommand given by `arguments`."""
+def main(arguments: list[str]) -> int | None:
+    """Run the subcommand given by `arguments`; returns the exit code of `cdred demos info`, else None."""
     verbs = {"collect": Collect, "convert": Convert, "info": Info, "list": List}
     if arguments and arguments[0] in verbs:
         check_options(verbs[arguments[0]], arguments[1:], f"cdred demos {arguments[0]}")
     options = tyro.extras.subcommand_cli_from_dict(verbs, args=arguments, prog="cdred demos")
-    {Collect: collect, Convert: convert, Info: info, List: list_bundled}[type(options)](options)
+    return {Collect: collect, Convert: convert, Info: info, List: list_bundled}[type(options)](options)
 
 
 def collect(options: Collect) -> None:
@@ -146,26 +147,31 @@ def _task_bounds(dataset: "DemoDataset") -> "ActionBounds | None":
         return None
 
 
-def info(options: Info) -> None:
-    """Print a summary of the demonstrations; draw their actions if requested."""
+def info(options: Info) -> int:
+    """Print a summary of the demonstrations and what is wrong with them; draw their actions if requested.
+
+    Returns:
+        0 if they can be used for training, else 1.
+    """
     from cdred.data.demonstrations import inspect_demos
-    from cdred.data.describe import draw_actions, format_summary, summarize
+    from cdred.data.describe import draw_actions, format_findings, format_summary, summarize, summarize_findings
+    from cdred.data.quality import find_faults, is_fit
 
     if options.plot:
         check_new_path(options.plot)
     with _progress(f"reading {options.path}") as on_progress:
         dataset, problem = inspect_demos(options.path, options.obs_keys, on_progress)
-    summary = summarize(dataset)
+    summary, findings = summarize(dataset), find_faults(dataset, problem)
     if options.json:
-        print(json.dumps(summary | {"problem": problem}, indent=1))
+        print(json.dumps(summary | summarize_findings(dataset, findings), indent=1))
     else:
         table = Table(show_header=False, box=None, title=str(options.path), title_justify="left")
-        rows = format_summary(summary) | {"usable for training": f"no: {problem}" if problem else "yes"}
-        for name, value in rows.items():
+        for name, value in (*format_summary(summary).items(), *format_findings(dataset, findings)):
             table.add_row(name, value)
         Console().print(table)
     if options.plot:
         draw_actions(dataset, options.plot, options.path.name)
+    return 0 if is_fit(findings) else 1
 
 
 def list_bundled(_options: List) -> None:

@@ -30,7 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
     Returns:
-        0 on success, 2 for an error that the user can fix, 3 if training diverged, 130 or 143 after Ctrl-C or SIGTERM.
+        0 on success, 1 if inspected demonstrations cannot be used for training, 2 for an error that the user can fix,
+        3 if training diverged, 130 or 143 after Ctrl-C or SIGTERM.
     """
     try:
         try:
@@ -51,7 +52,7 @@ def _run(arguments: list[str]) -> int:
         print(f"cdred {version('cdred')}")
         return 0
     try:
-        _run_verb(*arguments)
+        return _run_verb(*arguments)
     except SystemExit as exit_:
         # tyro prints its own message about wrong options.
         if exit_.code != 2:
@@ -71,14 +72,13 @@ def _run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print("cdred: interrupted; the same command resumes from the last checkpoint.", file=sys.stderr)
         return 130
-    return 0
 
 
-def _run_verb(verb: str, *arguments: str) -> None:
+def _run_verb(verb: str, *arguments: str) -> int:
     if verb not in VERBS:
         raise UserError(f"unknown verb '{verb}'. Verbs: {', '.join(VERBS)}.{did_you_mean(verb, VERBS)}")
     # Imported on demand, because a verb needs the modules of no other verb.
-    importlib.import_module(VERBS[verb][0]).main(list(arguments))
+    return importlib.import_module(VERBS[verb][0]).main(list(arguments)) or 0
 
 
 def _usage() -> str:

@@ -1,10 +1,13 @@
 """Summary of a set of demonstrations as plain values, as text, and as histograms of the actions."""
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cdred.data.quality import Finding, bad_episodes, format_indices, is_fit
 from cdred.errors import UserError
 from cdred.files import new_file
 from cdred.types import DemoDataset
@@ -34,6 +37,41 @@ def summarize(dataset: DemoDataset) -> dict[str, Any]:
         "success": dict(zip(("once", "at_end"), np.mean(success, axis=0).tolist(), strict=True)) if success else None,
         "provenance": dataset.provenance,
     }
+
+
+def summarize_findings(dataset: DemoDataset, findings: Sequence[Finding]) -> dict[str, Any]:
+    """Return findings and what follows from them for the set and each episode as plain Python values, ready for JSON.
+
+    `usable` states if the set can be trained on; `episode_quality` lists, per episode, if it is good, and the kinds of
+    the findings that make it bad.
+    """
+    bad = bad_episodes(findings)
+    return {
+        "usable": is_fit(findings),
+        "findings": [asdict(finding) for finding in findings],
+        "episode_quality": [
+            {
+                "episode": index,
+                "good": index not in bad,
+                "findings": bad.get(index, []),
+                "steps": len(trajectory),
+                "return": trajectory.episode_return,
+                "success": trajectory.success_once,
+            }
+            for index, trajectory in enumerate(dataset)
+        ],
+    }
+
+
+def format_findings(dataset: DemoDataset, findings: Sequence[Finding]) -> list[tuple[str, str]]:
+    """Format findings as rows of label and text: the verdict on the set, its good episodes, and one row per finding."""
+    bad = bad_episodes(findings)
+    good = f"{len(dataset) - len(bad)} of {len(dataset)}"
+    rows = [
+        ("usable for training", "yes" if is_fit(findings) else "no"),
+        ("good episodes", f"{good}, not {format_indices(bad)}" if bad else good),
+    ]
+    return rows + [(finding.severity, finding.message) for finding in findings]
 
 
 def _range(arrays: list[np.ndarray], axis: int | None) -> dict[str, Any]:

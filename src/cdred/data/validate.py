@@ -4,13 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from cdred.action_units import ACTION_TOLERANCE
 from cdred.data.formats.common import sanitize_text
 from cdred.data.obs_names import match_obs_names
 from cdred.data.rescale import RESCALE_HINT, ActionBounds
 from cdred.errors import UserError
 from cdred.types import DemoDataset, EnvSpec, Trajectory
-
-ACTION_TOLERANCE = 1e-6
 
 
 def validate_demos(
