@@ -18,6 +18,7 @@ from cdred.config import AlgoName, PlannerName, RunConfig, check_choice, overrid
 from cdred.data.demonstrations import load_demos, save_demos
 from cdred.data.formats.common import sanitize_text
 from cdred.data.formats.registry import check_output_path
+from cdred.data.quality import format_selection
 from cdred.data.rescale import RESCALED_KEY, to_task_units
 from cdred.data.validate import validate_demos
 from cdred.demos.record_agent import record_agent
@@ -332,7 +333,8 @@ def resolve_demos(config: RunConfig, spec: EnvSpec, log: LogFn) -> DemoDataset |
         return demos
     num = int(config.demos)
     demos = get_demos(config.task, num, on_episode=_log_collection(config.task, num, log))
-    log(f"demonstrations: {len(demos)} of {config.task}, {demos.provenance.get('expert', 'unknown expert')}")
+    facts = [demos.provenance.get("expert", "unknown expert"), format_selection(demos)]
+    log(f"demonstrations: {len(demos)} of {config.task}, {', '.join(str(fact) for fact in facts if fact)}")
     return demos
 
 

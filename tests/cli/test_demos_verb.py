@@ -129,6 +129,19 @@ def test_demos_without_any_success_are_unfit(faulty, tmp_path, capsys):
     assert "usable for training no good episodes 0 of 6, not 0-5 unfit 0 of 6 episodes succeed (0%)" in out
 
 
+def test_convert_keeps_the_best_episodes(faulty, tmp_path, capsys):
+    code, out, _ = run(capsys, "convert", faulty, tmp_path / "best", "--num", "2")
+    assert code == 0
+    assert "kept episodes 1-2 of 6 (failed: 0)" in out
+    dataset = load_demos(tmp_path / "best")
+    np.testing.assert_array_equal([demo.obs for demo in dataset], np.load(faulty)["obs"][1:3].astype(np.float32))
+    assert dataset.provenance["selected_episodes"] == {"indices": [1, 2], "of": 6, "failed": [0]}
+    code, _, error = run(capsys, "convert", faulty, tmp_path / "more", "--num", "7")
+    assert (code, error) == (2, f"cdred: --num 7: {faulty} has 6 episodes to choose from.")
+    assert run(capsys, "convert", faulty, tmp_path / "more", "--num", "0")[0] == 2
+    assert not (tmp_path / "more").exists()
+
+
 @pytest.mark.parametrize(
     ("verb", "phrases"),
     [
@@ -143,6 +156,7 @@ def test_demos_without_any_success_are_unfit(faulty, tmp_path, capsys):
                 "--rescale-actions",
                 "--action-low",
                 "--action-high",
+                "--num",
                 "Images",
             ),
         ),

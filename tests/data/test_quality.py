@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from cdred.data.demonstrations import bundled_demos, inspect_demos, load_demos
-from cdred.data.quality import bad_episodes, failed_episodes, find_faults, format_indices, is_fit
+from cdred.data.quality import (
+    SELECTED_KEY,
+    bad_episodes,
+    failed_episodes,
+    find_faults,
+    format_indices,
+    format_selection,
+    is_fit,
+    select_best,
+)
 from cdred.types import DemoDataset
 
 ALWAYS, NEVER = np.ones(6, bool), np.zeros(6, bool)
@@ -211,3 +220,39 @@ def test_indices_are_formatted_as_runs():
     assert format_indices([]) == ""
     assert format_indices([0, 4, 5, 6, 9]) == "0, 4-6, 9"
     assert format_indices(range(0, 60, 2)) == "0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22 and 18 more"
+
+
+@pytest.mark.parametrize(
+    ("returns", "num", "chosen"),
+    [
+        ([111, 3100, 3150, 3207, 3120, 3090], 1, [1]),
+        ([111, 3100, 3150, 3207, 3120, 3090], 3, [1, 2, 3]),
+        ([111, 3100, 3150, 3207, 3120, 3090], 6, [0, 1, 2, 3, 4, 5]),
+        # Of the failed ones that of highest return, in the order of the file.
+        ([5, 100, 7, 100, 6, 100, 100, 100], 7, [1, 2, 3, 4, 5, 6, 7]),
+        # Without failures the first ones, not those of highest return.
+        ([100, 200, 300], 2, [0, 1]),
+        ([0, 0, 0], 2, [0, 1]),
+    ],
+)
+def test_failed_episodes_are_chosen_last(make_demos, returns, num, chosen):
+    dataset = make_demos(*map(of_return, returns), expert="me")
+    best = select_best(dataset, num)
+    assert [index for index, trajectory in enumerate(dataset) if any(trajectory is kept for kept in best)] == chosen
+    selected = best.provenance[SELECTED_KEY]
+    assert (selected["indices"], selected["of"]) == (chosen, len(returns))
+    assert (best.task, best.provenance["expert"]) == (dataset.task, "me")
+
+
+def test_successes_are_chosen_first_whatever_their_return(make_demos):
+    flags = (0, 0, 1, 0, 1, 1)
+    dataset = make_demos(*[of_return(10 - flag) | {"success": np.full(6, bool(flag))} for flag in flags])
+    assert select_best(dataset, 2).provenance[SELECTED_KEY] == {"indices": [2, 4], "of": 6, "failed": [0, 1, 3]}
+    assert format_selection(select_best(dataset, 2)) == "episodes 2, 4 of 6 (failed: 0-1, 3)"
+    assert format_selection(dataset) == ""
+
+
+@pytest.mark.parametrize("task", bundled_demos())
+def test_bundled_demos_are_chosen_from_the_first(task):
+    dataset = load_demos(bundled_demos()[task])
+    assert select_best(dataset, 10).trajectories == dataset.trajectories[:10]

@@ -187,6 +187,16 @@ def test_bundled_demos_precede_the_scripted_expert(tmp_path, monkeypatch):
         get_demos("probe/point", 0)
 
 
+def test_bundled_demos_that_failed_are_chosen_last(tmp_path, monkeypatch):
+    demos = collect_scripted("probe/point", 4)
+    failed = replace(demos[0], success=np.zeros(len(demos[0]), bool))
+    save_demos(replace(demos, trajectories=(failed, *demos[1:])), tmp_path / "set.npz")
+    monkeypatch.setattr(scripted, "bundled_demos", lambda: {"probe/point": tmp_path / "set.npz"})
+    chosen = get_demos("probe/point", 2)
+    assert_same(chosen, demos[1:3])
+    assert chosen.provenance["selected_episodes"] == {"indices": [1, 2], "of": 4, "failed": [0]}
+
+
 def test_more_than_bundled_needs_an_expert(tmp_path, monkeypatch):
     save_demos(replace(collect_scripted("probe/point", 3), task="probe/dying"), tmp_path / "set.npz")
     monkeypatch.setattr(scripted, "bundled_demos", lambda: {"probe/dying": tmp_path / "set.npz"})

@@ -14,6 +14,7 @@ from cdred import api
 from cdred.config import RunConfig
 from cdred.config_file import read_config
 from cdred.data.demonstrations import load_demos
+from cdred.demos import scripted
 from cdred.demos.scripted import collect_scripted
 from cdred.errors import DivergenceError, Interrupted, UserError
 from cdred.keywords import TrainKeywords
@@ -63,6 +64,15 @@ def test_collection_of_demonstrations_logs_its_progress(tmp_path, monkeypatch):
     assert collected[-1].startswith("demonstrations: 3 of probe/point")
     api.resolve_demos(settings, SPEC, cached.append)
     assert cached == collected[-1:], "cached demonstrations were collected again"
+
+
+def test_chosen_demonstrations_are_logged(tmp_path, monkeypatch):
+    demos = collect_scripted("probe/point", 3)
+    cdred.save_demos(demos, tmp_path / "set.npz")
+    monkeypatch.setattr(scripted, "bundled_demos", lambda: {"probe/point": tmp_path / "set.npz"})
+    messages = []
+    api.resolve_demos(replace(cdred.preset("debug"), task="probe/point", demos="2"), SPEC, messages.append)
+    assert messages == ["demonstrations: 2 of probe/point, scripted, episodes 0-1 of 3"]
 
 
 def test_checkpoints_without_config_are_neither_resumed_nor_overwritten(tmp_path):

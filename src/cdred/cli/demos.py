@@ -60,6 +60,9 @@ class Convert:
     file declares."""
     action_high: tuple[float, ...] | None = None
     """Upper bounds of the actions, given with --action-low."""
+    num: int | None = None
+    """Number of episodes to keep, None for all: the first ones that did not fail (as `cdred demos info` finds), then
+    failed ones of highest return. The provenance has their indices."""
 
 
 @dataclass(frozen=True)
@@ -114,10 +117,14 @@ def collect(options: Collect) -> None:
 def convert(options: Convert) -> None:
     """Read demonstrations, set their task, save and summarise them."""
     from cdred.data.demonstrations import given_bounds, read_demos, save_demos
+    from cdred.data.quality import format_selection, select_best
     from cdred.data.rescale import rescale_actions
     from cdred.data.validate import validate_demos
+    from cdred.demos.scripted import check_num_demos
 
     check_output_path(options.out, options.format)
+    if options.num is not None:
+        check_num_demos(options.num)
     given, source = given_bounds(options.action_low, options.action_high), str(options.source)
     with _progress(f"reading {source}") as on_progress:
         dataset = read_demos(source, options.obs_keys, on_progress)
@@ -125,6 +132,11 @@ def convert(options: Convert) -> None:
     if options.rescale_actions or given:
         dataset = rescale_actions(dataset, source, given, None if given else _task_bounds(dataset))
     dataset = validate_demos(dataset, source, allow_variable_horizon=True)
+    if options.num is not None:
+        if options.num > len(dataset):
+            raise UserError(f"--num {options.num}: {source} has {len(dataset)} episodes to choose from.")
+        dataset = select_best(dataset, options.num)
+        print(f"kept {format_selection(dataset)}")
     with _progress(f"writing {options.out}") as on_progress:
         save_demos(dataset, options.out, options.format, on_progress=on_progress)
     info(Info(options.out))

@@ -9,9 +9,9 @@ outcome is unknown, and unknown is not failed.
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float64
@@ -33,6 +33,8 @@ FindingKind = Literal[
 ]
 # Kinds that make single episodes bad; of a group of duplicates, all but the first episode.
 BAD_EPISODE_KINDS = ("failure", "duplicate", "cut_short")
+# Key of the provenance: which episodes were chosen.
+SELECTED_KEY = "selected_episodes"
 
 MAD_TO_STD = 1.4826
 OUTLIER_STDS, OUTLIER_FRACTION = 5.0, 0.25
@@ -120,6 +122,34 @@ def _lowest_return(returns: Sequence[float]) -> float:
     return median - max(OUTLIER_STDS * std, OUTLIER_FRACTION * magnitude)
 
 
+def select_best(dataset: DemoDataset, num: int) -> DemoDataset:
+    """Return the `num` best episodes in the order of the file, and record their indices in the provenance.
+
+    The first `num` of those that did not fail; if they are too few, the failed ones of highest return as well. A set
+    without failures thus gives its first `num` episodes, whatever their returns.
+    """
+    failed = failed_episodes(dataset)
+    fit = [index for index in range(len(dataset)) if index not in failed]
+    ranked = fit + sorted(failed, key=lambda index: -dataset[index].episode_return)
+    chosen = sorted(ranked[:num])
+    selected = {"indices": chosen, "of": len(dataset), "failed": failed}
+    return _subset(dataset, chosen, {SELECTED_KEY: selected})
+
+
+def format_selection(dataset: DemoDataset) -> str:
+    """Format what `select_best` recorded, such as `episodes 1-3 of 6 (failed: 0)`; empty if it recorded nothing."""
+    selected: Any = dataset.provenance.get(SELECTED_KEY)
+    if selected is None:
+        return ""
+    failed = f" (failed: {format_indices(selected['failed'])})" if selected["failed"] else ""
+    return f"{_named('episode', selected['indices'])} of {selected['of']}{failed}"
+
+
+def _subset(dataset: DemoDataset, indices: Sequence[int], provenance: dict[str, object] | None = None) -> DemoDataset:
+    trajectories = tuple(dataset[index] for index in indices)
+    return replace(dataset, trajectories=trajectories, provenance=dataset.provenance | (provenance or {}))
+
+
 def format_indices(indices: Iterable[int]) -> str:
     """Format ascending indices as runs, such as `0, 4-9`; at most twelve, followed by the number of further indices."""
     runs = [[index for _, index in run] for _, run in groupby(enumerate(indices), lambda pair: pair[1] - pair[0])]
@@ -188,9 +218,8 @@ def _near_duplicates(dataset: DemoDataset, candidates: list[int]) -> list[list[i
     while len(remaining):
         first, remaining = remaining[0], remaining[1:]
         similar = remaining[(np.abs(probes[remaining] - probes[first]) <= tolerance).all(axis=(1, 2))]
-        copies = [
-            row for row in similar if _equal_steps(dataset[candidates[first]], dataset[candidates[row]], tolerance)
-        ]
+        original = dataset[candidates[first]]
+        copies = [row for row in similar if _equal_steps(original, dataset[candidates[row]], tolerance)]
         if copies:
             groups.append([candidates[row] for row in (first, *copies)])
             remaining = np.setdiff1d(remaining, copies)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cdred.data.demonstrations import bundled_demos, load_demos, save_demos
 from cdred.data.formats.obs_keys import parts_provenance
+from cdred.data.quality import select_best
 from cdred.data.rescale import BOUNDS_KEY, normalized_bounds
 from cdred.demos.episodes import Policy, PolicyFactory, RestartingEnv
 from cdred.demos.reference_scores import ReferenceScore, mean_score
@@ -148,7 +149,10 @@ def _provenance(
 
 
 def get_demos(task: str, num: int, on_episode: OnEpisode | None = None) -> DemoDataset:
-    """Return the first `num` demonstrations of a task: those that come with the package, or its scripted expert's.
+    """Return `num` demonstrations of a task: the best that come with the package, or its scripted expert's first.
+
+    The best ones are the first that did not fail (`cdred.data.quality.select_best`); the provenance has their indices.
+    Episodes of a scripted expert are recorded only if they succeed.
 
     Args:
         task: as in `registry.make`.
@@ -164,7 +168,7 @@ def get_demos(task: str, num: int, on_episode: OnEpisode | None = None) -> DemoD
         return cached_demos(task, num, on_episode=on_episode)
     dataset = load_demos(path)
     if num <= len(dataset):
-        return dataset.take(num)
+        return select_best(dataset, num)
     try:
         return cached_demos(task, num, on_episode=on_episode)
     except NoExpertError as error:
