@@ -7,18 +7,20 @@ import numpy as np
 import pytest
 
 import cdred
+from cdred.data.quality import select_best
 from cdred.demos.reference_scores import ReferenceScore
 from cdred.report.results import reference_dict, result_dict
 from cdred.train.evaluate import Evaluation
 from cdred.train.loop import TrainResult
-from cdred.types import DemoDataset, EnvSpec
+from cdred.types import DemoDataset, EnvSpec, Trajectory
 
 SPEC = EnvSpec("probe/point", (4,), 2, 20, has_success=True)
+NO_DEMOS = DemoDataset("probe/point", ())
 EXPERT, RANDOM = ReferenceScore(110.0, 1.0, 0.5), ReferenceScore(10.0, 0.25, 0.0)
 PROVENANCE = {"device": "cpu: cpu", "commit": None, "versions": {"cdred": "0.1.0"}}
 
 
-def make_result(spec=SPEC, expert=EXPERT, random=RANDOM):
+def make_result(spec=SPEC, expert=EXPERT, random=RANDOM, demos=NO_DEMOS):
     evaluation = Evaluation(
         4,
         episode_return=np.array([60.0, 110.0]),
@@ -30,7 +32,7 @@ def make_result(spec=SPEC, expert=EXPERT, random=RANDOM):
     config = replace(cdred.preset("debug"), task="probe/point", seeds=(0, 1))
     outcome = TrainResult(evaluation, 40, 40, [0, 0], None, 1.5)
     reference = reference_dict(spec, expert, random)
-    result = result_dict(config, spec, PROVENANCE, DemoDataset("probe/point", ()), outcome, reference)
+    result = result_dict(config, spec, PROVENANCE, demos, outcome, reference)
     return json.loads(json.dumps(result, allow_nan=False))
 
 
@@ -50,6 +52,14 @@ def test_result_has_the_documented_keys():
         "random_success": 0.25,
         "normalized": [0.5, 1.0],
     }
+
+
+def test_result_names_the_chosen_demonstrations():
+    one = Trajectory(np.zeros((2, 4), np.float32), np.zeros((1, 2), np.float32), np.zeros(1, np.float32), False, True)
+    chosen = select_best(DemoDataset("probe/point", (one, one, one)), 2)
+    assert make_result(demos=chosen)["selected_episodes"] == {"indices": [0, 1], "of": 3, "failed": []}
+    assert make_result(demos=DemoDataset("probe/point", (one,)))["selected_episodes"] is None
+    assert make_result(demos=None)["selected_episodes"] is None
 
 
 def test_unknown_scores_are_null():

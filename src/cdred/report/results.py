@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 
 from cdred.config import RunConfig
 from cdred.config_file import read_config
+from cdred.data.quality import SELECTED_KEY
 from cdred.demos.reference_scores import ReferenceScore
 from cdred.errors import UserError
 from cdred.loggers.metrics import read_lines
@@ -190,6 +191,7 @@ def result_dict(
         "divergence_restarts": outcome.divergence_restarts,
         "acting": outcome.acting,
         "demos": len(demos) if demos else 0,
+        SELECTED_KEY: demos.provenance.get(SELECTED_KEY) if demos else None,
         "precision": asdict(config.precision),
         **provenance,
         "wall_seconds": outcome.wall_seconds,
