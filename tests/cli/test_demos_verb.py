@@ -1,10 +1,11 @@
 import json
 
+import h5py
 import numpy as np
 import pytest
 
 from cdred.cli.main import main
-from cdred.data.demonstrations import load_demos
+from cdred.data.demonstrations import load_demos, save_demos
 
 
 @pytest.fixture
@@ -142,6 +143,46 @@ def test_convert_keeps_the_best_episodes(faulty, tmp_path, capsys):
     assert not (tmp_path / "more").exists()
 
 
+def test_convert_skips_bad_episodes(faulty, tmp_path, capsys):
+    arrays = dict(np.load(faulty))
+    arrays["obs"][2, 7, 1] = np.nan
+    np.savez(tmp_path / "nan.npz", **arrays)
+    code, _, error = run(capsys, "convert", tmp_path / "nan.npz", tmp_path / "good")
+    assert (code, "episode 2: obs[7] is not finite" in error, "--skip-bad-episodes" in error) == (2, True, True)
+    code, out, _ = run(capsys, "convert", tmp_path / "nan.npz", tmp_path / "good", "--skip-bad-episodes")
+    assert code == 0
+    assert "left out 3 of 6 episodes episode 0: failure episode 2: damaged: obs[7] is not finite (1 NaN" in out
+    assert "episode 4: duplicate" in out
+    dataset = load_demos(tmp_path / "good")
+    np.testing.assert_array_equal([demo.action for demo in dataset], arrays["action"][[1, 3, 5]].astype(np.float32))
+    assert list(dataset.provenance["skipped_episodes"]["reasons"]) == ["0", "2", "4"]
+
+
+def test_minari_episode_without_final_observation_is_skipped(demos_folder, tmp_path, capsys):
+    with h5py.File(demos_folder / "data/main_data.hdf5", "a") as file:
+        group = file["episode_2"]
+        obs = group["observations"][:-1]
+        del group["observations"]
+        group["observations"] = obs
+    code, _, error = run(capsys, "convert", demos_folder, tmp_path / "good")
+    assert (code, "episode 2: 5 observations for 5 actions" in error) == (2, True)
+    code, out, _ = run(capsys, "convert", demos_folder, tmp_path / "good", "--skip-bad-episodes", "--num", "3")
+    assert code == 0
+    assert "left out 1 of 4 episodes episode 2: damaged: 5 observations for 5 actions, expected 6" in out
+    assert "kept episodes 0-2 of 3" in out
+    assert len(load_demos(tmp_path / "good")) == 3
+
+
+@pytest.fixture
+def demos_folder(tmp_path):
+    """Write a Minari folder of four episodes."""
+    rng = np.random.default_rng(0)
+    obs, action = rng.normal(size=(4, 6, 3)), rng.uniform(-1, 1, (4, 5, 2))
+    np.savez(tmp_path / "four.npz", obs=obs, action=action)
+    save_demos(load_demos(tmp_path / "four.npz"), tmp_path / "four")
+    return tmp_path / "four"
+
+
 @pytest.mark.parametrize(
     ("verb", "phrases"),
     [
@@ -157,6 +198,7 @@ def test_convert_keeps_the_best_episodes(faulty, tmp_path, capsys):
                 "--action-low",
                 "--action-high",
                 "--num",
+                "--skip-bad-episodes",
                 "Images",
             ),
         ),

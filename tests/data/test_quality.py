@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 from cdred.data.demonstrations import bundled_demos, inspect_demos, load_demos
 from cdred.data.quality import (
     SELECTED_KEY,
+    SKIPPED_KEY,
     bad_episodes,
     failed_episodes,
     find_faults,
@@ -13,7 +15,9 @@ from cdred.data.quality import (
     format_selection,
     is_fit,
     select_best,
+    skip_bad_episodes,
 )
+from cdred.errors import UserError
 from cdred.types import DemoDataset
 
 ALWAYS, NEVER = np.ones(6, bool), np.zeros(6, bool)
@@ -256,3 +260,63 @@ def test_successes_are_chosen_first_whatever_their_return(make_demos):
 def test_bundled_demos_are_chosen_from_the_first(task):
     dataset = load_demos(bundled_demos()[task])
     assert select_best(dataset, 10).trajectories == dataset.trajectories[:10]
+
+
+def not_finite(shape, step):
+    array = np.zeros(shape, np.float32)
+    array[step] = np.nan
+    return array
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        ({"obs": not_finite((7, 3), 2)}, r"obs\[2\] is not finite \(3 NaN"),
+        ({"action": not_finite((6, 2), 5)}, r"action\[5\] is not finite"),
+        ({"reward": not_finite(6, 0)}, r"reward\[0\] is not finite"),
+        ({"obs": np.zeros((6, 3), np.float32)}, "6 observations for 6 actions, expected 7"),
+        ({"reward": np.zeros(5, np.float32)}, r"reward has shape \(5,\), expected \(6,\)"),
+        ({"action": np.zeros((0, 2), np.float32)}, "no action in it"),
+        ({"obs": np.zeros((7, 4), np.float32)}, r"have shapes \(\(4,\), \(2,\)\), most episodes \(\(3,\), \(2,\)\)"),
+        ({"success": NEVER}, "^failure$"),
+        ({"index": 1}, "^duplicate$"),
+        ({"index": 1, "success": NEVER}, "^failure, duplicate$"),
+    ],
+)
+@pytest.mark.parametrize("place", [0, 3])
+def test_bad_episode_is_skipped_and_named(make_demos, bad, reason, place):
+    items = [{"index": seed} for seed in (0, 1, 2)]
+    # Of duplicates the first is kept.
+    if "index" in bad and place == 0:
+        items, place = [{"index": 0}, {"index": 1}], 2
+    items.insert(place, {"index": 9} | bad)
+    dataset = make_demos(*items, expert="me")
+    good, reasons = skip_bad_episodes(dataset, "here")
+    assert list(reasons) == [place]
+    assert re.search(reason, reasons[place])
+    kept = [trajectory for index, trajectory in enumerate(dataset) if index != place]
+    assert all(a is b for a, b in zip(good, kept, strict=True))
+    assert good.provenance == {
+        "expert": "me",
+        SKIPPED_KEY: {"of": len(items), "reasons": {str(place): reasons[place]}},
+    }
+
+
+def test_good_demos_are_unchanged_by_skipping(make_demos):
+    dataset = make_demos({}, {}, {}, expert="me")
+    assert skip_bad_episodes(dataset, "here") == (dataset, {})
+
+
+def test_indices_of_skipped_episodes_are_those_of_the_file(make_demos):
+    damaged = {"obs": not_finite((7, 3), 2)}
+    items = (damaged | of_return(1e9), of_return(10), damaged, of_return(1), *[of_return(10)] * 2)
+    _, reasons = skip_bad_episodes(make_demos(*items), "here")
+    assert list(reasons) == [0, 2, 3]
+    assert reasons[3] == "failure"
+
+
+def test_nothing_good_is_refused(make_demos):
+    with pytest.raises(UserError, match=r"here: no good episode among 2; episode 0: .*not finite"):
+        skip_bad_episodes(make_demos({"obs": not_finite((7, 3), 0)}, {"success": NEVER}), "here")
+    with pytest.raises(UserError, match="here: no good episode among 0"):
+        skip_bad_episodes(DemoDataset("", ()), "here")

@@ -63,6 +63,9 @@ class Convert:
     num: int | None = None
     """Number of episodes to keep, None for all: the first ones that did not fail (as `cdred demos info` finds), then
     failed ones of highest return. The provenance has their indices."""
+    skip_bad_episodes: bool = False
+    """Leave out episodes that are damaged (non-finite values, wrong counts or shapes), failed, equal to an earlier one,
+    or cut short (as `cdred demos info` finds), instead of refusing the file. The provenance names them."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ def collect(options: Collect) -> None:
 def convert(options: Convert) -> None:
     """Read demonstrations, set their task, save and summarise them."""
     from cdred.data.demonstrations import given_bounds, read_demos, save_demos
-    from cdred.data.quality import format_selection, select_best
+    from cdred.data.quality import format_selection, select_best, skip_bad_episodes
     from cdred.data.rescale import rescale_actions
     from cdred.data.validate import validate_demos
     from cdred.demos.scripted import check_num_demos
@@ -128,6 +131,12 @@ def convert(options: Convert) -> None:
     given, source = given_bounds(options.action_low, options.action_high), str(options.source)
     with _progress(f"reading {source}") as on_progress:
         dataset = read_demos(source, options.obs_keys, on_progress)
+    if options.skip_bad_episodes:
+        episodes = len(dataset)
+        dataset, reasons = skip_bad_episodes(dataset, source)
+        print(f"left out {len(reasons)} of {episodes} episodes")
+        for index, reason in reasons.items():
+            print(f"  episode {index}: {reason}")
     dataset = dataset if options.task is None else replace(dataset, task=options.task)
     if options.rescale_actions or given:
         dataset = rescale_actions(dataset, source, given, None if given else _task_bounds(dataset))

@@ -18,6 +18,8 @@ from jaxtyping import Bool, Float64
 
 from cdred.action_units import ACTION_TOLERANCE
 from cdred.data.rescale import ActionBounds
+from cdred.data.validate import damaged_episodes
+from cdred.errors import UserError
 from cdred.types import DemoDataset, Trajectory
 
 Severity = Literal["warning", "unfit"]
@@ -33,8 +35,8 @@ FindingKind = Literal[
 ]
 # Kinds that make single episodes bad; of a group of duplicates, all but the first episode.
 BAD_EPISODE_KINDS = ("failure", "duplicate", "cut_short")
-# Key of the provenance: which episodes were chosen.
-SELECTED_KEY = "selected_episodes"
+# Keys of the provenance: which episodes were chosen, and which were left out.
+SELECTED_KEY, SKIPPED_KEY = "selected_episodes", "skipped_episodes"
 
 MAD_TO_STD = 1.4826
 OUTLIER_STDS, OUTLIER_FRACTION = 5.0, 0.25
@@ -145,6 +147,33 @@ def format_selection(dataset: DemoDataset) -> str:
     return f"{_named('episode', selected['indices'])} of {selected['of']}{failed}"
 
 
+def skip_bad_episodes(dataset: DemoDataset, source: str) -> tuple[DemoDataset, dict[int, str]]:
+    """Leave out damaged, failed, duplicate and cut-short episodes, and record them in the provenance.
+
+    Args:
+        dataset: as returned by a reader, not yet validated.
+        source: its path, for messages.
+
+    Returns:
+        The other episodes, and the reason for each one left out, by its index.
+
+    Raises:
+        UserError: no episode remains.
+    """
+    reasons = damaged_episodes(dataset)
+    sound = [index for index in range(len(dataset)) if index not in reasons]
+    if sound:
+        bad = bad_episodes(find_faults(_subset(dataset, sound)))
+        reasons |= {sound[index]: ", ".join(map(_in_words, kinds)) for index, kinds in bad.items()}
+    kept = [index for index in range(len(dataset)) if index not in reasons]
+    if not kept:
+        index, reason = next(iter(reasons.items()), (0, "there is none"))
+        raise UserError(f"{source}: no good episode among {len(dataset)}; episode {index}: {reason}")
+    reasons = dict(sorted(reasons.items()))
+    skipped = {"of": len(dataset), "reasons": {str(index): reason for index, reason in reasons.items()}}
+    return _subset(dataset, kept, {SKIPPED_KEY: skipped} if reasons else {}), reasons
+
+
 def _subset(dataset: DemoDataset, indices: Sequence[int], provenance: dict[str, object] | None = None) -> DemoDataset:
     trajectories = tuple(dataset[index] for index in indices)
     return replace(dataset, trajectories=trajectories, provenance=dataset.provenance | (provenance or {}))
@@ -156,6 +185,10 @@ def format_indices(indices: Iterable[int]) -> str:
     shown = ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs[:LISTED_RUNS])
     more = sum(map(len, runs[LISTED_RUNS:]))
     return f"{shown} and {more} more" if more else shown
+
+
+def _in_words(kind: FindingKind) -> str:
+    return kind.replace("_", " ")
 
 
 def _named(noun: str, indices: Sequence[int]) -> str:

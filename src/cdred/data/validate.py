@@ -1,5 +1,6 @@
 """Validation of demonstrations before training."""
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,8 @@ from cdred.data.obs_names import match_obs_names
 from cdred.data.rescale import RESCALE_HINT, ActionBounds
 from cdred.errors import UserError
 from cdred.types import DemoDataset, EnvSpec, Trajectory
+
+SKIP_HINT = "`cdred demos convert SRC DST --skip-bad-episodes` leaves out damaged episodes."
 
 
 def validate_demos(
@@ -49,14 +52,35 @@ def validate_demos(
         raise UserError(f"{source}: it declares action bounds {declared}, expected [-1, 1]: use {RESCALE_HINT}.")
     for index, trajectory in enumerate(dataset):
         location = f"{source}, episode {index}"
-        _check_counts(trajectory, location)
-        _check_finite(trajectory, location)
+        try:
+            _check_damage(trajectory, location)
+        except UserError as error:
+            raise UserError(f"{error} {SKIP_HINT}") from error
         if check_bounds:
             _check_bounds(trajectory, location)
         _check_shapes(trajectory, location, dataset[0], spec)
     if not allow_variable_horizon:
         _check_horizons(dataset, source)
     return replace(dataset, trajectories=tuple(map(_clip_actions, dataset))) if check_bounds else dataset
+
+
+def damaged_episodes(dataset: DemoDataset) -> dict[int, str]:
+    """Return what is wrong with each episode that `validate_demos` would refuse whatever its actions' bounds, by index.
+
+    Shapes are compared with those of most episodes.
+    """
+    damaged: dict[int, str] = {}
+    shapes = Counter((trajectory.obs.shape[1:], trajectory.action.shape[1:]) for trajectory in dataset)
+    for index, trajectory in enumerate(dataset):
+        try:
+            _check_damage(trajectory, "damaged")
+        except UserError as error:
+            damaged[index] = str(error)
+        else:
+            shape = trajectory.obs.shape[1:], trajectory.action.shape[1:]
+            if shape != (common := shapes.most_common(1)[0][0]):
+                damaged[index] = f"damaged: observation and action have shapes {shape}, most episodes {common}."
+    return damaged
 
 
 def _clip_actions(trajectory: Trajectory) -> Trajectory:
@@ -76,6 +100,11 @@ def _check_task(task: str, source: str, spec: EnvSpec) -> None:
             f"{source}: its demonstrations are of {sanitize_text(task)}, expected {spec.task}. If they are meant for "
             f"it, `cdred demos convert SRC DST --task {spec.task}` stores that."
         )
+
+
+def _check_damage(trajectory: Trajectory, location: str) -> None:
+    _check_counts(trajectory, location)
+    _check_finite(trajectory, location)
 
 
 def _check_counts(trajectory: Trajectory, location: str) -> None:
@@ -105,9 +134,7 @@ def _check_finite(trajectory: Trajectory, location: str) -> None:
         if non_finite.any():
             step = int(np.argwhere(non_finite)[0][0])
             count = non_finite.sum()
-            raise UserError(
-                f"{location}: {key}[{step}] is not finite ({count} NaN or infinite values); drop the episode."
-            )
+            raise UserError(f"{location}: {key}[{step}] is not finite ({count} NaN or infinite values).")
 
 
 def _check_bounds(trajectory: Trajectory, location: str) -> None:
