@@ -223,7 +223,7 @@ def _find_duplicates(dataset: DemoDataset) -> list[Finding]:
     for index, trajectory in enumerate(dataset):
         digest = hashlib.sha256(repr(trajectory.obs.shape).encode())
         for array in (trajectory.obs, trajectory.action):
-            digest.update(np.ascontiguousarray(array))
+            digest.update(array.tobytes())
         exact.setdefault(digest.digest(), []).append(index)
     findings = [
         Finding("duplicate", "warning", tuple(group), (), f"{_named('episode', group)} are identical")
@@ -313,7 +313,9 @@ def _find_saturation(dataset: DemoDataset) -> list[Finding]:
         return []
     low, high = bounds
     margin = BOUND_MARGIN * (high - low)
-    at_bound = sum(((action <= low + margin) | (action >= high - margin)).sum(axis=0) for action in actions)
+    at_bound = np.sum(
+        [((action <= low + margin) | (action >= high - margin)).sum(axis=0) for action in actions], axis=0
+    )
     fraction = at_bound / sum(map(len, actions))
     saturated = (fraction >= SATURATED_FRACTION) & ~_constant_components(actions)
     components = tuple(np.flatnonzero(saturated).tolist())
