@@ -127,7 +127,7 @@ def _describe(demos: DemoDataset) -> dict[str, Any]:
     for trajectory in demos:
         for array in (trajectory.obs, trajectory.action, trajectory.reward):
             digest.update(f"{array.dtype.str}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array))
+            digest.update(array.tobytes())
         digest.update(bytes((trajectory.terminated, trajectory.truncated)))
     return {"episodes": len(demos), "steps": sum(map(len, demos)), "sha256": digest.hexdigest()}
 

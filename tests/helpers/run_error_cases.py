@@ -9,6 +9,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 import damaged_demos as bad
+from cdred.checkpoint.checkpoint import FORMAT
 from cli_error_cases import case, nothing
 
 STEP = "run/checkpoints/000000040"
@@ -127,7 +128,7 @@ RUN_ERRORS = [
         "other version",
         bad.edit_json(INDEX, lambda tree: tree.update(format=99)),
         INDEX,
-        "format 99, this cdred reads 4",
+        f"format 99, this cdred reads {FORMAT}",
     ),
     run_error("index not JSON", bad.write_text(INDEX, "{"), INDEX, "cannot be read", "Remove the folder"),
     run_error("index a list", bad.write_text(INDEX, "[1]"), INDEX, "cannot be read"),

@@ -20,7 +20,7 @@ def summarize(dataset: DemoDataset) -> dict[str, Any]:
     lengths = [len(trajectory) for trajectory in dataset]
     returns = [trajectory.episode_return for trajectory in dataset]
     success = [
-        (trajectory.success_once, trajectory.success_at_end) for trajectory in dataset if trajectory.success is not None
+        (trajectory.success.any(), trajectory.success[-1]) for trajectory in dataset if trajectory.success is not None
     ]
     return {
         "task": dataset.task,

@@ -36,7 +36,8 @@ def mean_score(trajectories: Sequence[Trajectory]) -> ReferenceScore:
 
 
 def _known_rate(flags: list[bool | None]) -> float | None:
-    return None if None in flags else float(np.mean(flags))  # pyright: ignore[reportArgumentType]
+    known = [flag for flag in flags if flag is not None]
+    return float(np.mean(known)) if len(known) == len(flags) else None
 
 
 def expert_score(dataset: DemoDataset) -> ReferenceScore:

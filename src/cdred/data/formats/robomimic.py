@@ -71,8 +71,9 @@ def read_robomimic(
     location = str(path)
     with open_hdf5(path) as file:
         demos = numbered_groups(file["data"], "demo_")
-        arrays = _obs_arrays(demos[0][1], "obs", location)
-        keys = select_obs_keys(arrays, obs_keys, location)
+        name, group = demos[0]
+        arrays = _obs_arrays(group, "obs", f"{location}, {name}")
+        keys = select_obs_keys(arrays, obs_keys, f"{location}, {name}")
         first = joined_parts(arrays, keys)
         episodes = [
             _read_episode(group, obs_keys, first, f"{path}, {name}")
