@@ -29,7 +29,7 @@ class EnvSpec:
     step is one action of the agent and lasts `action_repeat` simulator frames.
 
     Attributes:
-        task: name of the task, e.g. `metaworld/drawer-close`.
+        task: name of the task, e.g. `metaworld/drawer-close`, with its action repeat if that is not the suite's.
         obs_shape: shape of one observation.
         action_dim: number of action components A.
         episode_length: steps after which an episode is truncated.

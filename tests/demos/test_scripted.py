@@ -197,6 +197,21 @@ def test_bundled_demos_that_failed_are_chosen_last(tmp_path, monkeypatch):
     assert chosen.provenance["selected_episodes"] == {"indices": [1, 2], "of": 4, "failed": [0]}
 
 
+def test_bundled_demos_are_not_of_another_action_repeat():
+    pytest.importorskip("dm_control")
+    assert len(get_demos("dmc/walker-walk", 1)) == 1
+    with pytest.raises(UserError, match=r"dmc/walker-walk\?repeat=1 has no scripted expert"):
+        get_demos("dmc/walker-walk?repeat=1", 1)
+
+
+def test_scripted_demos_at_another_action_repeat_are_cached_apart(tmp_path):
+    pytest.importorskip("metaworld")
+    demos = cached_demos("metaworld/reach?repeat=8", 1, tmp_path)
+    assert (demos.task, demos.provenance["action_repeat"], len(demos[0])) == ("metaworld/reach?repeat=8", 8, 25)
+    assert [folder.name for folder in (tmp_path / "metaworld").iterdir()] == ["reach-repeat-8"]
+    assert_same(cached_demos("metaworld/reach?repeat=8", 1, tmp_path), demos)
+
+
 def test_more_than_bundled_needs_an_expert(tmp_path, monkeypatch):
     save_demos(replace(collect_scripted("probe/point", 3), task="probe/dying"), tmp_path / "set.npz")
     monkeypatch.setattr(scripted, "bundled_demos", lambda: {"probe/dying": tmp_path / "set.npz"})

@@ -40,6 +40,17 @@ def test_seed_is_independent_of_other_seeds():
         assert_same(second_seed, run(one_seed, actions[:, 1:]))
 
 
+def test_action_repeat_reaches_other_processes():
+    pytest.importorskip("dm_control")
+    task, results = "dmc/reacher-easy?repeat=4", []
+    for vectorization in ("sync", "process"):
+        with VectorEnv(task, [0, 1], vectorization=vectorization) as envs:
+            assert (envs.spec.task, envs.spec.action_repeat, envs.spec.episode_length) == (task, 4, 250)
+            envs.reset()
+            results.append(run(envs, random_actions(envs, 3)))
+    assert_same(*results)
+
+
 def test_environments_and_episodes_differ():
     with VectorEnv("probe/point", [0, 1], 3) as envs:
         starts = np.concatenate([envs.reset().reshape(-1, 4), envs.reset().reshape(-1, 4)])

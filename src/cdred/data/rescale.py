@@ -1,5 +1,6 @@
 """Units of the actions in a file, and their rescaling to [-1, 1]."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, Self
@@ -118,7 +119,7 @@ def to_task_units(dataset: DemoDataset, source: str, spec: EnvSpec) -> DemoDatas
         raise UserError(
             f"{source}: it does not state the units of its actions, and those of {spec.task} are in {task}, not in "
             f"[-1, 1]. If the actions are in the environment's own units, use {RESCALE_HINT} with `--task "
-            f"{spec.task}`; if they are in [-1, 1] already, with `--action-low -1 --action-high 1`."
+            f"{shlex.quote(spec.task)}`; if they are in [-1, 1] already, with `--action-low -1 --action-high 1`."
         )
     if declared.is_normalized:
         _check_rescaled_from(dataset, source, task)
@@ -186,7 +187,7 @@ def _check_rescaled_from(dataset: DemoDataset, source: str, task: ActionBounds) 
         if not (bounds.is_normalized or task.is_normalized or bounds.equals(task)):
             raise UserError(
                 f"{source}: its actions were rescaled from {bounds}, but {task.origin} are {task}: convert the "
-                f"original recording again, with {RESCALE_HINT} and `--task {task.origin.split()[-1]}`."
+                f"original recording again, with {RESCALE_HINT} and `--task {shlex.quote(task.origin.split()[-1])}`."
             )
 
 

@@ -1,6 +1,7 @@
 """Validation of demonstrations before training."""
 
 from collections import Counter
+import shlex
 from dataclasses import replace
 
 import numpy as np
@@ -98,7 +99,7 @@ def _check_task(task: str, source: str, spec: EnvSpec) -> None:
     if task and task != spec.task:
         raise UserError(
             f"{source}: its demonstrations are of {sanitize_text(task)}, expected {spec.task}. If they are meant for "
-            f"it, `cdred demos convert SRC DST --task {spec.task}` stores that."
+            f"it, `cdred demos convert SRC DST --task {shlex.quote(spec.task)}` stores that."
         )
 
 

@@ -5,6 +5,8 @@ Episodes come from the stream `demos`: no demonstration is an episode that an ag
 
 import json
 import os
+import re
+import shlex
 import zlib
 from collections.abc import Callable, Iterator
 from itertools import count, islice
@@ -174,7 +176,7 @@ def get_demos(task: str, num: int, on_episode: OnEpisode | None = None) -> DemoD
     except NoExpertError as error:
         raise UserError(
             f"{len(dataset)} demonstrations of {task} come with the package, {num} were requested: use fewer, "
-            f"train an expert with `cdred train-expert {task}`, or give your own with --demos PATH."
+            f"train an expert with `cdred train-expert {shlex.quote(task)}`, or give your own with --demos PATH."
         ) from error
 
 
@@ -194,7 +196,8 @@ def cached_demos(
     """
     # Without an expert an old cache must not be used either.
     _expert(task)
-    folder = (Path(cache_dir) if cache_dir else default_cache_dir()) / task / _cache_key()
+    # As in `run_folder`: a name with parameters has characters that not every file system accepts.
+    folder = (Path(cache_dir) if cache_dir else default_cache_dir()) / re.sub(r"[^\w.+/-]", "-", task) / _cache_key()
     path = _smallest_sufficient(folder, num)
     if path is None:
         path = folder / str(num)

@@ -1,9 +1,10 @@
-"""From a task's name to an environment: `metaworld/drawer-close`, `dmc/cheetah-run`, `maniskill/PickCube`.
+"""From a task's name to an environment: `metaworld/drawer-close`, `dmc/cheetah-run?repeat=1`, `maniskill/PickCube`.
 
 A suite is imported when the first of its tasks is made, so each works without the packages of the others.
 """
 
 import importlib
+import shlex
 from contextlib import closing
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -15,6 +16,7 @@ from cdred.envs.base import Env
 from cdred.envs.remote.interpreter import Interpreter
 from cdred.errors import UserError
 from cdred.suggest import did_you_mean
+from cdred.task_name import REPEAT, split_parameters, with_repeat
 from cdred.types import EnvSpec
 
 if TYPE_CHECKING:
@@ -27,7 +29,8 @@ class Suite(NamedTuple):
 
     An adapter has `make(name, render_size)` and `task_names()`. Optional are `scripted_expert(name)` and
     `planned_expert(name)`, `remote_interpreter()` for a suite with its own interpreter, and `jax_env(name)` for
-    simulators that are JAX functions.
+    simulators that are JAX functions. A suite whose `make` accepts `action_repeat`, for tasks named `?repeat=<n>`, has
+    `EPISODE_FRAMES`, which n divides, and the default `ACTION_REPEAT`.
     """
 
     module: str
@@ -83,14 +86,15 @@ def make(task: str, *, render_size: int | None = None) -> Env:
     """Make the environment of a task.
 
     Args:
-        task: `<suite>/<name>`.
+        task: `<suite>/<name>`, or `<suite>/<name>?repeat=<n>` for n frames per step where the suite allows it.
         render_size: side of rendered frames in pixels; None selects the suite's default.
 
     Raises:
-        UserError: unknown suite or task (with the nearest names), or a missing package (with the extra to install).
+        UserError: unknown suite or task (with the nearest names), a parameter that it does not have, or a missing
+            package (with the extra to install).
     """
-    suite, name = _split(task)
-    return _adapter(suite).make(name, render_size)
+    suite, name, options = _parse(task)
+    return _adapter(suite).make(name, render_size, **options)
 
 
 def get_env_spec(task: str) -> EnvSpec:
@@ -112,13 +116,25 @@ def list_tasks(suite: str) -> list[str]:
     return [f"{suite}/{name}" for name in _adapter(suite).task_names()]
 
 
+def at_action_repeat(task: str, action_repeat: int) -> str:
+    """Return the name of a task at another action repeat.
+
+    Raises:
+        UserError: as `make`.
+    """
+    suite, name, _ = _parse(split_parameters(task)[0])
+    named = with_repeat(f"{suite}/{name}", action_repeat, getattr(_adapter(suite), "ACTION_REPEAT", 1))
+    _parse(named)
+    return named
+
+
 def remote_interpreter(task: str) -> Interpreter | None:
     """Return the interpreter of a task's suite, or None if the suite runs in the current one.
 
     Raises:
         UserError: as `make`, or the interpreter is not set up.
     """
-    suite, _ = _split(task)
+    suite, _, _ = _parse(task)
     find = getattr(_adapter(suite), "remote_interpreter", None)
     return find() if find else None
 
@@ -129,7 +145,7 @@ def jax_env(task: str) -> "JaxEnv | None":
     Raises:
         UserError: as `make`.
     """
-    suite, name = _split(task)
+    suite, name, _ = _parse(task)
     find = getattr(_adapter(suite), "jax_env", None)
     return find(name) if find else None
 
@@ -140,33 +156,59 @@ def scripted_expert(task: str) -> ExpertMaker:
     Raises:
         NoExpertError: there is none.
     """
-    suite, name = _split(task)
+    suite, name, _ = _parse(task)
     find = getattr(_adapter(suite), "scripted_expert", None)
     maker = find(name) if find else None
     if maker is None:
         raise NoExpertError(
             f"{task} has no scripted expert: give demonstrations with --demos PATH, "
-            f"or train an expert with `cdred train-expert {task}`."
+            f"or train an expert with `cdred train-expert {shlex.quote(task)}`."
         )
     return maker
 
 
 def planned_expert(task: str) -> PlannerMaker | None:
     """Return the constructor of a task's planner, or None: `planned_expert(task)(env, seed)(obs)` is an action."""
-    suite, name = _split(task)
+    suite, name, _ = _parse(task)
     find = getattr(_adapter(suite), "planned_expert", None)
     return find(name) if find else None
 
 
-def _split(task: str) -> tuple[str, str]:
-    suite, slash, name = task.partition("/")
+def _parse(task: str) -> tuple[str, str, dict[str, int]]:
+    """Return the suite, the name within it, and the keyword arguments of its `make` that the parameters stand for."""
+    path, parameters = split_parameters(task)
+    suite, slash, name = path.partition("/")
     if not slash or not name:
         raise UserError(f"'{task}' is not a task: expected SUITE/NAME with a suite of {', '.join(PUBLIC_SUITES)}.")
     known = _adapter(suite).task_names()
     # Gymnasium accepts more ids than it lists (those that import their own module) and reports unknown ones itself.
     if suite != "gym" and name not in known:
-        raise UserError(f"no task '{task}'.{did_you_mean(name, known, prefix=f'{suite}/', num=3)}")
-    return suite, name
+        raise UserError(f"no task '{path}'.{did_you_mean(name, known, prefix=f'{suite}/', num=3)}")
+    return suite, name, _options(task, path, parameters, _adapter(suite)) if "?" in task else {}
+
+
+def _options(task: str, path: str, parameters: str, adapter: ModuleType) -> dict[str, int]:
+    """Parse `repeat=<n>`; the default is refused, because a task must have one name."""
+    frames = getattr(adapter, "EPISODE_FRAMES", None)
+    if frames is None:
+        raise UserError(
+            f"'{task}': tasks of this suite have no parameters, expected '{path}'. The action repeat can be chosen in "
+            f"dmc and metaworld, as in 'dmc/walker-walk?{REPEAT}=1'."
+        )
+    key, _, value = parameters.partition("=")
+    if key != REPEAT:
+        raise UserError(
+            f"'{task}': unknown parameter '{key}'. There is one, {REPEAT}, the action repeat: '{path}?{REPEAT}=1'."
+        )
+    divisors = [str(n) for n in range(1, frames + 1) if frames % n == 0]
+    if value not in divisors:
+        raise UserError(
+            f"'{task}': {REPEAT} should be a divisor of the {frames} frames of an episode "
+            f"({', '.join(divisors)}), got '{value}'."
+        )
+    if int(value) == adapter.ACTION_REPEAT:
+        raise UserError(f"'{task}': {value} is the suite's action repeat, use the plain name '{path}'.")
+    return {"action_repeat": int(value)}
 
 
 def _adapter(suite: str) -> ModuleType:

@@ -86,6 +86,26 @@ def test_episode_is_truncated_after_500_steps():
     assert (env.spec.episode_length, env.spec.action_repeat) == (500, 2)
 
 
+@pytest.mark.parametrize("repeat", [1, 4])
+def test_steps_at_another_action_repeat_are_that_many_frames(repeat):
+    """The default and the other action repeat reach the same frames, with the same rewards in sum."""
+    default, other = make("dmc/cheetah-run"), make(f"dmc/cheetah-run?repeat={repeat}")
+    assert other.spec.task == f"dmc/cheetah-run?repeat={repeat}"
+    assert (other.spec.episode_length, other.spec.action_repeat) == (1000 // repeat, repeat)
+    np.testing.assert_array_equal(default.reset(3), other.reset(3))
+    action, frames = np.linspace(-1, 1, 6, dtype=np.float32), 8
+    steps = [[env.step(action) for _ in range(frames // env.spec.action_repeat)] for env in (default, other)]
+    np.testing.assert_array_equal(steps[0][-1].obs, steps[1][-1].obs)
+    assert sum(step.reward for step in steps[0]) == pytest.approx(sum(step.reward for step in steps[1]))
+
+
+def test_episode_at_repeat_1_is_truncated_after_1000_steps():
+    env = make("dmc/ball_in_cup-catch?repeat=1")
+    env.reset(0)
+    steps = [env.step(np.zeros(2, np.float32)) for _ in range(1000)]
+    assert [step.truncated for step in steps] == [False] * 999 + [True]
+
+
 def test_unexpected_termination_is_rejected():
     # No task of the suite but the excluded lqr has terminal states; here one is made to terminate.
     env = make("dmc/reacher-easy")

@@ -106,6 +106,28 @@ def test_shapes_dtypes_and_time_limit():
     np.testing.assert_array_equal(observations[0, :18], observations[0, 18:36])
 
 
+def test_episode_at_repeat_1_has_the_same_frames():
+    default, other = make("metaworld/bin-picking"), make("metaworld/bin-picking?repeat=1")
+    assert (other.spec.task, other.spec.episode_length) == ("metaworld/bin-picking?repeat=1", 200)
+    observations, steps = rollout(default, 0)
+    frames, single = rollout(other, 0, np.repeat(ACTIONS, 2, axis=0))
+    np.testing.assert_array_equal(frames[::2], observations)
+    assert [step.reward for step in steps] == [
+        a.reward + b.reward for a, b in zip(single[::2], single[1::2], strict=True)
+    ]
+    assert [step.truncated for step in single] == [False] * 199 + [True]
+
+
+def test_scripted_expert_acts_at_another_action_repeat():
+    env, expert = make("metaworld/reach?repeat=4"), scripted_expert("metaworld/reach?repeat=4")()
+    obs, success = env.reset(0), False
+    for _ in range(env.spec.episode_length):
+        step = env.step(expert(obs, success))
+        obs, success = step.obs, success or step.success
+    assert step.truncated
+    assert success
+
+
 def test_stopping_after_success_keeps_the_success():
     env = make("metaworld/stick-push")
     success_at_end = {}

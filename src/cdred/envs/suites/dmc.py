@@ -1,4 +1,4 @@
-"""DeepMind Control suite: action repeat 2, 500 steps, observations flattened in dm_control's order."""
+"""DeepMind Control suite: 500 steps of 2 frames by default, observations flattened in dm_control's order."""
 
 from collections.abc import Mapping
 
@@ -8,10 +8,11 @@ from jaxtyping import Float32, UInt8
 
 from cdred.action_units import denormalize_actions
 from cdred.envs.base import Step, raise_render_error, validate_step
+from cdred.task_name import with_repeat
 from cdred.types import EnvSpec
 
+EPISODE_FRAMES = 1000
 ACTION_REPEAT = 2
-EPISODE_LENGTH = 500
 DEFAULT_RENDER_SIZE = 240
 
 
@@ -19,9 +20,14 @@ class DMControl:
     """One task of the suite, e.g. `cheetah-run` or `ball_in_cup-catch`.
 
     A discount of 0 marks a terminal state, which only the excluded lqr has; any other end is a truncation.
+
+    Args:
+        name: `<domain>-<task>`.
+        render_size: side of rendered frames in pixels; None for `DEFAULT_RENDER_SIZE`.
+        action_repeat: frames per step, a divisor of `EPISODE_FRAMES`.
     """
 
-    def __init__(self, name: str, render_size: int | None = None):
+    def __init__(self, name: str, render_size: int | None = None, action_repeat: int = ACTION_REPEAT):
         domain, task = name.split("-", 1)
         self._env = suite.load(domain, task)
         bounds = self._env.action_spec()
@@ -30,11 +36,11 @@ class DMControl:
         )
         shape = flatten(self._env.reset().observation).shape
         self.spec = EnvSpec(
-            f"dmc/{name}",
+            with_repeat(f"dmc/{name}", action_repeat, ACTION_REPEAT),
             shape,
             bounds.shape[0],
-            EPISODE_LENGTH,
-            ACTION_REPEAT,
+            EPISODE_FRAMES // action_repeat,
+            action_repeat,
             action_low=tuple(self._low.tolist()),
             action_high=tuple(self._high.tolist()),
         )
@@ -57,14 +63,14 @@ class DMControl:
         # In float64, as dm_control computes.
         control = denormalize_actions(action, self._low, self._high)
         total, last, discount, observation = 0.0, False, 1.0, {}
-        for _ in range(ACTION_REPEAT):
+        for _ in range(self.spec.action_repeat):
             last, reward, discount, observation = self._frame(control)
             total += reward
             if last:
                 break
         self._elapsed_steps += 1
         terminated = last and discount == 0.0
-        truncated = not terminated and (last or self._elapsed_steps >= EPISODE_LENGTH)
+        truncated = not terminated and (last or self._elapsed_steps >= self.spec.episode_length)
         return validate_step(self.spec, Step(flatten(observation), total, terminated, truncated, False))
 
     def _frame(self, control: np.ndarray) -> tuple[bool, float, float, Mapping[str, np.ndarray]]:

@@ -16,10 +16,11 @@ from metaworld.env_dict import ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE
 from metaworld.policies import ENV_POLICY_MAP
 
 from cdred.envs.base import Step, raise_render_error, validate_step
+from cdred.task_name import with_repeat
 from cdred.types import EnvSpec
 
+EPISODE_FRAMES = 200
 ACTION_REPEAT = 2
-EPISODE_LENGTH = 100
 DEFAULT_RENDER_SIZE = 240
 
 # Arrays of the compiled model that tasks write to when they place their objects (a test checks all fifty tasks).
@@ -27,10 +28,17 @@ WRITTEN_BY_TASKS = ("body_pos", "body_quat", "site_pos", "site_quat", "eq_data")
 
 
 class MetaWorld:
-    """One Meta-World task: 39 observations, 4 action components (hand x, y, z, gripper), 100 steps of 2 frames."""
+    """One Meta-World task: 39 observations, 4 action components (hand x, y, z, gripper), by default 100 steps.
 
-    def __init__(self, name: str, render_size: int | None = None):
-        self.spec = EnvSpec(f"metaworld/{name}", (39,), 4, EPISODE_LENGTH, ACTION_REPEAT, has_success=True)
+    Args:
+        name: task without suite and version, e.g. `bin-picking`.
+        render_size: side of rendered frames in pixels; None for `DEFAULT_RENDER_SIZE`.
+        action_repeat: frames per step, a divisor of `EPISODE_FRAMES`.
+    """
+
+    def __init__(self, name: str, render_size: int | None = None, action_repeat: int = ACTION_REPEAT):
+        task, steps = with_repeat(f"metaworld/{name}", action_repeat, ACTION_REPEAT), EPISODE_FRAMES // action_repeat
+        self.spec = EnvSpec(task, (39,), 4, steps, action_repeat, has_success=True)
         self._class = ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE[f"{name}-v3-goal-observable"]
         self._sim: Any = self._class.__new__(self._class)
         self._model = mujoco.MjModel.from_xml_path(self._sim.model_name)  # pyright: ignore[reportAttributeAccessIssue]
@@ -56,12 +64,12 @@ class MetaWorld:
     def step(self, action: Float32[np.ndarray, " A"]) -> Step:
         action = np.clip(action, -1.0, 1.0)
         total, success, obs = 0.0, False, np.zeros(0)
-        for _ in range(ACTION_REPEAT):
+        for _ in range(self.spec.action_repeat):
             obs, reward, _, _, info = self._sim.step(action)
             total += float(reward)
             success = success or bool(info["success"])
         self._elapsed_steps += 1
-        truncated = self._elapsed_steps >= EPISODE_LENGTH
+        truncated = self._elapsed_steps >= self.spec.episode_length
         return validate_step(self.spec, Step(obs.astype(np.float32), total, False, truncated, success))
 
     def render(self) -> UInt8[np.ndarray, "H W 3"]:
