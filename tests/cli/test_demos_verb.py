@@ -56,6 +56,39 @@ def test_convert_without_known_bounds_is_refused(wide, tmp_path, capsys):
     assert "--action-low and --action-high are given together" in error
 
 
+@pytest.fixture
+def single_frames(tmp_path):
+    """Write a file of one episode at action repeat 1, with actions held for two steps."""
+    path = tmp_path / "single.npz"
+    action = np.repeat(np.linspace(-1, 1, 5), 2)[None, :, None] * np.ones(6)
+    task = np.array("dmc/walker-walk?repeat=1")
+    np.savez(path, obs=np.zeros((1, 11, 24)), action=action, reward=np.ones((1, 10)), task=task)
+    return path
+
+
+def test_convert_folds_steps_and_renames_the_task(single_frames, tmp_path, capsys):
+    pytest.importorskip("dm_control")
+    code, out, _ = run(capsys, "convert", single_frames, tmp_path / "out", "--action-repeat", "2")
+    assert code == 0
+    assert "steps_folded {'recorded_at': 1, 'known_from': 'the file', 'dropped_steps': 0}" in out
+    dataset = load_demos(tmp_path / "out")
+    assert (dataset.task, len(dataset[0]), dataset[0].episode_return) == ("dmc/walker-walk", 5, 10)
+
+
+def test_convert_refuses_a_task_at_another_action_repeat(single_frames, tmp_path, capsys):
+    pytest.importorskip("dm_control")
+    options = ("--task", "dmc/walker-walk?repeat=4", "--action-repeat", "2")
+    code, _, error = run(capsys, "convert", single_frames, tmp_path / "out", *options)
+    assert code == 2
+    assert "another action repeat than --action-repeat 2: use --task dmc/walker-walk." in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_convert_to_another_task_keeps_the_action_repeat(single_frames, tmp_path, capsys):
+    assert run(capsys, "convert", single_frames, tmp_path / "out", "--task", "dmc/walker-walk")[0] == 0
+    assert load_demos(tmp_path / "out").provenance["action_repeat"] == 1
+
+
 def test_convert_lerobot_round_trip(wide, tmp_path, capsys):
     options = ("--format", "lerobot", "--action-low", "0", "--action-high", "4")
     assert run(capsys, "convert", wide, tmp_path / "robot", *options)[0] == 0
@@ -199,6 +232,7 @@ def demos_folder(tmp_path):
                 "--action-high",
                 "--num",
                 "--skip-bad-episodes",
+                "--action-repeat",
                 "Images",
             ),
         ),

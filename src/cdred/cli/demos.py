@@ -1,6 +1,7 @@
 """Commands `cdred demos collect`, `cdred demos convert`, `cdred demos info` and `cdred demos list`."""
 
 import json
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -66,6 +67,9 @@ class Convert:
     skip_bad_episodes: bool = False
     """Leave out episodes that are damaged (non-finite values, wrong counts or shapes), failed, equal to an earlier one,
     or cut short (as `cdred demos info` finds), instead of refusing the file. The provenance names them."""
+    action_repeat: int | None = None
+    """Simulator frames per step of the output: successive steps with the same action become one, with the sum of their
+    rewards. The input's action repeat is what the file states, or else 1."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,7 @@ def collect(options: Collect) -> None:
 
 def convert(options: Convert) -> None:
     """Read demonstrations, set their task, save and summarise them."""
+    from cdred.data.action_repeat import REPEAT_KEY, fold_steps, stated_repeat
     from cdred.data.demonstrations import given_bounds, read_demos, save_demos
     from cdred.data.quality import format_selection, select_best, skip_bad_episodes
     from cdred.data.rescale import rescale_actions
@@ -137,10 +142,16 @@ def convert(options: Convert) -> None:
         print(f"left out {len(reasons)} of {episodes} episodes")
         for index, reason in reasons.items():
             print(f"  episode {index}: {reason}")
-    dataset = dataset if options.task is None else replace(dataset, task=options.task)
+    recorded = stated_repeat(dataset, source)
+    task = _output_task(dataset.task, options)
+    # The name of the task in the file may be all that states the action repeat.
+    provenance = dataset.provenance | ({} if recorded is None else {REPEAT_KEY: recorded})
+    dataset = replace(dataset, task=task, provenance=provenance)
     if options.rescale_actions or given:
         dataset = rescale_actions(dataset, source, given, None if given else _task_bounds(dataset))
     dataset = validate_demos(dataset, source, allow_variable_horizon=True)
+    if options.action_repeat is not None:
+        dataset = fold_steps(dataset, source, options.action_repeat, recorded)
     if options.num is not None:
         if options.num > len(dataset):
             raise UserError(f"--num {options.num}: {source} has {len(dataset)} episodes to choose from.")
@@ -149,6 +160,26 @@ def convert(options: Convert) -> None:
     with _progress(f"writing {options.out}") as on_progress:
         save_demos(dataset, options.out, options.format, on_progress=on_progress)
     info(Info(options.out))
+
+
+def _output_task(recorded: str, options: Convert) -> str:
+    """Return the name of the task of the output, with its action repeat if that is changed.
+
+    Raises:
+        UserError: --task is at another action repeat than --action-repeat.
+    """
+    from cdred.envs.registry import at_action_repeat
+
+    task = recorded if options.task is None else options.task
+    if not task or options.action_repeat is None:
+        return task
+    named = at_action_repeat(task, options.action_repeat)
+    if options.task not in (None, named):
+        raise UserError(
+            f"--task {task} has another action repeat than --action-repeat {options.action_repeat}: "
+            f"use --task {shlex.quote(named)}."
+        )
+    return named
 
 
 def _task_bounds(dataset: "DemoDataset") -> "ActionBounds | None":

@@ -1,12 +1,13 @@
 """Validation of demonstrations before training."""
 
-from collections import Counter
 import shlex
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 
 from cdred.action_units import ACTION_TOLERANCE
+from cdred.data.action_repeat import check_action_repeat, length_hint
 from cdred.data.formats.common import sanitize_text
 from cdred.data.obs_names import match_obs_names
 from cdred.data.rescale import RESCALE_HINT, ActionBounds
@@ -46,6 +47,7 @@ def validate_demos(
             "use a recording with actions."
         )
     if spec is not None:
+        check_action_repeat(dataset, source, spec)
         _check_task(dataset.task, source, spec)
         dataset = match_obs_names(dataset, source, spec)
     declared = ActionBounds.declared(dataset)
@@ -60,6 +62,11 @@ def validate_demos(
         if check_bounds:
             _check_bounds(trajectory, location)
         _check_shapes(trajectory, location, dataset[0], spec)
+        if spec is not None and len(trajectory) > spec.episode_length:
+            raise UserError(
+                f"{location}: {len(trajectory)} steps, but episodes of {spec.task} end after {spec.episode_length}."
+                + length_hint(dataset, source, spec, len(trajectory))
+            )
     if not allow_variable_horizon:
         _check_horizons(dataset, source)
     return replace(dataset, trajectories=tuple(map(_clip_actions, dataset))) if check_bounds else dataset
@@ -156,11 +163,6 @@ def _check_shapes(trajectory: Trajectory, location: str, first: Trajectory, spec
     for key, actual, expected in (("obs", trajectory.obs, obs_shape), ("action", trajectory.action, action_shape)):
         if actual.shape[1:] != expected:
             raise UserError(f"{location}: one {key} has shape {actual.shape[1:]}, expected {expected} {reference}.")
-    if spec is not None and len(trajectory) > spec.episode_length:
-        raise UserError(
-            f"{location}: {len(trajectory)} steps, but episodes of {spec.task} end after {spec.episode_length}: "
-            f"was it recorded without the action repeat of {spec.action_repeat}?"
-        )
 
 
 def _check_horizons(dataset: DemoDataset, source: str) -> None:

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
+from cdred.data.action_repeat import REPEAT_KEY
 from cdred.data.formats.obs_keys import parts_provenance
 from cdred.data.rescale import BOUNDS_KEY, normalized_bounds
 from cdred.demos.reference_scores import mean_score
@@ -61,7 +62,7 @@ def record_agent(
         "attempts": len(attempts),
         "returns": [round(episode.episode_return, 3) for episode in kept],
         "expert_level": mean_score(attempts)._asdict(),
-        "action_repeat": envs.spec.action_repeat,
+        REPEAT_KEY: envs.spec.action_repeat,
         BOUNDS_KEY: normalized_bounds(envs.spec.action_dim),
         **parts_provenance(envs.spec.obs_parts),
     }

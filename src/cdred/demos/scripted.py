@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from itertools import count, islice
 from pathlib import Path
 
+from cdred.data.action_repeat import REPEAT_KEY
 from cdred.data.demonstrations import bundled_demos, load_demos, save_demos
 from cdred.data.formats.obs_keys import parts_provenance
 from cdred.data.quality import select_best
@@ -142,7 +143,7 @@ def _provenance(
         "kept": "success at the end" if at_end else "success at any time",
         "attempts": len(attempts),
         "expert_level": mean_score(attempts)._asdict(),
-        "action_repeat": env.spec.action_repeat,
+        REPEAT_KEY: env.spec.action_repeat,
         BOUNDS_KEY: normalized_bounds(env.spec.action_dim),
         **parts_provenance(env.spec.obs_parts),
         "seed": seed,
