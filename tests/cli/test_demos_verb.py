@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 
 from cdred.cli.main import main
 from cdred.data.demonstrations import load_demos, save_demos
+from cdred.demos.scripted import collect_scripted
 
 
 @pytest.fixture
@@ -237,6 +239,7 @@ def demos_folder(tmp_path):
             ),
         ),
         ("info", ("--obs-keys", "--plot", "--json")),
+        ("check", ("--task", "--obs-keys", "--num", "--tolerance")),
     ],
 )
 def test_help_lists_every_option(verb, phrases, capsys):
@@ -245,3 +248,44 @@ def test_help_lists_every_option(verb, phrases, capsys):
     assert exit_.value.code == 0
     captured = capsys.readouterr().out
     assert all(phrase in captured for phrase in phrases)
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    """Return two episodes of `probe/point`."""
+    return collect_scripted("probe/point", 2)
+
+
+def test_check_reports_agreement(recorded, tmp_path, capsys):
+    save_demos(recorded, tmp_path / "demos.npz")
+    code, out, _ = run(capsys, "check", tmp_path / "demos.npz", "--task", "probe/point")
+    assert code == 0
+    assert f"0 {recorded[0].seed} 0 - " in out
+    assert "2 of 2 replayed episodes agree with probe/point within 0.0001." in out
+
+
+def test_check_reports_disagreement_with_exit_code_1(recorded, tmp_path, capsys):
+    changed = replace(recorded[0], action=-recorded[0].action)
+    unknown = replace(recorded[1], seed=None)
+    save_demos(replace(recorded, trajectories=(changed, recorded[1], unknown)), tmp_path / "demos.npz")
+    with pytest.raises(SystemExit) as exit_:
+        run(capsys, "check", tmp_path / "demos.npz")
+    assert exit_.value.code == 1
+    out = " ".join(capsys.readouterr().out.split())
+    assert "step 1 " in out
+    assert "1 of 2 replayed episodes agree" in out
+    assert "Not checked: 1 episodes without a seed." in out
+    assert "First observations agree: the actions may be in other units" in out
+    code, out, _ = run(capsys, "check", tmp_path / "demos.npz", "--num", "1", "--tolerance", "1000")
+    assert code == 0
+    assert "1 of 1 replayed" in out
+
+
+def test_check_needs_seeds_and_a_task(tmp_path, capsys):
+    np.savez(tmp_path / "seedless.npz", obs=np.zeros((1, 6, 4)), action=np.zeros((1, 5, 2)))
+    code, _, error = run(capsys, "check", tmp_path / "seedless.npz")
+    assert code == 2
+    assert "it does not state its task, give --task" in error
+    code, _, error = run(capsys, "check", tmp_path / "seedless.npz", "--task", "probe/point")
+    assert code == 2
+    assert "nothing can be checked, because no episode has a seed" in error

@@ -51,8 +51,8 @@ USAGE_ERRORS = [
     case("extra argument", f"{TRAIN} extra", "extra", "cdred train --help"),
     case("no argument", "eval", "RUN", "cdred eval --help"),
     case("required option", "demos collect probe/point", "--out PATH"),
-    case("no subcommand", "demos", "collect, convert, info, list"),
-    case("subcommand", "demos colect", "colect", "collect, convert, info, list"),
+    case("no subcommand", "demos", "collect, convert, info, check, list"),
+    case("subcommand", "demos colect", "colect", "collect, convert, info, check, list"),
     case("benchmark", "bench updat", "'updat'", "'update'"),
 ]
 # Reported by cdred.

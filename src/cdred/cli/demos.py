@@ -1,9 +1,9 @@
-"""Commands `cdred demos collect`, `cdred demos convert`, `cdred demos info` and `cdred demos list`."""
+"""Commands `cdred demos collect`, `convert`, `info`, `check` and `list`."""
 
 import json
 import shlex
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,6 +21,7 @@ from cdred.files import check_new_path
 if TYPE_CHECKING:
     # At run time it would delay `cdred --help`.
     from cdred.data.rescale import ActionBounds
+    from cdred.demos.replay import Replay
     from cdred.types import DemoDataset
 
 
@@ -88,17 +89,33 @@ class Info:
 
 
 @dataclass(frozen=True)
+class Check:
+    """Replay recorded actions from recorded seeds and compare with the recording. Exit code 1 if they disagree."""
+
+    path: Annotated[Path, tyro.conf.Positional]
+    """Folder or file in any format that `cdred demos convert` reads."""
+    task: str | None = None
+    """Task to replay in, as in `cdred train`; None for the one that the file states."""
+    obs_keys: tuple[str, ...] | None = None
+    """As in `cdred demos convert`."""
+    num: int | None = None
+    """Number of episodes to replay, from the first; None for all."""
+    tolerance: float = 1e-4
+    """Largest absolute difference of observations, and relative difference of returns, that counts as agreement."""
+
+
+@dataclass(frozen=True)
 class List:
     """List the demonstrations that come with the package, which `cdred train TASK --demos N` uses."""
 
 
 def main(arguments: list[str]) -> int | None:
-    """Run the subcommand given by `arguments`; returns the exit code of `cdred demos info`, else None."""
-    verbs = {"collect": Collect, "convert": Convert, "info": Info, "list": List}
+    """Run the subcommand given by `arguments`; returns the exit code of `info` and `check`, else None."""
+    verbs = {"collect": Collect, "convert": Convert, "info": Info, "check": Check, "list": List}
     if arguments and arguments[0] in verbs:
         check_options(verbs[arguments[0]], arguments[1:], f"cdred demos {arguments[0]}")
     options = tyro.extras.subcommand_cli_from_dict(verbs, args=arguments, prog="cdred demos")
-    return {Collect: collect, Convert: convert, Info: info, List: list_bundled}[type(options)](options)
+    return {Collect: collect, Convert: convert, Info: info, Check: check, List: list_bundled}[type(options)](options)
 
 
 def collect(options: Collect) -> None:
@@ -224,6 +241,69 @@ def info(options: Info) -> int:
     if options.plot:
         draw_actions(dataset, options.plot, options.path.name)
     return 0 if is_fit(findings) else 1
+
+
+def check(options: Check) -> int:
+    """Print how far each episode and its replay agree; return 1 if they disagree, else 0."""
+    from cdred.data.demonstrations import read_demos
+    from cdred.data.rescale import to_task_units
+    from cdred.data.validate import validate_demos
+    from cdred.demos.replay import replay_demos
+    from cdred.demos.scripted import check_num_demos
+    from cdred.envs.registry import make
+
+    source = str(options.path)
+    with _progress(f"reading {source}") as on_progress:
+        dataset = read_demos(source, options.obs_keys, on_progress)
+    task = options.task or dataset.task
+    if not task:
+        raise UserError(f"{source}: it does not state its task, give --task.")
+    if options.num is not None:
+        check_num_demos(options.num)
+        dataset = dataset.take(options.num)
+    with closing(make(task)) as env, _progress(f"replaying {source}") as on_progress:
+        dataset = to_task_units(dataset, source, env.spec)
+        dataset = validate_demos(dataset, source, env.spec, allow_variable_horizon=True, require_actions=True)
+        replays = []
+        for replay in replay_demos(dataset, source, env, options.tolerance):
+            replays.append(replay)
+            on_progress(replay.episode + 1, len(dataset))
+    _print_replays(replays, len(dataset), task, options.tolerance)
+    return 0 if all(replay.agrees for replay in replays) else 1
+
+
+def _print_replays(replays: "list[Replay]", num_episodes: int, task: str, tolerance: float) -> None:
+    """Print one line per replayed episode, how many agree, and what their disagreement suggests."""
+    console = Console()
+    columns = ("episode", "seed", "largest difference", "first beyond", "recorded return", "replayed return", "agrees")
+    table = Table(*columns, box=None)
+    for replay in replays:
+        table.add_row(
+            str(replay.episode),
+            str(replay.seed),
+            f"{replay.max_difference:.3g}",
+            "-" if replay.first_step is None else f"step {replay.first_step}",
+            "-" if replay.recorded_return is None else f"{replay.recorded_return:,.3f}",
+            f"{replay.replayed_return:,.3f}",
+            "yes" if replay.agrees else f"no{replay.end and ': '}{replay.end}",
+        )
+    console.print(table)
+    agreeing = sum(replay.agrees for replay in replays)
+    console.print(f"{agreeing} of {len(replays)} replayed episodes agree with {task} within {tolerance:g}.")
+    if len(replays) < num_episodes:
+        console.print(f"Not checked: {num_episodes - len(replays)} episodes without a seed.")
+    if any(replay.recorded_return is None for replay in replays):
+        console.print("Returns are not compared: no rewards are recorded, or all are zero.")
+    if any(replay.first_step == 0 for replay in replays):
+        console.print(
+            "First observations differ: the seeds may be those of another library or version, or the columns may have "
+            "another order (--obs-keys)."
+        )
+    elif agreeing < len(replays):
+        console.print(
+            "First observations agree: the actions may be in other units or at another action repeat, or the "
+            "simulator may have another version."
+        )
 
 
 def list_bundled(_options: List) -> None:

@@ -16,7 +16,7 @@ VERBS = {
     "eval": ("cdred.cli.evaluate", "evaluate the agents of a run on unseen episodes"),
     "compare": ("cdred.cli.compare", "train several methods on one task and compare them"),
     "train-expert": ("cdred.cli.train_expert", "train TD-MPC2 on the true reward and record demonstrations with it"),
-    "demos": ("cdred.cli.demos", "collect, convert, inspect and list demonstrations"),
+    "demos": ("cdred.cli.demos", "collect, convert, inspect, check and list demonstrations"),
     "bench": ("cdred.cli.bench", "measure the speed of updates, planning and whole training loops"),
     "report": ("cdred.cli.report", "draw the report of a run; print a table of several runs"),
 }
@@ -30,8 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
     Returns:
-        0 on success, 1 if inspected demonstrations cannot be used for training, 2 for an error that the user can fix,
-        3 if training diverged, 130 or 143 after Ctrl-C or SIGTERM.
+        0 on success, 1 if demonstrations cannot be used for training (`cdred demos info`) or disagree with their replay
+        (`cdred demos check`), 2 for an error that the user can fix, 3 if training diverged, 130 or 143 after Ctrl-C or
+        SIGTERM.
     """
     try:
         try:

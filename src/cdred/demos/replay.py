@@ -1,0 +1,120 @@
+"""Replay of recorded actions from recorded seeds, to see if an environment reproduces demonstrations."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from cdred.envs.base import Env
+from cdred.envs.failures import SimulatorError, format_exception
+from cdred.errors import UserError
+from cdred.types import DemoDataset, Trajectory
+
+NUM_SEEDS = 2**32
+
+
+class Replay(NamedTuple):
+    """Comparison of an episode with its replay, up to the earlier end of the two.
+
+    Attributes:
+        episode: index of the episode.
+        seed: its seed.
+        max_difference: largest absolute difference of a component of an observation.
+        first_step: steps before the first observation that differs by more than the tolerance; None if none does.
+        recorded_return: sum of the recorded rewards; None if no reward is recorded.
+        replayed_return: sum of the environment's rewards.
+        end: how the ends differ; empty if they do not.
+        agrees: observations, returns (relative to the sum of the rewards' magnitudes) and ends agree.
+    """
+
+    episode: int
+    seed: int
+    max_difference: float
+    first_step: int | None
+    recorded_return: float | None
+    replayed_return: float
+    end: str
+    agrees: bool
+
+
+def replay_demos(dataset: DemoDataset, source: str, env: Env, tolerance: float) -> Iterator[Replay]:
+    """Replay the episodes that have a seed.
+
+    Rewards that are zero throughout are those of a file without rewards, and are not compared.
+
+    Args:
+        dataset: demonstrations that are valid for the task of `env`, with actions in [-1, 1].
+        source: its path, for messages.
+        env: environment to replay them in.
+        tolerance: largest difference that counts as agreement.
+
+    Raises:
+        UserError: no episode has a seed.
+        SimulatorError: the simulator failed.
+    """
+    if not any(has_seed(trajectory) for trajectory in dataset):
+        raise UserError(
+            f"{source}: nothing can be checked, because no episode has a seed, from which {env.spec.task} would start "
+            "it. Recordings by cdred have seeds."
+        )
+    has_rewards = any(trajectory.reward.any() for trajectory in dataset)
+    for index, trajectory in enumerate(dataset):
+        if has_seed(trajectory):
+            yield _compare(index, trajectory, _replay(env, trajectory), has_rewards, tolerance)
+
+
+def has_seed(trajectory: Trajectory) -> bool:
+    """Return True if the episode has a seed that `Env.reset` accepts."""
+    return trajectory.seed is not None and 0 <= trajectory.seed < NUM_SEEDS
+
+
+def _replay(env: Env, trajectory: Trajectory) -> Trajectory:
+    """Take the recorded actions, until the episode ends."""
+    assert trajectory.seed is not None
+    try:
+        obs, steps = [env.reset(trajectory.seed)], []
+        for action in trajectory.action:
+            steps.append(env.step(action))
+            obs.append(steps[-1].obs)
+            if steps[-1].terminated or steps[-1].truncated:
+                break
+    except UserError:
+        raise
+    except Exception as error:
+        raise SimulatorError(f"{env.spec.task}, seed {trajectory.seed}: {format_exception(error)}.") from error
+    return Trajectory(
+        obs=np.stack(obs),
+        action=trajectory.action[: len(steps)],
+        reward=np.array([step.reward for step in steps], np.float32),
+        terminated=steps[-1].terminated,
+        truncated=steps[-1].truncated,
+    )
+
+
+def _compare(index: int, recorded: Trajectory, replayed: Trajectory, has_rewards: bool, tolerance: float) -> Replay:
+    assert recorded.seed is not None
+    steps = len(replayed)
+    differences = np.abs(recorded.obs[: steps + 1].astype(np.float64) - replayed.obs).reshape(steps + 1, -1).max(axis=1)
+    beyond = np.flatnonzero(differences > tolerance)
+    rewards = recorded.reward[:steps].astype(np.float64)
+    return_difference = abs(float(rewards.sum()) - replayed.episode_return) if has_rewards else 0.0
+    end = _compare_ends(recorded, replayed)
+    return Replay(
+        episode=index,
+        seed=recorded.seed,
+        max_difference=float(differences.max()),
+        first_step=int(beyond[0]) if len(beyond) else None,
+        recorded_return=float(rewards.sum()) if has_rewards else None,
+        replayed_return=replayed.episode_return,
+        end=end,
+        agrees=not len(beyond) and return_difference <= tolerance * max(1.0, float(np.abs(rewards).sum())) and not end,
+    )
+
+
+def _compare_ends(recorded: Trajectory, replayed: Trajectory) -> str:
+    """Describe how the ends differ. A recording may have been stopped early, but not after the episode's end."""
+    if len(replayed) < len(recorded):
+        return f"ends after {len(replayed)} of {len(recorded)} steps"
+    if recorded.terminated != replayed.terminated:
+        return f"terminated in the {'recording' if recorded.terminated else 'replay'} only"
+    return ""
