@@ -45,10 +45,9 @@ class Hover(gymnasium.Env):
         return np.array([self.height, self.speed], np.float32)
 
 
-def register() -> None:
-    """Register the environment with Gymnasium, which makes it the task `gym/Hover-v0`."""
-    if TASK not in gymnasium.registry:
-        gymnasium.register(TASK, Hover, max_episode_steps=EPISODE_LENGTH)
+# This makes it the task `gym/Hover-v0`, here and wherever this file is imported (the setting `imports`).
+if TASK not in gymnasium.registry:
+    gymnasium.register(TASK, Hover, max_episode_steps=EPISODE_LENGTH)
 
 
 def expert(obs: np.ndarray) -> np.ndarray:
@@ -96,7 +95,6 @@ def main(out: Path, steps: int = 3000, preset: str = "cpu") -> dict:
         steps: training steps.
         preset: preset of the other settings.
     """
-    register()
     demos_path, run = out / "demos", out / "run"
     if not demos_path.exists():
         out.mkdir(parents=True, exist_ok=True)
@@ -104,7 +102,7 @@ def main(out: Path, steps: int = 3000, preset: str = "cpu") -> dict:
         demos = cdred.DemoDataset(f"gym/{TASK}", trajectories, {"expert": "PD controller"})
         cdred.save_demos(demos, demos_path, action_low=0.0, action_high=MAX_THRUST)
     config = replace(cdred.preset(preset), task=f"gym/{TASK}", demos=str(demos_path), steps=steps)
-    result = cdred.train(replace(config, out=str(run), video=False))
+    result = cdred.train(replace(config, imports=(__file__,), out=str(run), video=False))
     scores = result["eval"]
     print(
         f"return of the expert {scores['expert_return']:.0f}, of the agent {scores['return'][0]:.0f}; "

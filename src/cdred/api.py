@@ -25,6 +25,7 @@ from cdred.demos.record_agent import record_agent
 from cdred.demos.reference_scores import expert_score, random_score
 from cdred.demos.scripted import check_num_demos, get_demos
 from cdred.envs.failures import format_exception
+from cdred.envs.imports import import_modules, resolve_import
 from cdred.envs.make import make_vector_env
 from cdred.envs.registry import get_env_spec
 from cdred.errors import Interrupted, UserError
@@ -88,6 +89,7 @@ def train(config: RunConfig | None = None, *, quiet: bool = False, **changes: Un
         DivergenceError: training diverged in every restart.
     """
     config, given = _resolve_settings(config, changes)
+    import_modules(config.imports)
     folder, spec = run_folder(config), get_env_spec(config.task)
     if given is not None:
         given = to_task_units(given, "demos", spec)
@@ -98,6 +100,8 @@ def train(config: RunConfig | None = None, *, quiet: bool = False, **changes: Un
     if given is not None:
         check_same_demos(folder, given)
     if result is not None:
+        with disk_errors(folder):
+            write_config(folder, config)
         return result
     use_compilation_cache()
     settings = (_title(config), total_steps(config), config.seeds, spec.has_success)
@@ -133,6 +137,7 @@ def _resolve_settings(config: RunConfig | None, changes: TrainKeywords) -> tuple
         config = replace(config, demos=str(run_folder(config) / DEMOS_FILE))
     if not config.task:
         raise UserError("no task is given: set task, for example to metaworld/window-open.")
+    config = replace(config, imports=tuple(map(resolve_import, config.imports)))
     return config, None if config.algo == "tdmpc2" else demos
 
 

@@ -51,6 +51,9 @@ class RunConfig:
 
     task: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TASK")] = ""
     """Task: metaworld/<task>, dmc/<domain>-<task>, maniskill/<Task>, mjx/<Task>, gym/<id>."""
+    imports: Annotated[tuple[str, ...], tyro.conf.arg(aliases=("--import",))] = ()
+    """Modules that register environments of your own with Gymnasium: names on the import path, or paths of .py files.
+    They are imported before the task is made, also by `cdred eval` and in worker processes."""
     algo: AlgoName = "cdred"
     """Algorithm. On a world model with MPPI: cdred, iqmpc, gail, red, and tdmpc2, which learns from the environment's
     reward and uses no demonstrations. On raw observations with soft actor-critic: cdred-sac, iqlearn-sac, gail-sac,
@@ -316,9 +319,12 @@ def _adapter() -> Any:
 
 
 def _with_short_forms(tree: dict[str, Any]) -> dict[str, Any]:
-    """Return settings in which a number of demonstrations is a string, and one seed a list."""
+    """Return settings in which a number of demonstrations is a string, and one seed or import a list."""
     forms = {"demos": str, "seeds": lambda seed: [seed]}
-    return tree | {key: form(tree[key]) for key, form in forms.items() if _is_integer(tree.get(key))}
+    lists = {key: form(tree[key]) for key, form in forms.items() if _is_integer(tree.get(key))}
+    if isinstance(tree.get("imports"), (str, os.PathLike)):
+        lists["imports"] = [tree["imports"]]
+    return tree | lists
 
 
 def _is_integer(value: Any) -> bool:

@@ -24,6 +24,7 @@ class TrainKeywords(TypedDict, total=False):
     """Settings that override those of the preset; `RunConfig` describes each."""
 
     task: str
+    imports: str | PathLike[str] | Sequence[str | PathLike[str]]
     algo: AlgoName
     demos: int | str | PathLike[str] | Sequence[Trajectory]
     num_validation_demos: int

@@ -17,8 +17,9 @@ import numpy as np
 
 from cdred.checkpoint import checkpoint
 from cdred.config import PlannerName, RunConfig, check_choice
-from cdred.config_file import first_difference, read_config, to_yaml
+from cdred.config_file import first_difference, read_config, read_text, to_yaml
 from cdred.data.demonstrations import save_demos
+from cdred.envs.imports import import_modules
 from cdred.envs.make import make_vector_env
 from cdred.errors import UserError
 from cdred.files import atomic_write_text
@@ -27,6 +28,9 @@ from cdred.train.keys import INIT, seed_keys
 from cdred.train.setup import make_compiled_fns
 from cdred.types import DemoDataset
 
+# Settings that may differ when a run is resumed: folders and files may be moved, and a run that a slow simulator
+# stopped must be resumable with a longer timeout.
+FREE_SETTINGS = ("out", "imports", "env_step_timeout")
 DEMOS_FILE, DEMOS_RECORD = "demonstrations.npz", "demonstrations.json"
 
 
@@ -51,8 +55,7 @@ def finished_result(folder: Path, config: RunConfig) -> dict[str, Any] | None:
         raise UserError(
             f"{folder} holds a run without its settings, config.yaml: restore the file, or give another --out."
         )
-    # A folder may be moved, and a run that a slow simulator stopped must be resumable with a longer timeout.
-    saved = replace(read_config(config_path), out=config.out, env_step_timeout=config.env_step_timeout)
+    saved = replace(read_config(config_path), **{key: getattr(config, key) for key in FREE_SETTINGS})
     if config.demos == str(folder / DEMOS_FILE) and Path(saved.demos).name == DEMOS_FILE:
         saved = replace(saved, demos=config.demos)
     difference = first_difference(saved, config)
@@ -70,14 +73,15 @@ def has_checkpoint(folder: Path) -> bool:
 
 
 def write_config(folder: Path, config: RunConfig) -> None:
-    """Write `config.yaml`, unless the folder holds a checkpoint of a run with these settings.
+    """Write `config.yaml`, unless it has these settings.
 
     Raises:
         UserError: the folder holds a run with other settings.
     """
     finished_result(folder, config)
-    if not has_checkpoint(folder):
-        atomic_write_text(folder / "config.yaml", to_yaml(config))
+    path, text = folder / "config.yaml", to_yaml(config)
+    if not path.exists() or read_text(path) != text:
+        atomic_write_text(path, text)
 
 
 def record_demos(folder: Path, demos: DemoDataset, *, save: bool) -> None:
@@ -169,6 +173,7 @@ def load_run(folder: Path, planner: PlannerName | None, best: bool = False) -> L
         raise UserError(f"{folder} is not a run with {wanted}: expected config.yaml and checkpoints/ in it.")
     config = read_config(config_path)
     config = replace(config, planner=planner or config.planner)
+    import_modules(config.imports)
     with make_vector_env(config.task, config.seeds, config.envs, "eval", vectorization=config.vectorization) as envs:
         fns, snapshot = make_compiled_fns(config, envs.spec), envs.snapshot()
     template = eqx.filter_eval_shape(fns.init, seed_keys(config.seeds, INIT))

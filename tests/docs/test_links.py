@@ -3,7 +3,7 @@
 import importlib.util
 import re
 import tomllib
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from cdred.cli.compare import CompareOptions
 from cdred.cli.demos import Collect, Convert, Info
 from cdred.cli.evaluate import EvalOptions
 from cdred.cli.main import VERBS
+from cdred.cli.options import options_of
 from cdred.cli.report import ReportOptions
 from cdred.cli.train_expert import TrainExpertOptions
 from doc_pages import code_blocks, headings
@@ -46,22 +47,7 @@ each_page = pytest.mark.parametrize("page", PAGES, ids=page_id)
 each_current_page = pytest.mark.parametrize("page", CURRENT, ids=page_id)
 
 
-def options(settings, prefix=""):
-    """List the options of a settings class, flags in both forms."""
-    names = set()
-    for field in fields(settings):
-        default = field.default_factory() if callable(field.default_factory) else field.default
-        name = (prefix + field.name).replace("_", "-")
-        if is_dataclass(default):
-            names |= options(type(default), f"{prefix}{field.name}.")
-        else:
-            head, _, last = name.rpartition(".")
-            negative = f"{head}.no-{last}" if head else f"no-{last}"
-            names |= {f"--{name}"} | ({f"--{negative}"} if isinstance(default, bool) else set())
-    return names
-
-
-OPTIONS = set().union(*map(options, SETTINGS)) | {"--help"}
+OPTIONS = set().union(*map(options_of, SETTINGS)) | {"--help"}
 
 
 @each_page
@@ -135,7 +121,7 @@ def test_new_options_of_the_changelog_exist():
     pattern = r"--[a-z][\w.-]*[a-z\d]"
     assert len(rows) > 20
     assert set(re.findall(pattern, now)) <= OPTIONS
-    assert set(re.findall(pattern, before)) & options(RunConfig) == set()
+    assert set(re.findall(pattern, before)) & options_of(RunConfig).keys() == set()
 
 
 def test_tests_named_for_reliability_exist():

@@ -129,7 +129,7 @@ def test_keywords_are_the_settings():
     types, keywords = get_type_hints(RunConfig), get_type_hints(TrainKeywords)
     assert get_type_hints(cdred.train)["changes"].__args__ == (TrainKeywords,)
     for name, hint in types.items():
-        assert keywords[name] == hint or hint in get_args(keywords[name]) or name == "seeds", name
+        assert keywords[name] == hint or hint in get_args(keywords[name]) or name in ("seeds", "imports"), name
 
 
 @pytest.fixture(scope="module")

@@ -80,7 +80,8 @@ def options_of(cls: Any, prefix: str = "--") -> dict[str, Any]:
         elif tyro.conf.Positional in markers:
             options[name.upper()] = hint
         elif tyro.conf.Suppress not in markers:
-            options[prefix + name] = hint
+            aliases = [alias for marker in markers for alias in getattr(marker, "aliases", None) or ()]
+            options |= dict.fromkeys((prefix + name, *aliases), hint)
             if hint is bool:
                 options[f"{prefix}no-{name}"] = hint
     return options

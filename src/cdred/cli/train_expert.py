@@ -33,6 +33,8 @@ class TrainExpertOptions:
     """Preset of the training settings."""
     run: str = ""
     """Run folder of the training; runs/<task>-tdmpc2-<preset> if empty. An unfinished run is resumed."""
+    imports: Annotated[tuple[str, ...], tyro.conf.arg(aliases=("--import",))] = ()
+    """As in `cdred train`."""
 
 
 def main(arguments: list[str]) -> None:
@@ -60,4 +62,5 @@ def run_config(options: TrainExpertOptions) -> RunConfig:
         steps=options.steps,
         seeds=options.seeds,
         out=options.run,
+        imports=options.imports,
     )

@@ -153,7 +153,8 @@ class RemoteEnv:
         self._server, self._index, self._owner = server, index, owner
         self._task, self._name = task, name
         self._pending: deque[str] = deque()
-        server.send({"method": "make", "env": index, "name": name, "render_size": render_size})
+        request = {"env": index, "name": name, "render_size": render_size, "imports": server.interpreter.imports}
+        server.send({"method": "make", **request})
 
     @classmethod
     def spawn(

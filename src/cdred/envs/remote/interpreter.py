@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from cdred.envs.imports import imported
 from cdred.errors import UserError
 
 PROJECT = Path(__file__).parents[4]
@@ -18,17 +19,21 @@ class Interpreter(NamedTuple):
         suite: module that it imports (`cdred.envs...` or one of its own), see `server`.
         path: additional entries of its module search path.
         install_hint: how to install what the interpreter lacks.
+        imports: modules to import before an environment is made, see `cdred.envs.imports`.
     """
 
     python: str
     suite: str
     path: tuple[str, ...] = ()
     install_hint: str = ""
+    imports: tuple[str, ...] = ()
 
 
 def current_interpreter() -> Interpreter:
     """Return the running interpreter, serving all of its suites."""
-    return Interpreter(sys.executable, "cdred.envs.registry", tuple(entry for entry in sys.path if entry))
+    # An empty entry is the working directory.
+    path = tuple(entry or os.getcwd() for entry in sys.path)
+    return Interpreter(sys.executable, "cdred.envs.registry", path, imports=imported())
 
 
 def subprocess_env(interpreter: Interpreter) -> dict[str, str]:

@@ -14,6 +14,7 @@ dtypes and shapes listed in the header. No pickle: the two sides may run differe
 
 import contextlib
 import importlib
+import importlib.util
 import json
 import os
 import signal
@@ -61,7 +62,9 @@ def serve(connection, suite):
 
 
 def make(suite, envs, header, _arrays):
-    """Make an environment; return its spec and the suite's package versions."""
+    """Import what registers environments, and make one; return its spec and the suite's package versions."""
+    if header["imports"]:
+        importlib.import_module("cdred.envs.imports").import_modules(header["imports"])
     module = importlib.import_module(suite)
     env = envs[header["env"]] = module.make(header["name"], render_size=header["render_size"])
     return {"spec": dict(vars(env.spec)), "versions": getattr(module, "versions", dict)()}, []
@@ -92,12 +95,26 @@ HANDLERS = {"make": make, "reset": reset, "step": step, "render": render, "plan"
 
 
 def stub_package():
-    """Make `cdred.envs` importable without `cdred/__init__.py` and its dependencies, which may be missing."""
+    """Make `cdred.envs` importable without `cdred/__init__.py` and its dependencies, which may be missing.
+
+    They are imported when a module of the user needs a name of the package, such as `cdred.Trajectory`.
+    """
     folder = os.path.dirname(os.path.abspath(__file__))
     # Python puts a script's folder first on the path, where it would shadow the suite's own modules.
     sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or os.curdir) != folder]
     package = types.ModuleType("cdred")
     package.__path__ = [os.path.dirname(os.path.dirname(folder))]
+
+    def load_package(name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        location = os.path.join(package.__path__[0], "__init__.py")
+        spec = importlib.util.spec_from_file_location("cdred", location, submodule_search_locations=package.__path__)
+        del package.__getattr__
+        spec.loader.exec_module(package)
+        return getattr(package, name)
+
+    package.__getattr__ = load_package
     sys.modules["cdred"] = package
 
 

@@ -115,7 +115,8 @@ def make_gym(task: str, name: str) -> gymnasium.Env:
         return env
     except UnregisteredEnv as error:
         hint = did_you_mean(name, task_names(), prefix="gym/", num=3) or f" Gymnasium reports: {error}"
-        raise UserError(f"no environment {task}.{hint}") from error
+        own = "--import the module or file that registers an environment of your own"
+        raise UserError(f"no environment {task}.{hint} {own}, also for --vectorization process.") from error
     except (DependencyNotInstalled, ImportError) as error:
         raise UserError(f"{task} needs a package that is missing (pip install 'cdred[mujoco]'?): {error}") from error
     except gymnasium.error.Error as error:
