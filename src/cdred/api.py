@@ -53,6 +53,7 @@ from cdred.train.evaluate import evaluation_keys
 from cdred.train.interrupt import SignalHandler, lock_folder
 from cdred.train.keys import EVALUATE, seed_keys
 from cdred.train.loop import train_loop
+from cdred.train.saving import repeats_evaluation
 from cdred.train.selection import acting_names
 from cdred.train.setup import build_run, env_options, make_compiled_fns
 from cdred.types import DemoDataset, EnvSpec, LogFn, Trajectory
@@ -69,7 +70,8 @@ def train(config: RunConfig | None = None, *, quiet: bool = False, **changes: Un
     """Train an agent, or resume an interrupted run.
 
     All outputs are written to the run folder (`config.out`): settings, metrics, checkpoints, result, report and video.
-    The same call again resumes the run, or returns its result if it has finished.
+    The same call again resumes the run, or returns its result if it has finished. With more steps, a finished run goes
+    on from its last checkpoint, too; settings of logging, evaluation and video may change as well.
 
     Args:
         config: all settings; by default the preset named in `changes`, or `cpu`.
@@ -170,8 +172,7 @@ def _train(
     reference = reference_dict(spec, expert_score(demos) if demos else None, random_reference)
     resumed = checkpoint.latest(folder / "checkpoints")
     step = int(resumed.name) if resumed else -1
-    # The final evaluation follows the last checkpoint: a run resumed from there repeats it.
-    repeated_kind = "eval" if step >= total_steps(config) else None
+    repeated_kind = "eval" if resumed and repeats_evaluation(config, resumed) else None
     file_logger = JsonlLogger(folder / "metrics.jsonl", step, repeated_kind)
     logger = MultiLogger([file_logger, terminal])
     try:

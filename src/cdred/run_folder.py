@@ -16,7 +16,7 @@ import equinox as eqx
 import numpy as np
 
 from cdred.checkpoint import checkpoint
-from cdred.config import PlannerName, RunConfig, check_choice
+from cdred.config import PlannerName, RunConfig, check_choice, total_steps
 from cdred.config_file import first_difference, read_config, read_text, to_yaml
 from cdred.data.demonstrations import save_demos
 from cdred.envs.imports import import_modules
@@ -28,9 +28,19 @@ from cdred.train.keys import INIT, seed_keys
 from cdred.train.setup import make_compiled_fns
 from cdred.types import DemoDataset
 
-# Settings that may differ when a run is resumed: folders and files may be moved, and a run that a slow simulator
-# stopped must be resumable with a longer timeout.
-FREE_SETTINGS = ("out", "imports", "env_step_timeout")
+# Settings that may differ when a run is resumed: folders and files may be moved, a run that a slow simulator stopped
+# must be resumable with a longer timeout, and the others do not change what is learned in a step.
+FREE_SETTINGS = (
+    "out",
+    "imports",
+    "env_step_timeout",
+    "steps",
+    "log_every",
+    "eval_every",
+    "eval_episodes",
+    "final_eval_episodes",
+    "video",
+)
 DEMOS_FILE, DEMOS_RECORD = "demonstrations.npz", "demonstrations.json"
 
 
@@ -43,10 +53,11 @@ def run_folder(config: RunConfig) -> Path:
 
 
 def finished_result(folder: Path, config: RunConfig) -> dict[str, Any] | None:
-    """Return the result of the run in a folder; None if there is no run, or it has not finished.
+    """Return the result of the run in a folder; None if there is no run, or these settings ask for more than it has.
 
     Raises:
-        UserError: the folder holds a run with other settings, or without `config.yaml`.
+        UserError: the folder holds a run with other settings than `FREE_SETTINGS`, without `config.yaml`, or that has
+            more steps already.
     """
     if not has_checkpoint(folder):
         return None
@@ -55,7 +66,8 @@ def finished_result(folder: Path, config: RunConfig) -> dict[str, Any] | None:
         raise UserError(
             f"{folder} holds a run without its settings, config.yaml: restore the file, or give another --out."
         )
-    saved = replace(read_config(config_path), **{key: getattr(config, key) for key in FREE_SETTINGS})
+    begun = read_config(config_path)
+    saved = replace(begun, **{key: getattr(config, key) for key in FREE_SETTINGS})
     if config.demos == str(folder / DEMOS_FILE) and Path(saved.demos).name == DEMOS_FILE:
         saved = replace(saved, demos=config.demos)
     difference = first_difference(saved, config)
@@ -64,7 +76,28 @@ def finished_result(folder: Path, config: RunConfig) -> dict[str, Any] | None:
             f"{folder} holds a run with another setting: {difference}.\n"
             "Give the same settings to resume it, or another --out."
         )
-    return read_result(folder) if (folder / "result.json").exists() else None
+    result = read_result(folder) if (folder / "result.json").exists() else None
+    if result and _is_complete(result, config) and (begun.video or not config.video):
+        return result
+    _check_can_continue(folder, begun, config)
+    return None
+
+
+def _is_complete(result: dict[str, Any], config: RunConfig) -> bool:
+    episodes = (result.get("eval") or {}).get("episodes")
+    return (result.get("steps"), episodes) == (total_steps(config), config.final_eval_episodes)
+
+
+def _check_can_continue(folder: Path, begun: RunConfig, config: RunConfig) -> None:
+    last = checkpoint.latest(folder / "checkpoints")
+    if last is None:
+        raise UserError(f"{folder} holds the result of a run without its checkpoints: give another --out.")
+    step, total = int(last.name), total_steps(config)
+    if total < step or step == total < total_steps(begun):
+        raise UserError(
+            f"{folder} holds a run that has {step:,} steps already, of {begun.steps:,}; it cannot end with "
+            f"--steps {config.steps:,}.\nGive more steps to continue it, or another --out."
+        )
 
 
 def has_checkpoint(folder: Path) -> bool:

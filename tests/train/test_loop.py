@@ -16,7 +16,7 @@ from cdred.data.demonstrations import save_demos
 from cdred.errors import UserError
 from cdred.run_folder import load_run
 from cdred.train.keys import INIT, seed_keys
-from cdred.train.loop import interval_elapsed
+from cdred.train.saving import interval_elapsed
 from cdred.train.setup import make_compiled_fns, split_demos
 from runs import arrays, assert_same_arrays, killed_at, metric_lines, run_config
 

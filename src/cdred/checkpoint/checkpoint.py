@@ -141,6 +141,25 @@ def load_arrays(folder: Path) -> dict[str, np.ndarray]:
     return _read_arrays(folder, index, index["arrays"].keys())
 
 
+def read_meta(folder: Path) -> dict[str, Any]:
+    """Return the `meta` given to `save`.
+
+    Raises:
+        UserError: the index is damaged.
+    """
+    return _read_index(folder)["meta"]
+
+
+def read_shape(folder: Path, name: str) -> tuple[int, ...] | None:
+    """Return the shape of an array by its path in the state; None if the checkpoint has no such array.
+
+    Raises:
+        UserError: the index is damaged.
+    """
+    entry = _read_index(folder)["arrays"].get(name)
+    return tuple(entry["shape"]) if entry else None
+
+
 def size(folder: Path) -> CheckpointSize:
     """Return the size of a checkpoint according to its index."""
     index = _read_index(folder)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from cdred.checkpoint import checkpoint
 from cdred.config import steps_per_call, total_steps
 from cdred.envs.vector_env import VectorEnv
 from cdred.errors import Interrupted, UserError
@@ -18,7 +19,15 @@ from cdred.train.divergence import Metrics
 from cdred.train.evaluate import Evaluation, evaluate, evaluation_keys
 from cdred.train.metrics import drop_inapplicable, episode_logger, flush_episode_logs, log_train_metrics
 from cdred.train.pretraining import pretrain
-from cdred.train.saving import save, save_if_best, save_on_simulator_error, snapshot_envs, start_or_resume
+from cdred.train.saving import (
+    interval_elapsed,
+    repeats_evaluation,
+    save,
+    save_if_best,
+    save_on_simulator_error,
+    snapshot_envs,
+    start_or_resume,
+)
 from cdred.train.selection import acting_names, select_agent
 from cdred.train.setup import TrainingRun, initial_steps
 from cdred.train.state import TrainState
@@ -52,11 +61,14 @@ def train_loop(run: TrainingRun) -> TrainResult:
     """
     config, timer, total = run.config, RunTimer(), total_steps(run.config)
     with run.envs, run.eval_envs:
+        resumed = checkpoint.latest(run.checkpoints)
         state, timer.previous_seconds = start_or_resume(run)
         if not state.steps and run.fns.algorithm.pretraining:
             state = pretrain(run, state)
         run.recovery.set_good_state(state)
         updates = int(np.max(jax.device_get(state.learner.updates)))
+        if resumed and state.steps < total and repeats_evaluation(config, resumed):
+            state = _evaluate(run, state, config.eval_episodes)[0]
         timer.start_interval(int(state.steps))
         while state.steps < total:
             previous = int(state.steps)
@@ -85,11 +97,6 @@ def train_loop(run: TrainingRun) -> TrainResult:
     run.log(timer.save_summary())
     restarts, acting = state.divergence_restarts.tolist(), acting_names(run.fns.algorithm, state.learner)
     return TrainResult(evaluation, int(state.steps), updates, restarts, acting, timer.seconds())
-
-
-def interval_elapsed(previous: int, steps: int, every: int) -> bool:
-    """Check for a multiple of `every` in (previous, steps]."""
-    return steps // every > previous // every
 
 
 def train_block(run: TrainingRun, state: TrainState, updates: int) -> tuple[TrainState, int]:

@@ -1,0 +1,41 @@
+"""A longer run needs a larger replay buffer: the rows of a checkpoint are moved into it."""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Shaped
+
+from cdred.checkpoint.replay_shards import FIELDS
+from cdred.data.replay_buffer import EMPTY, ReplayBuffer
+
+
+def enlarge(replay: ReplayBuffer, capacity: int) -> ReplayBuffer:
+    """Return a buffer with more rows that holds the same episodes.
+
+    Rows keep their places, so that it equals a buffer that had this capacity from the start. Where the ring has wrapped
+    around, the oldest row comes first instead, and what was overwritten before stays lost.
+
+    Args:
+        replay: the buffer, with any leading axes (seeds) before that of environments.
+        capacity: rows per environment, more than now.
+    """
+    axis, rows = replay.insert_index.ndim, replay.episode_step.shape[-1]
+    insert_index = np.asarray(replay.insert_index)
+    # In a ring that has not wrapped around, the rows after the insert index were never written.
+    ahead = np.arange(rows) > insert_index[..., None]
+    wrapped = ((np.asarray(replay.episode_step) != EMPTY) & ahead).any(axis=-1)
+    shift = np.where(wrapped, insert_index + 1, 0)
+    order = (np.arange(rows) + shift[..., None]) % rows
+
+    def moved(name: str) -> Shaped[Array, "..."]:
+        old = np.asarray(getattr(replay, name))
+        new = np.full(
+            (*old.shape[:axis], capacity, *old.shape[axis + 1 :]), EMPTY if name == "episode_step" else 0, old.dtype
+        )
+        index = order.reshape(*order.shape, *[1] * (old.ndim - order.ndim))
+        new[(slice(None),) * axis + (slice(rows),)] = np.take_along_axis(old, index, axis)
+        return jnp.asarray(new)
+
+    index = ((insert_index - shift) % rows).astype(insert_index.dtype)
+    return ReplayBuffer(
+        **{name: moved(name) for name in FIELDS}, insert_index=jnp.asarray(index), num_absorbing=replay.num_absorbing
+    )
