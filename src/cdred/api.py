@@ -320,10 +320,11 @@ def load(run: str | Path, *, seed: int | None = None, planner: PlannerName | Non
     Raises:
         UserError: the folder is not that of a run, its files are damaged, or the run has no such seed.
     """
+    use_compilation_cache()
     config, learner, *_ = load_run(Path(run), planner, best)
     state, seed = select_seed(learner, config, seed)
     spec = get_env_spec(config.task)
-    return Agent(make_compiled_fns(config, spec).algorithm, state, spec, seed)
+    return Agent(make_compiled_fns(config, spec).algorithm, state, spec, seed, config.algo)
 
 
 def resolve_demos(config: RunConfig, spec: EnvSpec, log: LogFn) -> DemoDataset | None:

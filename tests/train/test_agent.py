@@ -61,3 +61,46 @@ def test_rewards_are_of_actions_in_the_units_of_the_environment(finished_run):
         agent.reward(obs, own + 1.0)
     with pytest.raises(UserError, match="action is not finite"):
         agent.reward(obs, np.full((5, 2), np.nan))
+
+
+@pytest.mark.parametrize("batch", [None, 3])
+def test_warm_up_compiles_and_changes_nothing(batch):
+    traced = []
+
+    def act(obs):
+        traced.append(obs.shape)
+        return jnp.sin(obs)
+
+    obs = np.ones((batch, 2) if batch else 2, np.float32)
+    agent = stub_agent(THRUST, act).warm_up(batch)
+    assert traced
+    traced.clear()
+    agent.act(obs)
+    agent.act(obs)
+    assert not traced
+    with pytest.raises(UserError, match="batch must be at least 1, got 0"):
+        agent.warm_up(0)
+
+
+def test_warm_up_of_a_trained_agent_keeps_its_actions(finished_run):
+    rng = np.random.default_rng(0)
+    observations = rng.normal(size=(3, 4)).astype(np.float32)
+    plain, warm = cdred.load(finished_run), cdred.load(finished_run).warm_up()
+    for obs in observations:
+        # Also in the middle of an episode.
+        np.testing.assert_array_equal(warm.act(obs, explore=True), plain.act(obs, explore=True))
+        warm.warm_up()
+
+
+def test_agent_says_what_it_is(finished_run, bc_run):
+    assert repr(cdred.load(finished_run, seed=1)) == "<Agent of probe/point by cdred, seed 1, acts by MPPI planning>"
+    agent = cdred.load(finished_run, planner="policy")
+    assert repr(agent) == "<Agent of probe/point by cdred, seed 0, acts by its policy>"
+    assert repr(cdred.load(bc_run / "run")) == "<Agent of probe/point by bc, seed 0, acts by its policy>"
+
+
+def test_loading_uses_the_compilation_cache(finished_run, monkeypatch):
+    used = []
+    monkeypatch.setattr("cdred.api.use_compilation_cache", lambda: used.append(True))
+    cdred.load(finished_run)
+    assert used

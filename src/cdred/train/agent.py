@@ -10,6 +10,7 @@ from jaxtyping import Float, Float32, PyTree
 
 from cdred.action_units import ACTION_TOLERANCE, denormalize_actions, normalize_actions
 from cdred.algos.base import Algorithm
+from cdred.algos.pretrain import CANDIDATES
 from cdred.algos.world_model_agent import WorldModelAgent
 from cdred.config import RunConfig
 from cdred.errors import UserError
@@ -25,10 +26,12 @@ class Agent:
         learner: its state, of one seed.
         spec: the task.
         seed: seed of the planner's randomness.
+        algo: name of the algorithm, for `repr`.
     """
 
-    def __init__(self, algorithm: Algorithm, learner: PyTree, spec: EnvSpec, seed: int = 0):
+    def __init__(self, algorithm: Algorithm, learner: PyTree, spec: EnvSpec, seed: int = 0, algo: str = ""):
         self.spec, self._algorithm, self._learner = spec, algorithm, learner
+        self._seed, self._algo = seed, algo or type(algorithm).__name__
         self._key = seed_keys((seed,), EVALUATE)[0]
         self._act = eqx.filter_jit(jax.vmap(algorithm.act, in_axes=(None, 0, 0, 0, None)))
         if isinstance(algorithm, WorldModelAgent):
@@ -39,6 +42,30 @@ class Agent:
         """Discard the last plan; call it at the start of every episode."""
         self._plan, self._steps = None, 0
         return self
+
+    def warm_up(self, batch: int | None = None) -> Self:
+        """Compile `act` ahead, so that its first call takes no longer than the others; nothing else changes.
+
+        Args:
+            batch: number of observations per call; None for a single one.
+
+        Raises:
+            UserError: `batch` is below 1.
+        """
+        if batch is not None and batch < 1:
+            raise UserError(f"batch must be at least 1, got {batch}.")
+        num = batch or 1
+        keys, obs = jax.random.split(self._key, num), jnp.zeros((num, *self.spec.obs_shape), jnp.float32)
+        _, plan = self._act(self._learner, self._initial_plan(num), obs, keys, jnp.array(False))
+        # From the second step on, the plan is one that was returned, for which JAX may compile another program.
+        jax.block_until_ready(self._act(self._learner, plan, obs, keys, jnp.array(False)))
+        return self
+
+    def __repr__(self) -> str:
+        chosen = CANDIDATES[int(self._learner.pretrained.acting)] if self._algorithm.pretraining else "agent"
+        plans = chosen == "agent" and getattr(self._algorithm, "plan_actions", False)
+        how = "MPPI planning" if plans else "the pretrained policy" if chosen == "pretrained" else "its policy"
+        return f"<Agent of {self.spec.task} by {self._algo}, seed {self._seed}, acts by {how}>"
 
     def act(
         self, obs: Float[np.ndarray, "..."], *, explore: bool = False, normalized: bool = False
@@ -116,14 +143,17 @@ class Agent:
 
     def _plan_for(self, num_envs: int) -> PyTree:
         if self._plan is None:
-            initial = self._algorithm.init_plan()
-            return jax.tree.map(lambda x: jnp.broadcast_to(x, (num_envs, *x.shape)), initial)
+            return self._initial_plan(num_envs)
         previous = jax.tree.leaves(self._plan)[0].shape[0]
         if previous != num_envs:
             raise UserError(
                 f"the last call had {previous} environments, this one has {num_envs}: call reset() in between."
             )
         return self._plan
+
+    def _initial_plan(self, num_envs: int) -> PyTree:
+        initial = self._algorithm.init_plan()
+        return jax.tree.map(lambda x: jnp.broadcast_to(x, (num_envs, *x.shape)), initial)
 
 
 def select_seed(learner: PyTree, config: RunConfig, seed: int | None) -> tuple[PyTree, int]:
