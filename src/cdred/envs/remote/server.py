@@ -103,13 +103,15 @@ def stub_package():
     # Python puts a script's folder first on the path, where it would shadow the suite's own modules.
     sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or os.curdir) != folder]
     package = types.ModuleType("cdred")
-    package.__path__ = [os.path.dirname(os.path.dirname(folder))]
+    package.__path__ = paths = [os.path.dirname(os.path.dirname(folder))]
 
     def load_package(name):
         if name.startswith("__"):
             raise AttributeError(name)
-        location = os.path.join(package.__path__[0], "__init__.py")
-        spec = importlib.util.spec_from_file_location("cdred", location, submodule_search_locations=package.__path__)
+        location = os.path.join(paths[0], "__init__.py")
+        spec = importlib.util.spec_from_file_location("cdred", location, submodule_search_locations=paths)
+        assert spec is not None, "a file named .py has a loader"
+        assert spec.loader is not None
         del package.__getattr__
         spec.loader.exec_module(package)
         return getattr(package, name)
