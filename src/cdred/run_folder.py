@@ -169,6 +169,16 @@ def _describe(demos: DemoDataset) -> dict[str, Any]:
     return {"episodes": len(demos), "steps": sum(map(len, demos)), "sha256": digest.hexdigest()}
 
 
+def _refuse_code_of_the_run(folder: Path, imports: tuple[str, ...]) -> None:
+    """Refuse to import files that lie in the run folder, which is data and may come from somebody else."""
+    inside = [name for name in imports if Path(name).resolve().is_relative_to(folder.resolve())]
+    if inside:
+        raise UserError(
+            f"{folder / 'config.yaml'} imports {inside[0]}, a file of the run folder, whose code is not executed: move "
+            "it out of the folder and correct `imports`, if you trust it."
+        )
+
+
 class LoadedRun(NamedTuple):
     """A run loaded from a checkpoint.
 
@@ -206,6 +216,7 @@ def load_run(folder: Path, planner: PlannerName | None, best: bool = False) -> L
         raise UserError(f"{folder} is not a run with {wanted}: expected config.yaml and checkpoints/ in it.")
     config = read_config(config_path)
     config = replace(config, planner=planner or config.planner)
+    _refuse_code_of_the_run(folder, config.imports)
     import_modules(config.imports)
     with make_vector_env(config.task, config.seeds, config.envs, "eval", vectorization=config.vectorization) as envs:
         fns, snapshot = make_compiled_fns(config, envs.spec), envs.snapshot()

@@ -113,6 +113,16 @@ def test_run_resumes_after_the_file_was_moved(own_file, demos, tmp_path):
     assert cdred.load(tmp_path / "run").spec.obs_shape == (2,)
 
 
+def test_code_in_a_run_folder_is_not_executed(own_file, demos, tmp_path):
+    settings = {"preset": "debug", "task": "gym/Slide-v0", "algo": "bc", "demos": demos, "video": False, "quiet": True}
+    cdred.train(**settings, steps=40, imports=own_file, out=tmp_path / "run")
+    inside = own_file.rename(tmp_path / "run" / own_file.name)
+    config = tmp_path / "run/config.yaml"
+    config.write_text(config.read_text().replace(str(own_file), str(inside)))
+    with pytest.raises(UserError, match=r"imports .*own_slide\.py, a file of the run folder, .* not executed"):
+        cdred.load(tmp_path / "run")
+
+
 @pytest.mark.parametrize("vectorization", ["sync", "thread", "process"])
 def test_every_executor_knows_the_environment(own_file, vectorization):
     import_modules([str(own_file)])
