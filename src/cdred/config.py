@@ -257,9 +257,6 @@ def _combinations(config: RunConfig) -> dict[str, bool]:
         "--pretrain.propose-actions needs --pretrain.updates": (
             not config.pretrain.propose_actions or config.pretrain.updates > 0
         ),
-        "--pretrain.selection-episodes needs --pretrain.updates": (
-            not config.pretrain.selection_episodes or config.pretrain.updates > 0
-        ),
         "--mppi.num-pi-trajs must be below --mppi.num-samples": mppi.num_pi_trajs < mppi.num_samples,
         "--mppi.num-elites must be at most --mppi.num-samples": mppi.num_elites <= mppi.num_samples,
         "--mppi.min-std must be at most --mppi.max-std": mppi.min_std <= mppi.max_std,

@@ -10,6 +10,7 @@ from cdred.checkpoint import checkpoint
 from cdred.demos.episodes import rollout
 from cdred.demos.reference_scores import ReferenceScore
 from cdred.envs.failures import SimulatorError
+from cdred.envs.registry import make
 from cdred.loggers.metrics import JsonlLogger
 from cdred.train import loop
 from cdred.train.setup import build_run
@@ -131,7 +132,7 @@ def test_run_folder_suffices_to_evaluate_and_act(finished_run):
     assert first == second
     assert (first["episodes"], len(first["return"])) == (4, 2)
     agent = cdred.load(finished_run)
-    env = api.make("jaxprobe/point")
+    env = make("jaxprobe/point")
     assert len(rollout(env, 0, lambda obs, _: agent.act(obs))) == 20
 
 

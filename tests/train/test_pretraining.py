@@ -147,9 +147,7 @@ def test_pretraining_on_the_device_is_equivalent(tmp_path):
             np.testing.assert_allclose(device[name], host[name], rtol=1e-3, atol=1e-4, err_msg=name)
 
 
-@pytest.mark.parametrize(
-    ("option", "value"), [("self_imitation_coef", 1.0), ("selection_episodes", 1), ("propose_actions", True)]
-)
+@pytest.mark.parametrize(("option", "value"), [("self_imitation_coef", 1.0), ("propose_actions", True)])
 def test_options_that_need_pretraining_are_refused_without(tmp_path, option, value):
     name = option.replace("_", "-")
     with pytest.raises(UserError, match=rf"--pretrain\.{name} needs --pretrain\.updates"):
