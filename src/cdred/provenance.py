@@ -36,12 +36,12 @@ def provenance() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    path = Path(__file__).resolve()
+    package = Path(__file__).resolve().parent
     # An installed copy may be inside a git checkout of another project.
-    if path.parents[2].name != "src":
+    if package.parent.name != "src":
         return None
-    head = _git(path.parent, "rev-parse", "--short=12", "HEAD")
-    return head and head + ("+" if _git(path.parents[2], "status", "--porcelain", "--", ".") else "")
+    head = _git(package, "rev-parse", "--short=12", "HEAD")
+    return head and head + ("+" if _git(package, "status", "--porcelain", "--", ".") else "")
 
 
 def _git(folder: Path, *args: str) -> str | None:
