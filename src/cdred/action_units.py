@@ -24,6 +24,16 @@ def denormalize_actions(
     return low + unit * (high - low)
 
 
+def round_inwards(
+    action: Float64[np.ndarray, "*batch A"], low: Float64[np.ndarray, " A"], high: Float64[np.ndarray, " A"]
+) -> Float32[np.ndarray, "*batch A"]:
+    """Convert actions to float32 so that rounding takes none of them beyond the bounds."""
+    low32, high32 = low.astype(np.float32), high.astype(np.float32)
+    low32 = np.where(low32 < low, np.nextafter(low32, np.float32(np.inf)), low32)
+    high32 = np.where(high32 > high, np.nextafter(high32, np.float32(-np.inf)), high32)
+    return np.clip(action.astype(np.float32), low32, high32)
+
+
 def is_normalized(low: Float64[np.ndarray, " A"], high: Float64[np.ndarray, " A"]) -> bool:
     """Return True if the bounds are -1 and 1."""
     return bool((low == -1.0).all() and (high == 1.0).all())

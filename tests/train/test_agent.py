@@ -37,6 +37,17 @@ def test_actions_are_accepted_by_the_environment():
     assert agent.act([-1.0, 0.0, 0.0]) in env.action_space
 
 
+def test_bounds_that_float32_rounds_are_not_exceeded():
+    """0.1 rounds up and 0.7 down."""
+    low, high = (-0.1, -0.7), (0.1, 0.7)
+    agent = stub_agent(EnvSpec("gym/Double-v0", (2,), 2, 100, action_low=low, action_high=high))
+    largest, smallest = agent.act([1.0, 1.0]), agent.act([-1.0, -1.0])
+    assert largest.dtype == np.float32
+    assert (largest.astype(np.float64) <= high).all()
+    assert (smallest.astype(np.float64) >= low).all()
+    np.testing.assert_allclose(largest, high, rtol=1e-6)
+
+
 def test_quadruped_has_bounds_of_its_own():
     spec = get_env_spec("dmc/quadruped-walk")
     assert spec.action_high[:3] == (1.0, 1.1, 0.8)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Float32, PyTree
 
-from cdred.action_units import ACTION_TOLERANCE, denormalize_actions, normalize_actions
+from cdred.action_units import ACTION_TOLERANCE, denormalize_actions, normalize_actions, round_inwards
 from cdred.algos.base import Algorithm
 from cdred.algos.pretrain import CANDIDATES
 from cdred.algos.world_model_agent import WorldModelAgent
@@ -128,7 +128,8 @@ class Agent:
         return values
 
     def _to_env_units(self, action: Float32[np.ndarray, "*batch A"]) -> Float32[np.ndarray, "*batch A"]:
-        return denormalize_actions(action, *self.spec.action_bounds).astype(np.float32)
+        low, high = self.spec.action_bounds
+        return round_inwards(denormalize_actions(action, low, high), low, high)
 
     def _normalize(self, action: Float32[np.ndarray, "B A"]) -> Float32[np.ndarray, "B A"]:
         low, high = self.spec.action_bounds
