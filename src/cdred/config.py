@@ -257,6 +257,9 @@ def _combinations(config: RunConfig) -> dict[str, bool]:
         "--pretrain.propose-actions needs --pretrain.updates": (
             not config.pretrain.propose_actions or config.pretrain.updates > 0
         ),
+        "--pretrain.propose-actions needs --planner mppi and an algorithm with a world model": (
+            not config.pretrain.propose_actions or (config.planner == "mppi" and config.algo not in MODEL_FREE)
+        ),
         "--mppi.num-pi-trajs must be below --mppi.num-samples": mppi.num_pi_trajs < mppi.num_samples,
         "--mppi.num-elites must be at most --mppi.num-samples": mppi.num_elites <= mppi.num_samples,
         "--mppi.min-std must be at most --mppi.max-std": mppi.min_std <= mppi.max_std,

@@ -154,6 +154,13 @@ def test_options_that_need_pretraining_are_refused_without(tmp_path, option, val
         cdred.train(run_config(tmp_path / "run", pretrain=PretrainConfig(**{option: value})), quiet=True)
 
 
+@pytest.mark.parametrize("changes", [{"planner": "policy"}, {"algo": "iqlearn-sac"}])
+def test_proposed_actions_are_refused_without_a_planner(tmp_path, changes):
+    pretrain = PretrainConfig(updates=1, propose_actions=True)
+    with pytest.raises(UserError, match=r"propose-actions needs --planner mppi and an algorithm with a world model"):
+        cdred.train(run_config(tmp_path / "run", pretrain=pretrain, **changes), quiet=True)
+
+
 @pytest.mark.parametrize("has_success", [True, False])
 def test_precision_is_reported_only_where_the_task_reports_success(finished_run, has_success):
     run = SimpleNamespace(envs=SimpleNamespace(spec=EnvSpec("probe/fake", (3,), 2, 100, has_success=has_success)))

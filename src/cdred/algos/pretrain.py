@@ -42,7 +42,7 @@ class PretrainConfig:
     """Steps for which one draw of that noise is held."""
     propose_actions: bool = False
     """The pretrained policy's action is a candidate of the planner, which acts by another one only where every critic
-    estimates a higher return."""
+    estimates a higher return. Only with --planner mppi."""
     selection_episodes: NonNegativeInt = 0
     """Episodes at the end of training with each of the agent, its policy and the pretrained policy. The one with the
     most detected successes acts from then on. With 0, or where less than half of the demonstrations end where others

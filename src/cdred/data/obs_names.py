@@ -22,7 +22,7 @@ def match_obs_names(dataset: DemoDataset, source: str, spec: EnvSpec) -> DemoDat
 
     Raises:
         UserError: names or widths differ from the task's; or the task has none, and the demonstrations were joined in
-            an order that nobody chose.
+            the default order of the file's reader.
     """
     if not spec.obs_parts:
         _require_chosen_order(dataset, source, spec)
