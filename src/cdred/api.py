@@ -14,7 +14,8 @@ import numpy as np
 
 from cdred.checkpoint import checkpoint
 from cdred.compilation_cache import use_compilation_cache
-from cdred.config import AlgoName, PlannerName, RunConfig, check_choice, override, preset, total_steps, validate
+from cdred.config import AlgoName, PlannerName, RunConfig, override, preset, total_steps, validate
+from cdred.constraints import check_choice
 from cdred.data.demonstrations import load_demos, save_demos
 from cdred.data.formats.common import sanitize_text
 from cdred.data.formats.registry import check_output_path

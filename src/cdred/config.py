@@ -7,7 +7,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, is_dataclass, replace
 from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_type_hints
@@ -22,11 +22,11 @@ from cdred.algos.optim import OptimConfig
 from cdred.algos.pretrain import PretrainConfig
 from cdred.algos.red import REDConfig
 from cdred.algos.sac_agent import SACConfig
-from cdred.constraints import NonNegativeInt, Positive, PositiveInt
+from cdred.constraints import NonNegativeInt, Positive, PositiveInt, check_choice, shorten
 from cdred.errors import UserError
 from cdred.models.world_model import ModelConfig
 from cdred.planning.mppi import MPPIConfig
-from cdred.suggest import suggest_setting, suggest_value
+from cdred.suggest import suggest_setting
 from cdred.types import Precision, VectorizationMode
 
 AlgoName = Literal["cdred", "iqmpc", "gail", "red", "iqlearn-sac", "gail-sac", "red-sac", "cdred-sac", "bc", "tdmpc2"]
@@ -299,18 +299,6 @@ def parse_settings(tree: Any, name: Any) -> RunConfig:
         raise UserError(f"{name(path)} {problem[:1].lower()}{problem[1:]}, got {got}.") from None
 
 
-def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
-    """Check that a setting's value is one of `choices`.
-
-    Raises:
-        UserError: it is none of them; the message suggests the one that is meant.
-    """
-    if value not in choices:
-        *others, last = map(repr, choices)
-        expected = f"{', '.join(others)} or {last}"
-        raise UserError(f"{name} should be {expected}, got {shorten(repr(value))}.{suggest_value(value, choices)}")
-
-
 @cache
 def _adapter() -> Any:
     from pydantic import TypeAdapter
@@ -359,12 +347,6 @@ def setting_paths(cls: Any) -> list[tuple[str, ...]]:
     for key, group in get_type_hints(cls).items():
         paths += [(key, *path) for path in setting_paths(group)] if is_dataclass(group) else [(key,)]
     return paths
-
-
-def shorten(text: str, limit: int = 80) -> str:
-    """Return text on one line, cut after `limit` characters."""
-    line = " ".join(text.split())
-    return line if len(line) <= limit else f"{line[:limit]} ..."
 
 
 def steps_per_call(config: RunConfig) -> int:

@@ -7,7 +7,8 @@ from typing import Any
 
 import yaml
 
-from cdred.config import RunConfig, parse_settings, shorten, validate
+from cdred.config import RunConfig, parse_settings, validate
+from cdred.constraints import shorten
 from cdred.errors import UserError
 
 MAX_BYTES = 2**20

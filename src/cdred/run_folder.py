@@ -16,8 +16,9 @@ import equinox as eqx
 import numpy as np
 
 from cdred.checkpoint import checkpoint
-from cdred.config import PlannerName, RunConfig, check_choice, total_steps
+from cdred.config import PlannerName, RunConfig, total_steps
 from cdred.config_file import first_difference, read_config, read_text, to_yaml
+from cdred.constraints import check_choice
 from cdred.data.demonstrations import save_demos
 from cdred.envs.imports import import_modules
 from cdred.envs.make import make_vector_env

@@ -11,6 +11,7 @@ from cdred.cli.compare import parse as parse_compare
 from cdred.cli.evaluate import EvalOptions
 from cdred.cli.main import VERBS, main
 from cdred.cli.options import check_options, options_of
+from cdred.cli.presets import MAIN_SETTINGS
 from cdred.cli.train import parse
 from cdred.cli.train_expert import TrainExpertOptions, run_config
 from cdred.config import RunConfig
@@ -42,22 +43,47 @@ def test_values_of_options_are_not_taken_for_others():
         check_options(CompareOptions, ["probe/point", "--algos", "bc", "gial"], "cdred compare")
 
 
+def shown_options(arguments, capsys):
+    """Return the help that `cdred ARGUMENTS` prints, and the options in it, without the two of the help itself."""
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    assert exit_.value.code == 0
+    text = capsys.readouterr().out
+    return text, set(re.findall(r"(?<=[ ,│])--[a-z][\w.-]*", text)) - {"--help", "--help-all"}
+
+
 def test_options_are_those_of_the_parser(capsys):
-    """Every option that the help shows, and no other, passes the check."""
-    with pytest.raises(SystemExit):
-        main(["train", "--help"])
-    shown = set(re.findall(r"(?<=[ ,│])--[a-z][\w.-]*", capsys.readouterr().out)) - {"--help"}
+    """Every option that the full help shows, and no other, passes the check."""
+    _, shown = shown_options(["train", "--help-all"], capsys)
     assert {name for name in options_of(RunConfig) if name.startswith("--")} == shown
 
 
-@pytest.mark.parametrize("verb", list(VERBS))
-def test_help_of_a_verb_has_no_references_to_the_repository(verb, capsys):
-    with pytest.raises(SystemExit) as exit_:
-        main([verb, "--help"])
-    assert exit_.value.code == 0
-    text = capsys.readouterr().out
+@pytest.mark.parametrize(("verb", "others"), [("train", {"--algo"}), ("compare", {"--algos"})])
+def test_help_shows_the_main_options_and_how_to_see_the_others(verb, others, capsys):
+    text, shown = shown_options([verb, "--help"], capsys)
+    main_options = {"--" + name.replace("_", "-") for name in MAIN_SETTINGS} - {"--task", "--algo"} | others
+    flags = {"--no-video", "--no-allow-variable-horizon"}
+    assert shown == main_options | flags | {"--import"}
+    assert f"`cdred {verb} --help-all` shows all options" in text.splitlines()[-1]
+    full, all_options = shown_options([verb, "--help-all"], capsys)
+    assert shown | {"--mppi.horizon", "--buffer-size"} < all_options
+    assert "--help-all" not in full
+
+
+def test_unknown_option_points_to_the_help_of_all_options(capsys):
+    assert main(["train", "probe/point", "--nowhere", "1"]) == 2
+    assert "Run `cdred train --help-all`" in capsys.readouterr().err
+    assert main(["eval", "run", "--nowhere", "1"]) == 2
+    assert "Run `cdred eval --help`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("verb", "option"), [*((verb, "--help") for verb in VERBS), ("train", "--help-all"), ("compare", "--help-all")]
+)
+def test_help_of_a_verb_has_no_references_to_the_repository(verb, option, capsys):
+    text, _ = shown_options([verb, option], capsys)
     assert text.startswith(f"usage: cdred {verb}")
-    assert not any(folder in text for folder in ("docs/", "results/"))
+    assert not any(folder in text for folder in ("docs/", "results/", "examples/", "README", "`make"))
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ each_page = pytest.mark.parametrize("page", PAGES, ids=page_id)
 each_current_page = pytest.mark.parametrize("page", CURRENT, ids=page_id)
 
 
-OPTIONS = set().union(*map(options_of, SETTINGS)) | {"--help"}
+OPTIONS = set().union(*map(options_of, SETTINGS)) | {"--help", "--help-all"}
 
 
 @each_page

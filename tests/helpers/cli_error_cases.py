@@ -57,11 +57,11 @@ USAGE_ERRORS = [
 ]
 # Reported by cdred.
 ARGUMENT_ERRORS = [
-    case("option", f"{TRAIN} --desicions 10", "unknown option --desicions.", "cdred train --help"),
+    case("option", f"{TRAIN} --desicions 10", "unknown option --desicions.", "cdred train --help-all"),
     case("nested option", f"{TRAIN} --mppi.horizn 1", "--mppi.horizn. Did you mean --mppi.horizon?"),
     case("group", f"{TRAIN} --mpi.horizon 1", "--mpi.horizon. Did you mean --mppi.horizon?"),
     case("option=value", f"{TRAIN} --algoo=bc", "--algoo=bc. Did you mean --algo?"),
-    case("short option", f"{TRAIN} -x", "unknown option -x.", "cdred train --help"),
+    case("short option", f"{TRAIN} -x", "unknown option -x.", "cdred train --help-all"),
     case("underscore", f"{TRAIN} --buffer_siz 9", "--buffer_siz. Did you mean --buffer-size?"),
     case("learning rate", f"{TRAIN} --lr 1e-3", "Did you mean --optim.learning-rate?"),
     case("option before the task", "train --lr 1e-3 probe/point", "Did you mean --optim.learning-rate?"),

@@ -7,7 +7,7 @@ import tyro
 
 from cdred.api import compare
 from cdred.cli.options import parse_options
-from cdred.cli.presets import preset_config
+from cdred.cli.presets import MAIN_SETTINGS, preset_config
 from cdred.config import AlgoName, RunConfig
 
 
@@ -37,7 +37,8 @@ def parse(arguments: list[str]) -> CompareOptions:
     """
     # A missing default makes the task required.
     default = CompareOptions(**_run_settings(preset_config(arguments)) | {"task": tyro.MISSING})
-    return parse_options(CompareOptions, arguments, "cdred compare", default=default)
+    shown = (*MAIN_SETTINGS, "algos")
+    return parse_options(CompareOptions, arguments, "cdred compare", default=default, main_options=shown)
 
 
 def _run_settings(config: RunConfig) -> dict:

@@ -1,10 +1,33 @@
-"""Preset of a command line, which determines the defaults of all other options."""
+"""Settings of a run on a command line: the preset, which determines their defaults, and those that the help shows."""
 
 import argparse
 from collections.abc import Sequence
 from typing import get_args
 
 from cdred.config import PresetName, RunConfig, preset
+
+# Settings that `--help` shows. The others, and the groups of settings, are shown by `--help-all`.
+MAIN_SETTINGS = (
+    "task",
+    "imports",
+    "algo",
+    "demos",
+    "num_validation_demos",
+    "allow_variable_horizon",
+    "steps",
+    "seeds",
+    "preset",
+    "out",
+    "envs",
+    "vectorization",
+    "planner",
+    "eval_every",
+    "eval_episodes",
+    "final_eval_episodes",
+    "log_every",
+    "checkpoint_every",
+    "video",
+)
 
 
 def preset_config(arguments: Sequence[str]) -> RunConfig:

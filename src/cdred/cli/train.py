@@ -6,7 +6,7 @@ import tyro
 
 from cdred.api import run_folder, train
 from cdred.cli.options import parse_options
-from cdred.cli.presets import preset_config
+from cdred.cli.presets import MAIN_SETTINGS, preset_config
 from cdred.config import RunConfig
 
 DESCRIPTION = (
@@ -30,4 +30,6 @@ def parse(arguments: list[str]) -> RunConfig:
     """
     # A missing default makes the task required.
     default = replace(preset_config(arguments), task=tyro.MISSING)
-    return parse_options(RunConfig, arguments, "cdred train", default=default, description=DESCRIPTION)
+    return parse_options(
+        RunConfig, arguments, "cdred train", default=default, description=DESCRIPTION, main_options=MAIN_SETTINGS
+    )
