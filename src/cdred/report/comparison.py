@@ -3,17 +3,20 @@
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from cdred.loggers.progress import MISSING
 from cdred.report import plots
 from cdred.report.plots import INK, PALETTE, QUIET, Label
 from cdred.report.results import RunResults, read_result, read_run
 from cdred.report.statistics import bootstrap_interval, iqm, probability_of_improvement
+
+if TYPE_CHECKING:
+    # At run time it would delay the start of every training.
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLUMNS = (
     "method",
@@ -108,13 +111,15 @@ def _cells(row: dict[str, Any]) -> list[str]:
     ]
 
 
-def draw_curves(runs: Mapping[str, RunResults]) -> Figure:
+def draw_curves(runs: Mapping[str, RunResults]) -> "Figure":
     """Draw the evaluations of each method against steps: success, where the task reports it, and return."""
     first = next(iter(runs.values()))
     panels = [("success", "success", "Success")] if len(first.series("eval", "success")) else []
     panels.append(("episode_return", "return", "Return"))
     # The margins hold text; its size does not depend on the number of panels.
     width, left, right = 8.5 * len(panels), 0.75, 1.55
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width, 6), facecolor="white")
     figure.text(left / width, 0.93, first.metadata.get("task", ""), size=19, weight="bold", color=INK)
     columns = figure.add_gridspec(
@@ -134,7 +139,7 @@ def draw_curves(runs: Mapping[str, RunResults]) -> Figure:
     return figure
 
 
-def _plot_evaluations(axes: Axes, runs: Mapping[str, RunResults], key: str) -> list[Label]:
+def _plot_evaluations(axes: "Axes", runs: Mapping[str, RunResults], key: str) -> list[Label]:
     labels = []
     for colour, (name, run) in zip(PALETTE, runs.items(), strict=False):
         series = run.series("eval", key)

@@ -2,14 +2,16 @@
 
 import warnings
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from cdred.report.results import Series
+
+if TYPE_CHECKING:
+    # At run time it would delay the start of every training.
+    from matplotlib.axes import Axes
 
 INK, QUIET, GRID = "#22262b", "#7b828a", "#e9ebee"
 BLUE, ORANGE, GREEN = "#2a6f97", "#d9762b", "#4f8a5b"
@@ -25,8 +27,10 @@ class Label(NamedTuple):
     colour: str
 
 
-def style_axes(axes: Axes, title: str, subtitle: str, last_step: int) -> None:
+def style_axes(axes: "Axes", title: str, subtitle: str, last_step: int) -> None:
     """Apply the common style and titles, with an x-axis from 0 to `last_step` steps."""
+    from matplotlib.ticker import MaxNLocator
+
     axes.set_title(title, loc="left", size=14, weight="bold", color=INK, pad=24)
     axes.text(0, 1.025, subtitle, transform=axes.transAxes, size=10.5, color=QUIET)
     axes.spines[["top", "right", "left"]].set_visible(False)
@@ -38,10 +42,10 @@ def style_axes(axes: Axes, title: str, subtitle: str, last_step: int) -> None:
     axes.set_xlim(0, max(1, last_step))
     axes.set_xlabel("steps per seed", size=10.5, color=QUIET)
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=True))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
+    axes.xaxis.set_major_formatter(lambda step, _: f"{step:,.0f}")
 
 
-def plot_curves(axes: Axes, series: Series, colour: str, window: int = 1) -> float | None:
+def plot_curves(axes: "Axes", series: Series, colour: str, window: int = 1) -> float | None:
     """Plot a thin line per seed and a bold line for the mean, each a running mean over `window` reports.
 
     Returns:
@@ -60,7 +64,7 @@ def plot_curves(axes: Axes, series: Series, colour: str, window: int = 1) -> flo
     return float(known[-1]) if len(known) else None
 
 
-def plot_points(axes: Axes, series: Series, colour: str) -> float | None:
+def plot_points(axes: "Axes", series: Series, colour: str) -> float | None:
     """Plot a ring per seed and a dot for the mean, for infrequent measurements; return the last mean."""
     if not len(series):
         return None
@@ -71,25 +75,25 @@ def plot_points(axes: Axes, series: Series, colour: str) -> float | None:
     return float(means[-1]) if np.isfinite(means[-1]) else None
 
 
-def reference_line(axes: Axes, value: float | None, style: str) -> None:
+def reference_line(axes: "Axes", value: float | None, style: str) -> None:
     """Draw a horizontal line at `value`, if it is known."""
     if value is not None:
         axes.axhline(value, color=QUIET, linewidth=1.3, linestyle=style, zorder=1.5)
 
 
-def log_scale_if_wide(axes: Axes) -> None:
+def log_scale_if_wide(axes: "Axes") -> None:
     """Use a log scale with plain numbers if all plotted values are positive and span at least a factor of three."""
     values = np.concatenate([np.ravel(line.get_ydata()) for line in axes.lines] or [np.ones(1)]).astype(float)
     values = values[np.isfinite(values)]
     if not len(values) or values.min() <= 0 or values.max() < 3 * values.min():
         return
     axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     if values.max() / values.min() < 20:  # about one decade, which has one or two major ticks: label 2 and 5 as well
-        axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: _two_or_five(value)))
+        axes.yaxis.set_minor_formatter(lambda value, _: _two_or_five(value))
 
 
-def label_line_ends(axes: Axes, labels: Sequence[Label], spacing: float = 0.065) -> None:
+def label_line_ends(axes: "Axes", labels: Sequence[Label], spacing: float = 0.065) -> None:
     """Write labels at the right edge, at least `spacing` of the panel's height apart."""
     axes.autoscale_view()  # matplotlib delays it until drawing, but the heights depend on it
     to_axes = axes.transData + axes.transAxes.inverted()
@@ -130,24 +134,22 @@ def running_mean(values: Float[np.ndarray, "N seeds"], window: int) -> Float[np.
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def mark_empty(axes: Axes) -> None:
+def mark_empty(axes: "Axes") -> None:
     """Annotate a panel without finite data with "not reported", and remove its y-ticks."""
     if not any(np.isfinite(np.asarray(line.get_ydata(), float)).any() for line in axes.lines):
         axes.set_yticks([])
         axes.text(0.5, 0.5, "not reported", transform=axes.transAxes, size=12, color=QUIET, ha="center")
 
 
-def percent_axis(axes: Axes) -> None:
+def percent_axis(axes: "Axes") -> None:
     """Show rates from 0 to 1 as percentages, over the whole range."""
     axes.set_ylim(-0.015, 1.04)
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
+    axes.yaxis.set_major_formatter(lambda rate, _: f"{100 * rate:.0f} %")
 
 
-def thousands_axis(axes: Axes) -> None:
+def thousands_axis(axes: "Axes") -> None:
     """Show 4,000 as `4k` on the value axis; smaller numbers as they are."""
-    axes.yaxis.set_major_formatter(
-        FuncFormatter(lambda value, _: f"{value / 1000:g}k" if abs(value) >= 1000 else f"{value:g}")
-    )
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k" if abs(value) >= 1000 else f"{value:g}")
 
 
 def _two_or_five(value: float) -> str:

@@ -2,11 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.gridspec import SubplotSpec
 
 from cdred.loggers.alarms import ALARMS, alarm_levels
 from cdred.loggers.progress import RECENT
@@ -14,10 +12,16 @@ from cdred.report import plots
 from cdred.report.plots import BLUE, GREEN, INK, ORANGE, PALETTE, QUIET, Label
 from cdred.report.results import RunResults, Series, read_run
 
+if TYPE_CHECKING:
+    # At run time it would delay the start of every training.
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.gridspec import SubplotSpec
+
 LEFT, RIGHT = 0.045, 0.925
 # Between two panels, as a fraction of a row.
 GAP = 0.12
-Panel = Callable[[Axes, RunResults], None]
+Panel = Callable[["Axes", RunResults], None]
 
 
 def write_report(run_dir: Path) -> Path:
@@ -31,8 +35,10 @@ def write_report(run_dir: Path) -> Path:
     return path
 
 
-def draw_report(results: RunResults) -> Figure:
+def draw_report(results: RunResults) -> "Figure":
     """Draw the report of a run, finished or not."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(16, 10), facecolor="white")
     rows = figure.add_gridspec(2, 1, left=LEFT, right=RIGHT, top=0.825, bottom=0.07, hspace=0.42)
     _headline(figure, results)
@@ -45,7 +51,7 @@ def draw_report(results: RunResults) -> Figure:
     return figure
 
 
-def _add_panels(figure: Figure, row: SubplotSpec, results: RunResults, panels: Sequence[Panel]) -> None:
+def _add_panels(figure: "Figure", row: "SubplotSpec", results: RunResults, panels: Sequence[Panel]) -> None:
     """Draw the panels side by side, with space for the labels at their right edges."""
     width = (1.0 - (len(panels) - 1) * GAP) / len(panels)
     columns = row.subgridspec(1, len(panels), wspace=GAP / width)
@@ -56,7 +62,7 @@ def _add_panels(figure: Figure, row: SubplotSpec, results: RunResults, panels: S
             axes.locator_params(axis="x", nbins=3)
 
 
-def _headline(figure: Figure, results: RunResults) -> None:
+def _headline(figure: "Figure", results: RunResults) -> None:
     metadata, seeds = results.metadata, results.metadata.get("seeds") or []
     figure.text(LEFT, 0.94, metadata.get("task", results.folder.name), size=23, weight="bold", color=INK)
     figure.text(LEFT, 0.907, "   ·   ".join(_settings(metadata)), size=12.5, color=QUIET)
@@ -88,13 +94,13 @@ def _final_scores(scores: dict) -> str:
     return f"final evaluation:  {',  '.join(parts)}" if parts else ""
 
 
-def _success(axes: Axes, results: RunResults) -> None:
+def _success(axes: "Axes", results: RunResults) -> None:
     plots.style_axes(axes, "Success", _score_subtitle(results), results.last_step)
     plots.percent_axis(axes)
     _plot_scores(axes, results, "success", "success")
 
 
-def _return(axes: Axes, results: RunResults) -> None:
+def _return(axes: "Axes", results: RunResults) -> None:
     plots.style_axes(axes, "Return", _score_subtitle(results), results.last_step)
     plots.thousands_axis(axes)
     _plot_scores(axes, results, "episode_return", "return")
@@ -107,7 +113,7 @@ def _score_subtitle(results: RunResults) -> str:
     return f"rollouts: running mean of {RECENT} reports{evaluation}"
 
 
-def _plot_scores(axes: Axes, results: RunResults, key: str, reference_key: str) -> None:
+def _plot_scores(axes: "Axes", results: RunResults, key: str, reference_key: str) -> None:
     """Plot the scores of rollouts and evaluations with those of expert, random policy and pretrained policy (BC)."""
     labels = [
         Label(plots.plot_curves(axes, results.series("rollout", key), BLUE, RECENT), "rollouts", BLUE),
@@ -121,13 +127,13 @@ def _plot_scores(axes: Axes, results: RunResults, key: str, reference_key: str) 
     plots.label_line_ends(axes, labels)
 
 
-def _rewards(axes: Axes, results: RunResults) -> None:
+def _rewards(axes: "Axes", results: RunResults) -> None:
     plots.style_axes(axes, "Learned reward", "the gap closes as the agent nears the expert", results.last_step)
     curves = (("expert data", GREEN, "reward_expert"), ("agent data", BLUE, "reward_agent"))
     plots.label_line_ends(axes, _plot_train_metrics(axes, results, curves))
 
 
-def _losses(axes: Axes, results: RunResults) -> None:
+def _losses(axes: "Axes", results: RunResults) -> None:
     plots.style_axes(axes, "Losses", "without the policy loss, which changes sign", results.last_step)
     curves = (
         ("dynamics", BLUE, "consistency_loss"),
@@ -139,7 +145,7 @@ def _losses(axes: Axes, results: RunResults) -> None:
     plots.label_line_ends(axes, labels)
 
 
-def _plot_train_metrics(axes: Axes, results: RunResults, curves: Sequence[tuple[str, str, str]]) -> list[Label]:
+def _plot_train_metrics(axes: "Axes", results: RunResults, curves: Sequence[tuple[str, str, str]]) -> list[Label]:
     """Plot training metrics, given as (label, colour, key)."""
     return [
         Label(plots.plot_curves(axes, results.series("train", key), colour), name, colour)
@@ -147,13 +153,13 @@ def _plot_train_metrics(axes: Axes, results: RunResults, curves: Sequence[tuple[
     ]
 
 
-def _gradient_norm(axes: Axes, results: RunResults) -> None:
+def _gradient_norm(axes: "Axes", results: RunResults) -> None:
     plots.style_axes(axes, "Gradient norm", "steady or falling in stable training", results.last_step)
     plots.plot_curves(axes, results.series("train", "grad_norm"), BLUE)
     plots.log_scale_if_wide(axes)
 
 
-def _alarms(axes: Axes, results: RunResults) -> None:
+def _alarms(axes: "Axes", results: RunResults) -> None:
     plots.style_axes(axes, "Diagnostics", "an alarm is active from 1", results.last_step)
     lines, labels = [line for line in results.lines if line["kind"] == "diagnostics"], []
     steps = np.array([line["step"] for line in lines])

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
+from jaxtyping import Float64
 
 
 def normalized_score(episode_return: float, random: float, expert: float) -> float:
@@ -13,7 +13,7 @@ def normalized_score(episode_return: float, random: float, expert: float) -> flo
 
 def iqm(scores: Sequence[float]) -> float:
     """Return the interquartile mean: the mean of the middle half, robust to outlier runs (arXiv 2108.13264)."""
-    return float(stats.trim_mean(scores, 0.25))
+    return float(_iqm(np.asarray(scores, float)))
 
 
 def probability_of_improvement(x: Sequence[float], y: Sequence[float]) -> float:
@@ -34,5 +34,12 @@ def bootstrap_interval(scores_by_task: Sequence[Sequence[float]], resamples: int
     """
     rng = np.random.default_rng(0)
     samples = [rng.choice(np.asarray(scores), (resamples, len(scores))) for scores in scores_by_task]
-    low, high = np.percentile(stats.trim_mean(np.concatenate(samples, axis=1), 0.25, axis=1), (2.5, 97.5))
+    low, high = np.percentile(_iqm(np.concatenate(samples, axis=1)), (2.5, 97.5))
     return float(low), float(high)
+
+
+def _iqm(scores: Float64[np.ndarray, "*batch N"]) -> Float64[np.ndarray, "*batch"]:
+    """Return the interquartile mean over the last axis."""
+    from scipy.stats import trim_mean  # here: it takes a second, which a training need not wait for
+
+    return trim_mean(scores, 0.25, axis=-1)
