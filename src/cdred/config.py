@@ -22,11 +22,12 @@ from cdred.algos.optim import OptimConfig
 from cdred.algos.pretrain import PretrainConfig
 from cdred.algos.red import REDConfig
 from cdred.algos.sac_agent import SACConfig
-from cdred.constraints import NonNegativeInt, Positive, PositiveInt, check_choice, shorten
+from cdred.constraints import NonNegativeInt, Positive, PositiveInt, check_choice
 from cdred.errors import UserError
 from cdred.models.world_model import ModelConfig
 from cdred.planning.mppi import MPPIConfig
 from cdred.suggest import suggest_setting
+from cdred.text import shorten
 from cdred.types import Precision, VectorizationMode
 
 AlgoName = Literal["cdred", "iqmpc", "gail", "red", "iqlearn-sac", "gail-sac", "red-sac", "cdred-sac", "bc", "tdmpc2"]

@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 
 from cdred.config import RunConfig, parse_settings, validate
-from cdred.constraints import shorten
 from cdred.errors import UserError
+from cdred.text import shorten
 
 MAX_BYTES = 2**20
 HINT = "Restore the file that the run wrote, or give another folder."

@@ -8,6 +8,7 @@ from annotated_types import Interval
 
 from cdred.errors import UserError
 from cdred.suggest import suggest_value
+from cdred.text import shorten
 
 # Counters on the device have 32 bits.
 INT32_MAX = 2**31 - 1
@@ -31,9 +32,3 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
         *others, last = map(repr, choices)
         expected = f"{', '.join(others)} or {last}"
         raise UserError(f"{name} should be {expected}, got {shorten(repr(value))}.{suggest_value(value, choices)}")
-
-
-def shorten(text: str, limit: int = 80) -> str:
-    """Return text on one line, cut after `limit` characters."""
-    line = " ".join(text.split())
-    return line if len(line) <= limit else f"{line[:limit]} ..."

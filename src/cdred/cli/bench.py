@@ -9,6 +9,7 @@ import tyro
 
 from cdred.cli.options import parse_options
 from cdred.config import AlgoName, PrecisionConfig, PresetName, RunConfig, preset, validate
+from cdred.console import SafeConsole
 from cdred.errors import UserError
 from cdred.files import check_output_file
 from cdred.types import VectorizationMode
@@ -108,7 +109,6 @@ def _measure(config: RunConfig, options: BenchOptions, peak_gflops: float) -> di
 
 
 def _measure_one(bench: "Bench", options: BenchOptions, peak_gflops: float) -> dict[str, Any]:
-    from rich.console import Console
     from rich.table import Table
 
     measured = (bench.update if options.benchmark == "update" else bench.plan)(options.repeats, peak_gflops)
@@ -121,7 +121,7 @@ def _measure_one(bench: "Bench", options: BenchOptions, peak_gflops: float) -> d
     total = sum(time.total_ms for time in measured.scopes)
     for time in measured.scopes:
         table.add_row(time.scope, f"{time.forward_ms:.2f}", f"{time.backward_ms:.2f}", f"{time.total_ms / total:.0%}")
-    Console().print(table)
+    SafeConsole().print(table)
     return measured._asdict() | {
         "scopes": {time.scope: [time.forward_ms, time.backward_ms] for time in measured.scopes}
     }

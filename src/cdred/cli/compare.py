@@ -9,6 +9,7 @@ from cdred.api import compare
 from cdred.cli.options import parse_options
 from cdred.cli.presets import MAIN_SETTINGS, preset_config
 from cdred.config import AlgoName, RunConfig
+from cdred.console import print_text
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class CompareOptions(RunConfig):
 def main(arguments: list[str]) -> None:
     """Parse the settings, train, print the table."""
     options = parse(arguments)
-    print(compare(RunConfig(**_run_settings(options)), options.algos))
+    print_text(compare(RunConfig(**_run_settings(options)), options.algos))
 
 
 def parse(arguments: list[str]) -> CompareOptions:

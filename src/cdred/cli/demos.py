@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
-from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
 from cdred.cli.options import check_options
+from cdred.console import SafeConsole, print_text
 from cdred.data.formats.registry import FormatName, check_output_path
 from cdred.errors import UserError
 from cdred.files import check_new_path
@@ -124,17 +125,18 @@ def collect(options: Collect) -> None:
     from cdred.demos.scripted import collect_scripted
 
     check_output_path(options.out)
-    with Progress() as progress:
-        bar = progress.add_task(options.task, total=options.num)
+    with Progress(console=SafeConsole()) as progress:
+        bar = progress.add_task(escape(options.task), total=options.num)
         dataset = collect_scripted(
             options.task,
             options.num,
             seed=options.seed,
             on_episode=lambda kept, attempts: progress.update(
-                bar, completed=kept, description=f"{options.task}: {kept} of {attempts} episodes kept"
+                bar, completed=kept, description=escape(f"{options.task}: {kept} of {attempts} episodes kept")
             ),
         )
-    save_demos(dataset, options.out)
+        # Before the bar is finished, because the output may be closed.
+        save_demos(dataset, options.out)
     info(Info(options.out))
 
 
@@ -156,9 +158,9 @@ def convert(options: Convert) -> None:
     if options.skip_bad_episodes:
         episodes = len(dataset)
         dataset, reasons = skip_bad_episodes(dataset, source)
-        print(f"left out {len(reasons)} of {episodes} episodes")
+        print_text(f"left out {len(reasons)} of {episodes} episodes")
         for index, reason in reasons.items():
-            print(f"  episode {index}: {reason}")
+            print_text(f"  episode {index}: {reason}")
     recorded = stated_repeat(dataset, source)
     task = _output_task(dataset.task, options)
     # The name of the task in the file may be all that states the action repeat.
@@ -173,7 +175,7 @@ def convert(options: Convert) -> None:
         if options.num > len(dataset):
             raise UserError(f"--num {options.num}: {source} has {len(dataset)} episodes to choose from.")
         dataset = select_best(dataset, options.num)
-        print(f"kept {format_selection(dataset)}")
+        print_text(f"kept {format_selection(dataset)}")
     with _progress(f"writing {options.out}") as on_progress:
         save_demos(dataset, options.out, options.format, on_progress=on_progress)
     info(Info(options.out))
@@ -237,7 +239,7 @@ def info(options: Info) -> int:
         table = Table(show_header=False, box=None, title=str(options.path), title_justify="left")
         for name, value in (*format_summary(summary).items(), *format_findings(dataset, findings)):
             table.add_row(name, value)
-        Console().print(table)
+        SafeConsole().print(table)
     if options.plot:
         draw_actions(dataset, options.plot, options.path.name)
     return 0 if is_fit(findings) else 1
@@ -274,7 +276,7 @@ def check(options: Check) -> int:
 
 def _print_replays(replays: "list[Replay]", num_episodes: int, task: str, tolerance: float) -> None:
     """Print one line per replayed episode, how many agree, and what their disagreement suggests."""
-    console = Console()
+    console = SafeConsole()
     columns = ("episode", "seed", "largest difference", "first beyond", "recorded return", "replayed return", "agrees")
     table = Table(*columns, box=None)
     for replay in replays:
@@ -316,13 +318,13 @@ def list_bundled(_options: List) -> None:
         returns = [trajectory.episode_return for trajectory in dataset]
         spread = f"{sum(returns) / len(returns):,.0f} ({min(returns):,.0f} to {max(returns):,.0f})"
         table.add_row(task, str(len(dataset)), spread, str(dataset.provenance["expert"]))
-    Console().print(table)
+    SafeConsole().print(table)
 
 
 @contextmanager
 def _progress(description: str) -> Iterator[Callable[[int, int], None]]:
     """Show a progress bar on standard error that disappears when the body has finished."""
-    console = Console(stderr=True)
+    console = SafeConsole(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task(description, total=None)
+        bar = progress.add_task(escape(description), total=None)
         yield lambda done, total: progress.update(bar, completed=done, total=total)

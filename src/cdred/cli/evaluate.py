@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 
 from cdred.api import evaluate
 from cdred.cli.options import parse_options
 from cdred.config import PlannerName
+from cdred.console import SafeConsole, print_text
 from cdred.files import check_output_file
 
 
@@ -34,10 +34,15 @@ class EvalOptions:
 
 
 def main(arguments: list[str]) -> None:
-    """Evaluate, print a table, write JSON if requested."""
+    """Evaluate, write JSON if requested, print a table."""
     options = parse_options(EvalOptions, arguments, "cdred eval")
     check_output_file(options.json)
-    result = evaluate(options.run, episodes=options.episodes, planner=options.planner, best=options.best)
+    result = evaluate(
+        options.run, episodes=options.episodes, planner=options.planner, best=options.best, log=print_text
+    )
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(result, indent=1) + "\n")
     columns = {
         "seed": [str(seed) for seed in result["seeds"]],
         "return": [f"{value:,.1f}" for value in result["return"]],
@@ -50,7 +55,4 @@ def main(arguments: list[str]) -> None:
     table = Table(*columns)
     for row in zip(*columns.values(), strict=True):
         table.add_row(*row)
-    Console().print(table)
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
+    SafeConsole().print(table)

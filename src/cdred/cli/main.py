@@ -9,6 +9,7 @@ from importlib.metadata import version
 
 from cdred.errors import DivergenceError, Interrupted, UserError
 from cdred.suggest import did_you_mean
+from cdred.text import printable
 
 # Verb: module whose `main(arguments)` runs it, and its line in `cdred --help`.
 VERBS = {
@@ -39,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _run(list(sys.argv[1:] if arguments is None else arguments))
         finally:
             # A closed pipe, as in `cdred train --help | head -1`, has to raise here and not at interpreter exit.
-            sys.stdout.flush()
+            if sys.stdout:  # None if it was closed before the start
+                sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
@@ -60,19 +62,19 @@ def _run(arguments: list[str]) -> int:
             raise
         return 2
     except UserError as error:
-        # The message may quote a file's content, and its control characters must not reach the terminal.
-        text = "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in str(error))
-        print(f"cdred: {text}", file=sys.stderr)
-        return 2
+        return _report(error, 2)
     except DivergenceError as error:
-        print(f"cdred: {error}", file=sys.stderr)
-        return 3
+        return _report(error, 3)
     except Interrupted as error:
-        print(f"cdred: {error}", file=sys.stderr)
-        return error.code
+        return _report(error, error.code)
     except KeyboardInterrupt:
-        print("cdred: interrupted; the same command resumes from the last checkpoint.", file=sys.stderr)
-        return 130
+        return _report("interrupted; the same command resumes from the last checkpoint.", 130)
+
+
+def _report(error: object, code: int) -> int:
+    """Print a message on standard error and return the exit code."""
+    print(f"cdred: {printable(str(error))}", file=sys.stderr)
+    return code
 
 
 def _run_verb(verb: str, *arguments: str) -> int:

@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from cdred.cli.options import parse_options
+from cdred.console import print_text
 from cdred.errors import UserError
 from cdred.files import check_output_file
 from cdred.report.run_report import write_report
@@ -30,11 +31,11 @@ def main(arguments: list[str]) -> None:
         raise UserError("no run folder given. Usage: cdred report RUN ...")
     check_output_file(options.table)
     for run in options.runs:
-        print(f"report: {write_report(run)}")
+        print_text(f"report: {write_report(run)}")
     finished = [run for run in options.runs if (run / "result.json").exists()]
     if finished:
         table = markdown_table(finished)
-        print(table)
+        print_text(table)
         if options.table:
             options.table.parent.mkdir(parents=True, exist_ok=True)
             options.table.write_text(table + "\n")

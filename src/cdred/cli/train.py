@@ -8,6 +8,7 @@ from cdred.api import run_folder, train
 from cdred.cli.options import parse_options
 from cdred.cli.presets import MAIN_SETTINGS, preset_config
 from cdred.config import RunConfig
+from cdred.console import print_text
 
 DESCRIPTION = (
     "Train an agent from expert demonstrations. All outputs are written to the run folder; "
@@ -19,7 +20,7 @@ def main(arguments: list[str]) -> None:
     """Parse the settings and train."""
     config = parse(arguments)
     train(config)
-    print(f"finished: {run_folder(config)}")
+    print_text(f"finished: {run_folder(config)}")
 
 
 def parse(arguments: list[str]) -> RunConfig:

@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+from rich.markup import escape
 from rich.progress import Progress
 
 from cdred.api import train_expert
 from cdred.cli.demos import Info, info
 from cdred.cli.options import parse_options
 from cdred.config import PresetName, RunConfig, preset
+from cdred.console import SafeConsole
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,11 @@ class TrainExpertOptions:
 def main(arguments: list[str]) -> None:
     """Train, record with a progress bar, summarize the demonstrations."""
     options = parse_options(TrainExpertOptions, arguments, "cdred train-expert")
-    with Progress(auto_refresh=False) as progress:
-        bar = progress.add_task(options.task, total=options.num, visible=False)
+    with Progress(console=SafeConsole(), auto_refresh=False) as progress:
+        bar = progress.add_task(escape(options.task), total=options.num, visible=False)
 
         def on_episode(kept: int, attempts: int) -> None:
-            text = f"{options.task}: {kept} of {attempts} episodes kept"
+            text = escape(f"{options.task}: {kept} of {attempts} episodes kept")
             progress.update(bar, completed=kept, description=text, visible=True, refresh=True)
 
         train_expert(

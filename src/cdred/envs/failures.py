@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Int32
 
 from cdred.errors import UserError
+from cdred.text import printable
 
 PACKAGE = str(Path(__file__).parents[1])
 
@@ -94,4 +95,4 @@ def format_exception(error: BaseException) -> str:
 
 def warn(text: str) -> None:
     """Log `text` with `warnings.warn`: the default `LogFn`."""
-    warnings.warn(text, RuntimeWarning, stacklevel=2)
+    warnings.warn(printable(text), RuntimeWarning, stacklevel=2)

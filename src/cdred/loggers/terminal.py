@@ -1,5 +1,6 @@
 """Terminal logger: a live dashboard on a terminal, plain lines elsewhere."""
 
+import sys
 import time
 from collections.abc import Mapping, Sequence
 
@@ -7,6 +8,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from cdred.console import OptionalOutput, SafeConsole
 from cdred.loggers.dashboard import QUIET, render
 from cdred.loggers.metrics import Metrics
 from cdred.loggers.progress import (
@@ -21,6 +23,7 @@ from cdred.loggers.progress import (
 )
 
 REDRAW_SECONDS = 0.25
+NOTICE = "the run goes on, and writes its metrics to metrics.jsonl in the run folder."
 TRAIN_KEYS = (
     "reward_expert",
     "reward_agent",
@@ -44,7 +47,7 @@ class TerminalLogger:
         has_success: the task reports success.
         reference: `expert_return`, `random_return`, `expert_success`, `random_success`, as far as known; metrics of
             kind `reference` are added.
-        console: output; standard output by default.
+        console: output; by default standard output, without which the run goes on if it is closed.
     """
 
     def __init__(
@@ -56,7 +59,7 @@ class TerminalLogger:
         reference: Mapping[str, float | None] | None = None,
         console: Console | None = None,
     ):
-        self._console = console or Console()
+        self._console = console or SafeConsole(file=sys.stdout and OptionalOutput(sys.stdout, NOTICE))
         self._progress = Progress(title, total, list(seeds), has_success, dict(reference or {}))
         self._drawn_at = 0.0
         self._live = None

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from cdred.errors import UserError
+from cdred.text import printable
 from cdred.types import Trajectory
 
 # Called as `on_progress(done, total)`.
@@ -66,8 +67,8 @@ def format_keys(keys: Iterable[str]) -> str:
 
 def sanitize_text(text: object) -> str:
     """Make text from a file safe for a message: one printable line of limited length, whatever bytes it is made of."""
-    printable = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(text))
-    return printable if len(printable) <= MAX_TEXT_LENGTH else f"{printable[:MAX_TEXT_LENGTH]} ..."
+    line = printable(str(text)).replace("\n", "\\n")
+    return line if len(line) <= MAX_TEXT_LENGTH else f"{line[:MAX_TEXT_LENGTH]} ..."
 
 
 def as_float32(values: object, key: str, location: str) -> np.ndarray:
