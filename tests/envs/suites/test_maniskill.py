@@ -1,8 +1,10 @@
 """ManiSkill. Tests marked `simulated` need its interpreter (`make test-maniskill`); the others run everywhere."""
 
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -71,14 +73,21 @@ def make_env():
 
 def test_missing_interpreter_gives_the_install_hint(monkeypatch, tmp_path):
     monkeypatch.setenv(maniskill.VARIABLE, str(tmp_path / "python"))
-    with pytest.raises(UserError, match="make maniskill"):
+    with pytest.raises(UserError, match=r"make \.venv-maniskill in the working directory(.|\n)*bin/pip install"):
         registry.make("maniskill/PickCube")
 
 
 def test_interpreter_without_the_suite_is_reported(monkeypatch):
     monkeypatch.setenv(maniskill.VARIABLE, sys.executable)
-    with pytest.raises(UserError, match=r"(gymnasium|sapien|mani_skill|torch)(.|\n)*make maniskill"):
+    with pytest.raises(UserError, match=r"(gymnasium|sapien|mani_skill|torch)(.|\n)*make \.venv-maniskill"):
         registry.make("maniskill/PickCube")
+
+
+def test_install_hint_has_the_versions_of_the_makefile():
+    recipe = (Path(__file__).parents[3] / "Makefile").read_text().partition("\nmaniskill:")[2].partition("\n\n")[0]
+    pins = set(re.findall(r"[\w-]+==[\d.]+\d", recipe))
+    assert len(pins) == 3
+    assert set(re.findall(r"[\w-]+==[\d.]+\d", maniskill.INSTALL_HINT)) == pins
 
 
 def test_missing_planner_error_suggests_demonstrations():

@@ -60,8 +60,6 @@ def find_interpreter(variable: str, folder: str, install_hint: str) -> str:
         if path.is_file():
             return str(path)
     missing = (
-        f"{variable}={configured} does not exist"
-        if configured
-        else f"there is no {folder} in the working directory or in {PROJECT}"
+        f"{variable}={configured} does not exist" if configured else f"there is no {folder} in the working directory"
     )
     raise UserError(f"{missing}: {install_hint}")

@@ -12,7 +12,12 @@ from cdred.envs.remote.interpreter import Interpreter, find_interpreter
 from cdred.envs.remote.maniskill import CONTROL_MODE, TASKS
 
 VARIABLE, FOLDER = "CDRED_MANISKILL_PYTHON", ".venv-maniskill"
-INSTALL_HINT = f"run `make maniskill` in the project's folder, or set {VARIABLE} to a Python that has mani_skill."
+# The same versions as in the Makefile. Torch is installed on its own: as a dependency it may bring CUDA.
+INSTALL_HINT = (
+    f"make {FOLDER} in the working directory, or set {VARIABLE} to a Python that has mani_skill.\n"
+    f"  python3 -m venv {FOLDER} && {FOLDER}/bin/pip install torch==2.13.0\n"
+    f"  {FOLDER}/bin/pip install mani_skill==3.0.1 numpy==1.26.4"
+)
 
 
 def remote_interpreter() -> Interpreter:
