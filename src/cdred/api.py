@@ -48,6 +48,7 @@ from cdred.run_folder import (
     run_folder,
     write_config,
 )
+from cdred.text import plural
 from cdred.train.agent import Agent, select_seed
 from cdred.train.evaluate import evaluate as evaluate_agents
 from cdred.train.evaluate import evaluation_keys
@@ -257,7 +258,8 @@ def evaluate(
     with make_vector_env(config.task, config.seeds, config.envs, "eval", **env_options(config, log)) as envs:
         envs.restore(loaded.eval_envs)
         fns = make_compiled_fns(config, envs.spec)
-        log(f"{config.task}: {episodes} episodes for each of {len(config.seeds)} seeds, planner {config.planner}")
+        evaluated = f"{plural(episodes, 'episode')} of {plural(len(config.seeds), 'seed')}"
+        log(f"{config.task}: {evaluated}, planner {config.planner}")
         keys = evaluation_keys(seed_keys(config.seeds, EVALUATE), loaded.steps + 1)
         evaluation, spec = evaluate_agents(fns, loaded.learner, envs, keys, episodes), envs.spec
     metadata = {"task": config.task, "planner": config.planner, "steps": loaded.steps, "seeds": list(config.seeds)}
@@ -371,6 +373,6 @@ def _write_video(folder: Path, demos: DemoDataset | None, log: LogFn) -> None:
 
 
 def _title(config: RunConfig) -> str:
-    seeds = f"{len(config.seeds)} seed{'s' * (len(config.seeds) > 1)}"
+    seeds = plural(len(config.seeds), "seed")
     device = jax.devices()[0]
     return f"{config.task} · {config.algo} · preset {config.preset} · {seeds} · {device.device_kind}"

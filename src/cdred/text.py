@@ -7,6 +7,11 @@ def shorten(text: str, limit: int = 80) -> str:
     return line if len(line) <= limit else f"{line[:limit]} ..."
 
 
+def plural(count: object, noun: str) -> str:
+    """Return a count with its noun, in the plural unless it is 1: `1 seed`, `3 seeds`."""
+    return f"{count} {noun}{'s' * (str(count) != '1')}"
+
+
 def printable(text: str) -> str:
     r"""Return text in which characters that control a terminal are escaped, such as `\x1b`; line breaks are kept.
 

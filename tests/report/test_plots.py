@@ -5,7 +5,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from cdred.report.plots import (
+    LABEL_RANGE,
     Label,
+    format_tick,
     label_line_ends,
     log_scale_if_wide,
     mark_empty,
@@ -72,11 +74,32 @@ def test_panel_without_finite_values_is_annotated(axes, values, texts) -> None:
     assert [text.get_text() for text in axes.texts] == texts
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (0.25, "0.25"), (-999, "-999"), (4000, "4k"), (2.5e6, "2.5M"), (1e9, "1e9"), (-2e-4, "-2e-4")],
+)
+def test_ticks_are_short(value, text) -> None:
+    assert format_tick(value) == text
+
+
+def test_close_labels_are_moved_symmetrically() -> None:
+    assert separate_labels([0.5, 0.5], 0.1) == pytest.approx([0.45, 0.55])
+
+
+@pytest.mark.parametrize("heights", [[0.0] * 5, [1.0] * 5, [0.0] * 40, [0.0, 0.0, 1.0, 1.0], [], [2.0]])
+def test_labels_stay_beside_the_panel(heights) -> None:
+    placed = separate_labels(heights, 0.05)
+    low, high = LABEL_RANGE
+    spacing = min(0.05, (high - low) / max(1, len(heights) - 1))
+    assert all(low - 1e-9 <= height <= high + 1e-9 for height in placed)
+    assert all(np.diff(placed) >= spacing - 1e-3)
+
+
 def test_labels_are_moved_apart_and_stay_in_order() -> None:
     placed = separate_labels([0.1, 0.97, 0.98, 0.99], 0.05)
     assert placed[0] == 0.1
     assert np.diff(placed).min() == pytest.approx(0.05, abs=1e-3)
-    assert np.mean(placed[1:]) == pytest.approx(0.98)
+    assert max(placed) == LABEL_RANGE[1]
 
 
 def test_labels_are_at_the_height_of_their_values(axes) -> None:

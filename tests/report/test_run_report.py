@@ -1,16 +1,20 @@
 """Reading and drawing of runs that are long, short, damaged or empty."""
 
 import json
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.image import imread
+from matplotlib.text import Text
 
 from cdred.errors import UserError
 from cdred.loggers.metrics import JsonlLogger
+from cdred.report.comparison import draw_curves
 from cdred.report.results import read_run
 from cdred.report.run_report import draw_report, write_report
 
@@ -115,6 +119,47 @@ def test_report_panels_plot_the_reported_values(tmp_path: Path) -> None:
     np.testing.assert_array_equal(drawn["Gradient norm"].lines[-1].get_ydata(), np.ones(4))
     assert set(texts(drawn["Diagnostics"])[1:]) == {"reward", "critics", "dynamics"}
     assert "20 episodes each" in texts(drawn["Return"])[0]
+
+
+def write_constant_run(folder: Path, scale: float) -> Path:
+    """Write a run whose scores and losses hardly change, so that ticks have many digits and labels meet."""
+    scores = {"episode_return": [-scale, -1.01 * scale], "success": [0.0, 0.01], "episodes": 1}
+    train = {"critic_loss": 1.01 * scale, "consistency_loss": scale, "reward_loss": scale, "grad_norm": scale}
+    rewards = {"reward_expert": -1.001 * scale, "reward_agent": -scale}
+    logger = JsonlLogger(folder / "metrics.jsonl")
+    levels = {"expert_return": -1.02 * scale, "random_return": -scale, "expert_success": 0.01, "random_success": 0.0}
+    logger.log(0, levels, "reference")
+    for step in range(125_000, 500_001, 125_000):
+        for metrics, kind in ((scores, "rollout"), (train | rewards, "train"), (scores, "eval")):
+            logger.log(step, metrics, kind)
+        logger.log(step, DIAGNOSTICS, "diagnostics")
+    logger.close()
+    return folder
+
+
+def shown_ticks(axis: Axis) -> list[Text]:
+    low, high = sorted(axis.get_view_interval())
+    places = (*axis.get_ticklocs(), *axis.get_ticklocs(minor=True))
+    labels = (*axis.get_ticklabels(), *axis.get_ticklabels(minor=True))
+    return [label for place, label in zip(places, labels, strict=True) if low <= place <= high and label.get_text()]
+
+
+def overlaps(figure: Figure) -> list[tuple[str, str]]:
+    """Return the pairs of texts that overlap, and texts that are not within the figure."""
+    drawn = [text for axes in figure.axes for text in (*axes.texts, axes.xaxis.label)] + list(figure.texts)
+    drawn += [tick for axes in figure.axes for axis in (axes.xaxis, axes.yaxis) for tick in shown_ticks(axis)]
+    boxes = [(text.get_text(), text.get_window_extent()) for text in drawn if text.get_text()]
+    outside = [(name, "edge") for name, box in boxes if box.x0 < 0 or box.x1 > figure.bbox.x1]
+    return outside + [(a, b) for (a, x), (b, y) in combinations(boxes, 2) if x.overlaps(y)]
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.0123, 12345.0])
+def test_texts_of_a_report_do_not_overlap(tmp_path: Path, scale: float) -> None:
+    results = read_run(write_constant_run(tmp_path, scale))
+    report = draw_report(results)
+    assert overlaps(report) == []
+    assert "evaluation: 1 episode each" in texts(panels(report)["Return"])[0]
+    assert overlaps(draw_curves({f"method-{index}": results for index in range(10)})) == []
 
 
 def test_report_shows_the_pretrained_policy_as_a_level(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from cdred.report import plots
 from cdred.report.plots import INK, PALETTE, QUIET, Label
 from cdred.report.results import RunResults, read_result, read_run
 from cdred.report.statistics import bootstrap_interval, iqm, probability_of_improvement
+from cdred.text import plural
 
 if TYPE_CHECKING:
     # At run time it would delay the start of every training.
@@ -85,8 +86,8 @@ def _markdown(results: Mapping[str, dict[str, Any]], rows: list[dict[str, Any]])
     lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *(_cells(row) for row in rows)]
     return "\n".join(
         [
-            f"{first['task']}, preset {first['preset']}, {first['demos']} demonstrations, {first['steps']:,} steps and "
-            f"{rows[0]['episodes']} evaluation episodes per seed"
+            f"{first['task']}, preset {first['preset']}, {plural(first['demos'], 'demonstration')}, {first['steps']:,} "
+            f"steps and {plural(rows[0]['episodes'], 'evaluation episode')} per seed"
             f"{'; success of ' * bool(references)}{', '.join(references)}.",
             "",
             *(f"| {' | '.join(line)} |" for line in lines),
@@ -129,7 +130,8 @@ def draw_curves(runs: Mapping[str, RunResults]) -> "Figure":
     for column, (key, reference_key, title) in enumerate(panels):
         axes = figure.add_subplot(columns[0, column])
         plots.style_axes(axes, title, "evaluations; rings: seeds, line: their mean", last_step)
-        (plots.percent_axis if key == "success" else plots.thousands_axis)(axes)
+        if key == "success":
+            plots.percent_axis(axes)
         labels = _plot_evaluations(axes, runs, key)
         for who, style in (("expert", "--"), ("random", ":")):
             value = first.reference_scores.get(f"{who}_{reference_key}")

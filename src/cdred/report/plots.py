@@ -18,6 +18,11 @@ BLUE, ORANGE, GREEN = "#2a6f97", "#d9762b", "#4f8a5b"
 # One colour per method of a comparison.
 PALETTE = (BLUE, ORANGE, GREEN, "#8e5572", "#b5952d", "#5a6b7b", "#b4483c", "#3d9a9a", "#7a4f2b", "#c77fb0")
 
+# Heights of the labels beside a panel, as fractions of its height: above the ticks of the steps, below the subtitle.
+LABEL_RANGE = (0.0, 0.985)
+# Between the labels of a panel and the ticks of the next, in pixels.
+TEXT_DISTANCE = 8.0
+
 
 class Label(NamedTuple):
     """Text beside the right edge of a panel at the height of `value`; None omits it."""
@@ -43,6 +48,7 @@ def style_axes(axes: "Axes", title: str, subtitle: str, last_step: int) -> None:
     axes.set_xlabel("steps per seed", size=10.5, color=QUIET)
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=True))
     axes.xaxis.set_major_formatter(lambda step, _: f"{step:,.0f}")
+    axes.yaxis.set_major_formatter(lambda value, _: format_tick(value))
 
 
 def plot_curves(axes: "Axes", series: Series, colour: str, window: int = 1) -> float | None:
@@ -88,13 +94,13 @@ def log_scale_if_wide(axes: "Axes") -> None:
     if not len(values) or values.min() <= 0 or values.max() < 3 * values.min():
         return
     axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.yaxis.set_major_formatter(lambda value, _: format_tick(value))
     if values.max() / values.min() < 20:  # about one decade, which has one or two major ticks: label 2 and 5 as well
         axes.yaxis.set_minor_formatter(lambda value, _: _two_or_five(value))
 
 
 def label_line_ends(axes: "Axes", labels: Sequence[Label], spacing: float = 0.065) -> None:
-    """Write labels at the right edge, at least `spacing` of the panel's height apart."""
+    """Write labels at the right edge, `spacing` of the panel's height apart if they fit beside it."""
     axes.autoscale_view()  # matplotlib delays it until drawing, but the heights depend on it
     to_axes = axes.transData + axes.transAxes.inverted()
     known = [(label.value, label) for label in labels if label.value is not None]
@@ -106,15 +112,38 @@ def label_line_ends(axes: "Axes", labels: Sequence[Label], spacing: float = 0.06
         axes.annotate(label.text, (1, height), color=label.colour, **placement, **style)
 
 
+def text_between(left: "Axes", right: "Axes") -> float:
+    """Return the width in pixels of the labels of one panel and the ticks of the next."""
+    from matplotlib.text import Annotation
+
+    edge = left.get_window_extent().x1
+    labels = max(
+        [text.get_window_extent().x1 - edge for text in left.texts if isinstance(text, Annotation)],
+        default=0,
+    )
+    edge = right.get_window_extent().x0
+    ticks = max([edge - tick.get_window_extent().x0 for tick in right.get_yticklabels()], default=0)
+    return labels + ticks + TEXT_DISTANCE
+
+
 def separate_labels(heights: Sequence[float], spacing: float) -> list[float]:
-    """Move ascending `heights` apart, symmetrically, until they are `spacing` apart."""
+    """Move ascending `heights` apart, symmetrically, until they are `spacing` apart, within `LABEL_RANGE`.
+
+    More of them than fit are as far apart as they can be.
+    """
+    low, high = LABEL_RANGE
+    spacing = min(spacing, (high - low) / max(1, len(heights) - 1))
     placed = list(heights)
     for _ in range(200):
         for i in range(len(placed) - 1):
             overlap = spacing - (placed[i + 1] - placed[i])
             if overlap > 1e-6:
                 placed[i], placed[i + 1] = placed[i] - overlap / 2, placed[i + 1] + overlap / 2
-    return placed
+    # A label at rank i has i labels below it, and the others above it.
+    above = range(len(placed) - 1, -1, -1)
+    return [
+        min(max(y, low + i * spacing), high - j * spacing) for i, (y, j) in enumerate(zip(placed, above, strict=True))
+    ]
 
 
 def mean_over_seeds(values: Float[np.ndarray, "N seeds"]) -> Float[np.ndarray, " N"]:
@@ -147,10 +176,14 @@ def percent_axis(axes: "Axes") -> None:
     axes.yaxis.set_major_formatter(lambda rate, _: f"{100 * rate:.0f} %")
 
 
-def thousands_axis(axes: "Axes") -> None:
-    """Show 4,000 as `4k` on the value axis; smaller numbers as they are."""
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k" if abs(value) >= 1000 else f"{value:g}")
+def format_tick(value: float) -> str:
+    """Format the tick of a value axis in few characters: 4,000 as `4k`, 2,500,000 as `2.5M`, 0.0002 as `2e-4`."""
+    for unit, symbol in ((1, ""), (1e3, "k"), (1e6, "M")):
+        if (1e-3 if unit == 1 else unit) <= abs(value) < 1000 * unit:
+            return f"{value / unit:g}{symbol}"
+    mantissa, exponent = f"{value:e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}" if value else "0"
 
 
 def _two_or_five(value: float) -> str:
-    return f"{value:g}" if f"{value:e}"[0] in "25" else ""
+    return format_tick(value) if f"{value:e}"[0] in "25" else ""

@@ -1,6 +1,7 @@
 """Report of one run as a figure: scores against the expert, learned reward, losses and diagnostics."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from cdred.loggers.progress import RECENT
 from cdred.report import plots
 from cdred.report.plots import BLUE, GREEN, INK, ORANGE, PALETTE, QUIET, Label
 from cdred.report.results import RunResults, Series, read_run
+from cdred.text import plural
 
 if TYPE_CHECKING:
     # At run time it would delay the start of every training.
@@ -18,9 +20,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.gridspec import SubplotSpec
 
-LEFT, RIGHT = 0.045, 0.925
+LEFT, RIGHT = 0.055, 0.925
 # Between two panels, as a fraction of a row.
-GAP = 0.12
+MIN_GAP = 0.12
 Panel = Callable[["Axes", RunResults], None]
 
 
@@ -53,13 +55,17 @@ def draw_report(results: RunResults) -> "Figure":
 
 def _add_panels(figure: "Figure", row: "SubplotSpec", results: RunResults, panels: Sequence[Panel]) -> None:
     """Draw the panels side by side, with space for the labels at their right edges."""
-    width = (1.0 - (len(panels) - 1) * GAP) / len(panels)
-    columns = row.subgridspec(1, len(panels), wspace=GAP / width)
-    for column, panel in enumerate(panels):
-        axes = figure.add_subplot(columns[column])
+    drawn = [figure.add_subplot(column) for column in row.subgridspec(1, len(panels))]
+    for axes, panel in zip(drawn, panels, strict=True):
         panel(axes, results)
         if len(panels) > 3:
             axes.locator_params(axis="x", nbins=3)
+    box = row.get_position(figure)
+    text = max((plots.text_between(left, right) for left, right in pairwise(drawn)), default=0)
+    gap = max(MIN_GAP * box.width, text / figure.bbox.width)
+    width = (box.width - (len(panels) - 1) * gap) / len(panels)
+    for column, axes in enumerate(drawn):
+        axes.set_position((box.x0 + column * (width + gap), box.y0, width, box.height))
 
 
 def _headline(figure: "Figure", results: RunResults) -> None:
@@ -77,9 +83,9 @@ def _settings(metadata: dict) -> list[str]:
     parts = [
         metadata.get("algo"),
         metadata.get("preset") and f"preset {metadata['preset']}",
-        seeds and f"{len(seeds)} seed{'s' * (len(seeds) > 1)}",
+        seeds and plural(len(seeds), "seed"),
         # An unfinished run has a string here, which may be a long path.
-        isinstance(metadata.get("demos"), int) and f"{metadata['demos']} demonstrations",
+        isinstance(metadata.get("demos"), int) and plural(metadata["demos"], "demonstration"),
         metadata.get("steps") and f"{metadata['steps']:,} steps per seed",
         seconds and f"{seconds / 60:.0f} min on {metadata.get('device', 'this machine')}",
     ]
@@ -102,14 +108,14 @@ def _success(axes: "Axes", results: RunResults) -> None:
 
 def _return(axes: "Axes", results: RunResults) -> None:
     plots.style_axes(axes, "Return", _score_subtitle(results), results.last_step)
-    plots.thousands_axis(axes)
     _plot_scores(axes, results, "episode_return", "return")
 
 
 def _score_subtitle(results: RunResults) -> str:
     counts = sorted({line["episodes"] for line in results.lines if line["kind"] == "eval" and "episodes" in line})
-    episodes = " to ".join(f"{count:.0f}" for count in dict.fromkeys((*counts[:1], *counts[-1:])))
-    evaluation = f"; evaluation: {episodes} episodes each" if episodes else ""
+    smallest, largest = (f"{count:.0f}" for count in (counts[0], counts[-1])) if counts else ("", "")
+    episodes = plural(largest, "episode") if smallest == largest else f"{smallest} to {largest} episodes"
+    evaluation = f"; evaluation: {episodes} each" if counts else ""
     return f"rollouts: running mean of {RECENT} reports{evaluation}"
 
 
@@ -128,13 +134,13 @@ def _plot_scores(axes: "Axes", results: RunResults, key: str, reference_key: str
 
 
 def _rewards(axes: "Axes", results: RunResults) -> None:
-    plots.style_axes(axes, "Learned reward", "the gap closes as the agent nears the expert", results.last_step)
+    plots.style_axes(axes, "Learned reward", "closer as the agent nears the expert", results.last_step)
     curves = (("expert data", GREEN, "reward_expert"), ("agent data", BLUE, "reward_agent"))
     plots.label_line_ends(axes, _plot_train_metrics(axes, results, curves))
 
 
 def _losses(axes: "Axes", results: RunResults) -> None:
-    plots.style_axes(axes, "Losses", "without the policy loss, which changes sign", results.last_step)
+    plots.style_axes(axes, "Losses", "without the policy loss", results.last_step)
     curves = (
         ("dynamics", BLUE, "consistency_loss"),
         ("critic", ORANGE, "critic_loss"),
