@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -12,7 +13,7 @@ import cdred
 from cdred.checkpoint import checkpoint
 from cdred.errors import Interrupted, UserError
 from cdred.loggers.metrics import JsonlLogger
-from cdred.train.interrupt import SIGNALS, SignalHandler, lock_folder
+from cdred.train.interrupt import FIRST_ANSWER, SECOND_ANSWER, SIGNALS, SignalHandler, lock_folder
 from runs import arrays, assert_same_arrays, metric_lines, run_config, stopped_at
 
 TIMEOUT = 300
@@ -28,6 +29,43 @@ def test_first_signal_is_recorded_and_handlers_are_restored():
             # The second one has its default effect.
             signal.raise_signal(signal.SIGINT)
     assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+# A call that does not return to the interpreter for minutes, like a compilation, nor is ended by a signal.
+LONG_CALL = """
+import hashlib
+from cdred.train.interrupt import SignalHandler
+with SignalHandler().installed() as handler:
+    print("in the call", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
+    print("returned", flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_signal_during_a_long_call_is_answered_before_it_returns(number):
+    command = [sys.executable, "-c", LONG_CALL]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "in the call\n"
+            process.send_signal(number)
+            assert process.stderr.readline() == f"cdred: {FIRST_ANSWER}\n"
+            assert process.poll() is None
+            process.send_signal(number)
+            output, errors = process.communicate(timeout=TIMEOUT)
+        finally:
+            process.kill()
+    assert (output, errors, process.returncode) == ("", f"cdred: {SECOND_ANSWER}\n", 128 + number)
+
+
+def test_signals_are_answered_once_and_the_thread_ends(capsys):
+    threads, wakeup = threading.active_count(), signal.set_wakeup_fd(-1)
+    with SignalHandler().installed() as handler:
+        signal.raise_signal(signal.SIGINT)
+        assert handler.received == signal.SIGINT
+    assert capsys.readouterr().err == f"cdred: {FIRST_ANSWER}\n"
+    assert threading.active_count() == threads
+    assert signal.set_wakeup_fd(wakeup) == -1
 
 
 @pytest.mark.usefixtures("toy")
@@ -84,8 +122,9 @@ def test_sigterm_ends_the_command_with_its_exit_code(tmp_path):
         process.send_signal(signal.SIGTERM)
         _, error = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 128 + signal.SIGTERM, error
-    assert error.count("\n") == 1
-    assert "stopped at step" in error
+    answer, end = error.splitlines()
+    assert answer == f"cdred: {FIRST_ANSWER}"
+    assert "stopped at step" in end
     assert checkpoint.latest(tmp_path / "run" / "checkpoints") is not None
 
 
