@@ -18,7 +18,7 @@ from cdred.train import loop
 from toy import Toy, use_toy
 
 # Metrics that depend on wall-clock time.
-TIMES = {"time", "steps_per_second", "eta_seconds", "seconds"}
+TIMES = {"time", "steps_per_second", "eta_seconds", "min_eta_seconds", "seconds"}
 
 
 def run_config(out, **changes):

@@ -72,10 +72,10 @@ def test_reference_scores_and_latest_metrics_are_kept() -> None:
     assert progress.scalar("train", "loss") == 2.0
 
 
-def test_eta_is_as_reported_or_from_the_speed() -> None:
+def test_time_left_is_unknown_then_a_minimum_then_an_estimate() -> None:
     progress = make_progress()
-    assert progress.eta is None
-    progress.update(500, {"steps_per_second": 10.0}, "train")
-    assert progress.eta == 50
-    progress.update(500, {"eta_seconds": 7.0}, "train")
-    assert progress.eta == 7
+    assert progress.time_left == "– left"
+    progress.update(500, {"steps_per_second": 10.0, "eta_seconds": None, "min_eta_seconds": 50.0}, "train")
+    assert progress.time_left == "over 50 s left"
+    progress.update(600, {"eta_seconds": 70.0, "min_eta_seconds": 40.0}, "train")
+    assert progress.time_left == "1 min 10 s left"

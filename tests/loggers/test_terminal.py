@@ -1,6 +1,7 @@
 """Plain lines in a file, and the dashboard on a terminal."""
 
 import io
+import time
 
 import pytest
 from rich.console import Console
@@ -137,3 +138,23 @@ def test_dashboard_has_success_rows_only_if_the_task_reports_it() -> None:
     text = render_text(with_success, 100)
     assert [line.split()[0] for line in text.splitlines() if line.strip()].count("success") == 2
     assert "25 %" in text
+
+
+def test_dashboard_has_a_clock_that_runs_between_reports() -> None:
+    seconds = 10.0
+    progress = Progress(TITLE, 1000, [0, 1], True, clock=lambda: seconds)
+    drawn = render(progress, 100)
+    for seconds, text in ((13.0, "running for 3 s"), (85.0, "running for 1 min 15 s")):  # noqa: B007 (read by the clock)
+        console = Console(file=io.StringIO(), width=100, record=True)
+        console.print(drawn)
+        assert text in console.export_text()
+
+
+def test_dashboard_is_redrawn_while_nothing_is_reported() -> None:
+    file = io.StringIO()
+    logger = TerminalLogger(TITLE, 1000, [0], True, console=Console(file=file, force_terminal=True, width=100))
+    drawn, deadline = file.getvalue().count("running for"), time.monotonic() + 60
+    while file.getvalue().count("running for") == drawn:
+        assert time.monotonic() < deadline, "not redrawn"
+        time.sleep(0.05)
+    logger.close()

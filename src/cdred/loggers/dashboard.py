@@ -41,9 +41,18 @@ ReduceSeeds = Callable[[Values], Values]
 
 def render(progress: Progress, width: int) -> RenderableType:
     """Render the dashboard to fit `width` terminal columns."""
-    return Padding(
-        Group(_header(progress), _bar(progress, width), Text(), _table(progress, width)), (1, MARGIN, 0, MARGIN)
-    )
+    rows = (_header(progress), Elapsed(progress), _bar(progress, width), Text(), _table(progress, width))
+    return Padding(Group(*rows), (1, MARGIN, 0, MARGIN))
+
+
+class Elapsed:
+    """Clock of a run, right whenever it is drawn; everything else is as of the last report."""
+
+    def __init__(self, progress: Progress):
+        self._progress = progress
+
+    def __rich__(self) -> Text:
+        return Text(f"running for {format_duration(self._progress.elapsed)}", QUIET)
 
 
 def _header(progress: Progress) -> Text:
@@ -54,7 +63,7 @@ def _header(progress: Progress) -> Text:
 def _bar(progress: Progress, width: int) -> Table:
     speed = progress.scalar("train", "steps_per_second")
     done = f"{format_percent(progress.fraction)}   {progress.step:,} of {progress.total:,} steps"
-    pace = f"   {format_number(speed)}/s   {format_duration(progress.eta)} left" if speed is not None else ""
+    pace = f"   {format_number(speed)}/s   {progress.time_left}" if speed is not None else ""
     bar = ProgressBar(
         total=progress.total,
         completed=progress.step,

@@ -1,6 +1,7 @@
 """State of a run as reported so far, for terminal and dashboard, and the formatting of its numbers."""
 
 import math
+import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ class Progress:
         eval_step: step of the last evaluation.
         latest: latest value of each metric, by kind.
         new_alarms: messages of the alarms that became active with the last diagnostics.
+        clock: returns seconds.
         rollouts: per metric, the reported values of each seed.
     """
 
@@ -47,9 +49,11 @@ class Progress:
     eval_step: int | None = None
     latest: dict[str, Metrics] = field(default_factory=lambda: defaultdict(dict))
     new_alarms: list[str] = field(default_factory=list)
+    clock: Callable[[], float] = time.monotonic
     rollouts: dict[str, deque[Values]] = field(default_factory=lambda: defaultdict(partial(deque, maxlen=2000)))
 
     def __post_init__(self):
+        self._started = self.clock()
         self.alarm_monitor = AlarmMonitor(self.seeds)
 
     def update(self, step: int, metrics: Metrics, kind: str) -> None:
@@ -91,12 +95,17 @@ class Progress:
         return min(1.0, self.step / max(1, self.total))
 
     @property
-    def eta(self) -> float | None:
-        """Seconds left, as reported or from the reported speed; None while neither is known."""
-        reported, speed = (self.scalar("train", key) for key in ("eta_seconds", "steps_per_second"))
-        if reported is None and speed:
-            return (self.total - self.step) / speed
-        return reported
+    def time_left(self) -> str:
+        """The time left in words, `over ...` before the time of evaluations is known."""
+        eta, minimum = (self.scalar("train", key) for key in ("eta_seconds", "min_eta_seconds"))
+        if eta is None and minimum is not None:
+            return f"over {format_duration(minimum)} left"
+        return f"{format_duration(eta)} left"
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the run was started or resumed."""
+        return self.clock() - self._started
 
 
 def broadcast_to_seeds(value: Any, num_seeds: int) -> Values:

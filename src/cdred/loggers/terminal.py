@@ -16,7 +16,6 @@ from cdred.loggers.progress import (
     Formatter,
     Progress,
     finite,
-    format_duration,
     format_number,
     format_percent,
     mean,
@@ -64,7 +63,8 @@ class TerminalLogger:
         self._drawn_at = 0.0
         self._live = None
         if self._console.is_terminal and not self._console.is_dumb_terminal:
-            self._live = Live(console=self._console, auto_refresh=False)
+            # Redrawn for its clock, which shows that a compilation is still running.
+            self._live = Live(console=self._console, refresh_per_second=1)
             self._live.start()
             self._draw()
         else:
@@ -133,7 +133,7 @@ def train_line(progress: Progress) -> str:
             *fields,
             f"grad {values['grad_norm']}",
             f"{values['steps_per_second']}/s",
-            f"{format_duration(progress.eta)} left",
+            progress.time_left,
         ]
     )
 

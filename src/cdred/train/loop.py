@@ -68,23 +68,26 @@ def train_loop(run: TrainingRun) -> TrainResult:
         run.recovery.set_good_state(state)
         updates = int(np.max(jax.device_get(state.learner.updates)))
         if resumed and state.steps < total and repeats_evaluation(config, resumed):
-            state = _evaluate(run, state, config.eval_episodes)[0]
+            state = _evaluate(run, state, config.eval_episodes, timer)[0]
         timer.start_interval(int(state.steps))
         while state.steps < total:
             previous = int(state.steps)
             if run.device_loop is None:
                 state = snapshot_envs(run, state)
             with save_on_simulator_error(run, state, timer):
-                state, updates = train_block(run, state, updates)
+                state, updates_now = train_block(run, state, updates)
             steps = int(state.steps)
+            if updates_now > updates:
+                timer.end_block(steps)
+            updates = updates_now
             log_due = interval_elapsed(previous, steps, config.log_every)
             eval_due = interval_elapsed(previous, steps, config.eval_every)
             if log_due or eval_due:
                 state = flush_episode_logs(run, state)
             if log_due and run.pending_metrics:
-                log_train_metrics(run, state, updates, timer.rates(steps, total))
+                log_train_metrics(run, state, updates, timer.rates(steps, total, episodes_left(run, previous)))
             if eval_due and steps < total:
-                state = _evaluate(run, state, config.eval_episodes)[0]
+                state = _evaluate(run, state, config.eval_episodes, timer)[0]
             save_due = interval_elapsed(previous, steps, config.checkpoint_every) or steps >= total
             if steps >= total and run.fns.algorithm.pretraining and config.pretrain.selection_episodes:
                 state = select_agent(run, state)
@@ -93,7 +96,7 @@ def train_loop(run: TrainingRun) -> TrainResult:
                 save(run, snapshot_envs(run, state), timer)
                 # Also a signal received during the save needs no second one.
                 _stop_if_interrupted(run, steps, total)
-        evaluation = _evaluate(run, state, config.final_eval_episodes)[1]
+        evaluation = _evaluate(run, state, config.final_eval_episodes, timer)[1]
     run.log(timer.save_summary())
     restarts, acting = state.divergence_restarts.tolist(), acting_names(run.fns.algorithm, state.learner)
     return TrainResult(evaluation, int(state.steps), updates, restarts, acting, timer.seconds())
@@ -197,11 +200,24 @@ def _require_segments(run: TrainingRun, state: TrainState) -> None:
         raise UserError(f"no initial episode lasted {horizon} steps: nothing to learn from. Raise {option}.")
 
 
-def _evaluate(run: TrainingRun, state: TrainState, episodes: int) -> tuple[TrainState, Evaluation]:
+def episodes_left(run: TrainingRun, steps: int) -> int:
+    """Return the evaluation episodes per seed after `steps` steps, in which the agent acts as it does in the end.
+
+    Those of the candidates to act are about one evaluation: the others of them act without planning.
+    """
+    config = run.config
+    evaluations = (total_steps(config) - 1) // config.eval_every - steps // config.eval_every
+    selected = config.pretrain.selection_episodes if run.fns.algorithm.pretraining else 0
+    return evaluations * config.eval_episodes + config.final_eval_episodes + selected
+
+
+def _evaluate(run: TrainingRun, state: TrainState, episodes: int, timer: RunTimer) -> tuple[TrainState, Evaluation]:
     start, step = time.perf_counter(), int(state.steps)
     keys = evaluation_keys(run.keys.evaluate, step)
     result = evaluate(run.fns, state.learner, run.eval_envs, keys, episodes)
-    metrics = drop_inapplicable(run, result.metrics()) | {"seconds": time.perf_counter() - start}
+    seconds = time.perf_counter() - start
+    timer.record_evaluation(seconds, episodes)
+    metrics = drop_inapplicable(run, result.metrics()) | {"seconds": seconds}
     run.logger.log(step, metrics, "eval")
     state = state.replace(eval_envs=run.eval_envs.snapshot())
     save_if_best(run, state, result)

@@ -10,7 +10,7 @@ from cdred.train.setup import TrainingRun
 from cdred.train.state import TrainState
 
 
-def log_train_metrics(run: TrainingRun, state: TrainState, updates: int, rates: dict[str, float]) -> None:
+def log_train_metrics(run: TrainingRun, state: TrainState, updates: int, rates: dict[str, float | None]) -> None:
     """Log the metrics of the updates since the last call, then the diagnostics."""
     metrics = _fetch_metrics(run) | _restart_counts(state)
     run.logger.log(int(state.steps), metrics | rates | {"updates": updates} | _failure_counts(run), "train")
