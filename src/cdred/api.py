@@ -104,6 +104,8 @@ def train(config: RunConfig | None = None, *, quiet: bool = False, **changes: Un
     if given is not None:
         check_same_demos(folder, given)
     if result is not None:
+        if (path := _demos_path(config)) and path.exists():
+            check_same_demos(folder, _load_demos(config, spec))
         with disk_errors(folder):
             write_config(folder, config)
         return result
@@ -157,8 +159,10 @@ def _as_dataset(demos: Any, task: str) -> DemoDataset | None:
 
 
 def _as_float32(trajectory: Trajectory) -> Trajectory:
-    arrays = {key: np.asarray(getattr(trajectory, key), np.float32) for key in ("obs", "action", "reward")}
-    return replace(trajectory, **arrays)
+    arrays = {key: getattr(trajectory, key) for key in ("obs", "action", "reward")}
+    return replace(
+        trajectory, **{key: np.asarray(array, np.float32) for key, array in arrays.items() if array is not None}
+    )
 
 
 def _train(
@@ -334,8 +338,8 @@ def resolve_demos(config: RunConfig, spec: EnvSpec, log: LogFn) -> DemoDataset |
     """Return the demonstrations that `config.demos` names, a number or a path; None for a method that uses none."""
     if config.algo == "tdmpc2":
         return None
-    if not re.fullmatch(r"[+-]?\d+", config.demos):
-        demos = load_demos(config.demos, spec, allow_variable_horizon=config.allow_variable_horizon)
+    if _demos_path(config):
+        demos = _load_demos(config, spec)
         if not demos.task:
             log(f"demonstrations: {config.demos} does not state its task; its shapes fit {spec.task}")
         if rescaled := demos.provenance.get(RESCALED_KEY):
@@ -346,6 +350,16 @@ def resolve_demos(config: RunConfig, spec: EnvSpec, log: LogFn) -> DemoDataset |
     facts = [demos.provenance.get("expert", "unknown expert"), format_selection(demos)]
     log(f"demonstrations: {len(demos)} of {config.task}, {', '.join(str(fact) for fact in facts if fact)}")
     return demos
+
+
+def _demos_path(config: RunConfig) -> Path | None:
+    """Return the path in `config.demos`; None for a number, or a method that uses no demonstrations."""
+    is_number = re.fullmatch(r"[+-]?\d+", config.demos) is not None
+    return None if is_number or config.algo == "tdmpc2" else Path(config.demos).expanduser()
+
+
+def _load_demos(config: RunConfig, spec: EnvSpec) -> DemoDataset:
+    return load_demos(config.demos, spec, allow_variable_horizon=config.allow_variable_horizon)
 
 
 def _log_collection(task: str, num: int, log: LogFn) -> Callable[[int, int], None]:

@@ -155,17 +155,18 @@ def check_same_demos(folder: Path, demos: DemoDataset) -> None:
     if begun_with != given:
         raise UserError(
             f"{folder} holds a run with other demonstrations: {begun_with}, now {given}.\n"
-            "Give the same ones to resume it, or another --out."
+            "Give the same ones, or another --out."
         )
 
 
 def _describe(demos: DemoDataset) -> dict[str, Any]:
-    """Return the numbers of episodes and steps, and a hash of all that is learned from."""
+    """Return the numbers of episodes and steps, and a hash of all that is learned from or compared with."""
     digest = hashlib.sha256()
     for trajectory in demos:
         for array in (trajectory.obs, trajectory.action, trajectory.reward):
-            digest.update(f"{array.dtype.str}{array.shape}".encode())
-            digest.update(array.tobytes())
+            if array is not None:
+                digest.update(f"{array.dtype.str}{array.shape}".encode())
+                digest.update(array.tobytes())
         digest.update(bytes((trajectory.terminated, trajectory.truncated)))
     return {"episodes": len(demos), "steps": sum(map(len, demos)), "sha256": digest.hexdigest()}
 

@@ -71,7 +71,8 @@ class Trajectory:
     Attributes:
         obs: observations, including the final one.
         action: actions in [-1, 1], without components (A = 0) where only observations were recorded.
-        reward: the environment's reward, used in evaluations and by TD-MPC2, never by an imitation method.
+        reward: the environment's reward, by which returns are compared, never used by an imitation method; None if it
+            was not recorded.
         terminated: the episode ended in a terminal state.
         truncated: the episode ended by a time limit.
         success: goal reached, per step; None where the task does not report it.
@@ -80,7 +81,7 @@ class Trajectory:
 
     obs: Float32[np.ndarray, "T+1 *obs"]
     action: Float32[np.ndarray, "T A"]
-    reward: Float32[np.ndarray, " T"]
+    reward: Float32[np.ndarray, " T"] | None
     terminated: bool
     truncated: bool
     success: Bool[np.ndarray, " T"] | None = None
@@ -90,8 +91,9 @@ class Trajectory:
         return len(self.action)
 
     @property
-    def episode_return(self) -> float:
-        return float(self.reward.sum(dtype=np.float64))
+    def episode_return(self) -> float | None:
+        """Sum of the rewards; None if they are unknown."""
+        return None if self.reward is None else float(self.reward.sum(dtype=np.float64))
 
     @property
     def success_once(self) -> bool | None:

@@ -48,7 +48,10 @@ def assert_equal():
     def compare(actual, expected):
         assert (actual.task, actual.provenance, len(actual)) == (expected.task, expected.provenance, len(expected))
         for x, y in zip(actual, expected, strict=True):
+            assert (x.reward is None) == (y.reward is None)
             for key in ("obs", "action", "reward"):
+                if getattr(x, key) is None:
+                    continue
                 np.testing.assert_array_equal(getattr(x, key), getattr(y, key))
                 assert getattr(y, key).dtype == np.float32
             assert (x.terminated, x.truncated, x.seed) == (y.terminated, y.truncated, y.seed)

@@ -132,6 +132,10 @@ def test_terminal_incomplete_last_step_is_kept():
     assert folded.provenance["steps_folded"]["dropped_steps"] == 0
 
 
+def test_unknown_rewards_stay_unknown_in_folded_steps():
+    assert fold_steps(dataset_of(held(8, reward=None)), "here", 2, 1)[0].reward is None
+
+
 def test_actions_that_are_not_held_are_refused():
     slightly, clearly = held(8).action.copy(), held(8).action.copy()
     slightly[1, 0] += 0.01

@@ -37,8 +37,9 @@ def test_valid_dataset_survives_round_trip(format, data, tmp_path_factory, asser
 
 @st.composite
 def datasets(draw):
-    """Draw one to three episodes of any finite float32 vectors, with and without actions, success and seeds."""
-    size, actions, has_success = draw(st.integers(1, 3)), draw(st.integers(0, 2)), draw(st.booleans())
+    """Draw one to three episodes of any finite float32 vectors, with and without actions, rewards, success, seeds."""
+    size, actions = draw(st.integers(1, 3)), draw(st.integers(0, 2))
+    has_reward, has_success = draw(st.booleans()), draw(st.booleans())
     finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
     def episode():
@@ -46,7 +47,7 @@ def datasets(draw):
         return Trajectory(
             obs=draw(hnp.arrays(np.float32, (steps + 1, size), elements=finite)),
             action=draw(hnp.arrays(np.float32, (steps, actions), elements=st.floats(-1, 1, width=32))),
-            reward=draw(hnp.arrays(np.float32, steps, elements=finite)),
+            reward=draw(hnp.arrays(np.float32, steps, elements=finite)) if has_reward else None,
             terminated=draw(st.booleans()),
             truncated=draw(st.booleans()),
             success=draw(hnp.arrays(bool, steps)) if has_success else None,
@@ -57,6 +58,12 @@ def datasets(draw):
     return DemoDataset(
         draw(st.sampled_from(["", "probe/fake"])), episodes, draw(st.sampled_from([{}, {"a": [1, "b"]}]))
     )
+
+
+def test_rewards_of_some_episodes_survive_in_minari(make_trajectory, tmp_path, assert_equal):
+    dataset = DemoDataset("", (make_trajectory(), make_trajectory(index=1, reward=None)))
+    save_demos(dataset, tmp_path / "d")
+    assert_equal(dataset, load_demos(tmp_path / "d"))
 
 
 @pytest.mark.parametrize("format", ["minari", "npz", "lerobot"])

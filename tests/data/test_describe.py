@@ -5,7 +5,7 @@ import av
 import numpy as np
 import pytest
 
-from cdred.data.describe import draw_actions, format_summary, summarize
+from cdred.data.describe import draw_actions, format_summary, summarize, summarize_findings
 from cdred.errors import UserError
 from cdred.types import DemoDataset
 
@@ -19,7 +19,7 @@ def test_summary_covers_all_episodes_and_is_json(demos):
         2,
     )
     assert summary["steps"] == {"min": 4, "max": 6, "total": 16}
-    assert summary["success"] == {"once": pytest.approx(2 / 3), "at_end": pytest.approx(2 / 3)}
+    assert summary["success"] == {"once": pytest.approx(2 / 3), "at_end": pytest.approx(2 / 3), "episodes": 3}
     actions = np.concatenate([trajectory.action for trajectory in demos])
     np.testing.assert_allclose(summary["action"]["max"], actions.max(axis=0))
     np.testing.assert_allclose(summary["observation"]["min"], min(trajectory.obs.min() for trajectory in demos))
@@ -34,12 +34,24 @@ def test_formatted_summary_matches_values(demos):
     assert text["expert"] == "made up"
 
 
-def test_unknown_values_are_omitted(make_trajectory):
-    dataset = DemoDataset("", (make_trajectory(action=np.zeros((6, 0), np.float32), success=None),))
+def test_unknown_values_are_named(make_trajectory):
+    dataset = DemoDataset("", (make_trajectory(action=np.zeros((6, 0), np.float32), reward=None, success=None),))
     text = format_summary(summarize(dataset))
     assert (text["task"], text["action"]) == ("unknown", "none (observations only)")
-    assert "success" not in text
+    assert (text["return"], text["success"]) == ("unknown", "unknown")
+    summary = json.loads(json.dumps(summarize(dataset) | summarize_findings(dataset, [])))
+    assert (summary["return"], summary["success"], summary["episode_quality"][0]["return"]) == (None, None, None)
     assert summarize(dataset)["action"] == {"size": 0, "min": None, "max": None}
+
+
+def test_partly_unknown_values_are_counted(make_trajectory):
+    known = make_trajectory(reward=np.full(6, 2, np.float32))
+    unknown = make_trajectory(index=1, reward=None, success=None)
+    summary = summarize(DemoDataset("", (known, unknown, unknown)))
+    assert summary["return"] == {"mean": 12, "min": 12, "max": 12, "episodes": 1}
+    text = format_summary(summary)
+    assert text["return"] == "12.0 on average, 12.0 to 12.0; unknown in 2 of 3 episodes"
+    assert text["success"] == "100% at least once, 100% at the end; unknown in 2 of 3 episodes"
 
 
 def pixels(path):

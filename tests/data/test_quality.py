@@ -78,6 +78,12 @@ def test_returns_far_below_the_others_are_failures(make_demos, returns, failed):
     assert found(dataset, "failure") == ([("failure", "warning", tuple(failed), ())] if failed else [])
 
 
+def test_unknown_returns_are_no_failures(make_demos):
+    unknown = {"reward": None, "success": None}
+    assert failed_episodes(make_demos(*[unknown] * 3)) == []
+    assert failed_episodes(make_demos(unknown, *map(of_return, (100, 100, 0, 100)))) == [3]
+
+
 def test_success_flags_precede_returns(make_demos):
     low = of_return(1) | {"success": ALWAYS}
     failure = of_return(3000) | {"success": NEVER}
@@ -254,6 +260,14 @@ def test_successes_are_chosen_first_whatever_their_return(make_demos):
     assert select_best(dataset, 2).provenance[SELECTED_KEY] == {"indices": [2, 4], "of": 6, "failed": [0, 1, 3]}
     assert format_selection(select_best(dataset, 2)) == "episodes 2, 4 of 6 (failed: 0-1, 3)"
     assert format_selection(dataset) == ""
+
+
+def test_failed_episodes_of_unknown_return_are_not_ranked(make_demos):
+    dataset = make_demos({"success": NEVER, "reward": None}, {"success": ALWAYS}, {"success": NEVER})
+    message = "2 of 3 episodes were requested, but only 1 did not fail.*1 of them have no rewards.*at most 1, or all"
+    with pytest.raises(UserError, match=message):
+        select_best(dataset, 2)
+    assert [select_best(dataset, num).provenance[SELECTED_KEY]["indices"] for num in (1, 3)] == [[1], [0, 1, 2]]
 
 
 @pytest.mark.parametrize("task", bundled_demos())

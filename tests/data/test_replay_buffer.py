@@ -1,5 +1,6 @@
 """Replay buffer compared with a plain Python model of the rows that each environment writes."""
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -207,6 +208,14 @@ def trajectories():
         )
 
     return [build(0, 5, True), build(1, 2, False), build(2, 7, False)]
+
+
+def test_unknown_rewards_are_not_zero(trajectories):
+    unknown = replace(trajectories[1], reward=None)
+    replay = from_trajectories([trajectories[0], unknown], SPEC, NUM_ABSORBING)
+    first, *_ = np.flatnonzero(np.isnan(np.asarray(replay.reward[0])))
+    assert np.isnan(np.asarray(replay.reward[0])).sum() == len(unknown)
+    assert first == len(trajectories[0]) + 1 + NUM_ABSORBING
 
 
 def test_from_trajectories_equals_adding_their_steps(trajectories):

@@ -68,8 +68,11 @@ def test_other_rewards_disagree(check, demos):
 
 
 def test_missing_rewards_are_not_compared(check, demos):
-    replay = check(reward=np.zeros_like(demos[0].reward))
+    replay = check(reward=None)
     assert (replay.recorded_return, replay.agrees) == (None, True)
+    # Zeros are rewards, of an episode that earned none.
+    replay = check(reward=np.zeros_like(demos[0].reward))
+    assert (replay.recorded_return, replay.agrees) == (0.0, False)
 
 
 def test_ends_are_compared():

@@ -206,12 +206,12 @@ DEMOS = [
         "replace it by a copy",
     ),
     demo(
-        "minari without rewards",
+        "minari without terminations",
         "d",
         bad.all_of(
-            bad.minari, bad.edit_hdf5("d/data/main_data.hdf5", lambda file: file.__delitem__("episode_0/rewards"))
+            bad.minari, bad.edit_hdf5("d/data/main_data.hdf5", lambda file: file.__delitem__("episode_0/terminations"))
         ),
-        "episode_0: no 'rewards'",
+        "episode_0: no 'terminations'",
     ),
     demo(
         "minari with malformed cdred metadata",

@@ -62,6 +62,11 @@ def test_result_names_the_chosen_demonstrations():
     assert make_result(demos=None)["selected_episodes"] is None
 
 
+def test_unknown_expert_return_gives_no_normalized_return():
+    scores = make_result(expert=ReferenceScore(None, 1.0, 1.0))["eval"]
+    assert (scores["expert_return"], scores["expert_success"], scores["normalized"]) == (None, 1.0, None)
+
+
 def test_unknown_scores_are_null():
     scores = make_result(spec=replace(SPEC, has_success=False), expert=None)["eval"]
     unknown = ("success", "success_at_end", "expert_return", "expert_success", "random_success", "normalized")

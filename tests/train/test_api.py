@@ -18,6 +18,7 @@ from cdred.demos import scripted
 from cdred.demos.scripted import collect_scripted
 from cdred.errors import DivergenceError, Interrupted, UserError
 from cdred.keywords import TrainKeywords
+from cdred.report.results import read_run
 from cdred.run_folder import DEMOS_FILE, run_folder
 from cdred.types import DemoDataset, EnvSpec, Trajectory
 from runs import arrays, assert_same_arrays, run_config, stopped_at
@@ -161,6 +162,37 @@ def test_demonstrations_given_as_an_object_are_saved_with_the_run(demos, tmp_pat
         train("moved", [replace(demo, action=-demo.action) for demo in demos])
     with pytest.raises(UserError, match=r"another setting: demos: .*demonstrations\.npz, not 3"):
         train("moved", 3)
+
+
+@pytest.mark.usefixtures("toy")
+def test_unknown_rewards_give_unknown_scores(demos, tmp_path):
+    unknown = replace(demos, trajectories=tuple(replace(demo, reward=None) for demo in demos))
+    unknown = replace(unknown, provenance={})
+    result = cdred.train(run_config(tmp_path / "run"), demos=unknown, quiet=True)
+    assert [demo.reward for demo in load_demos(tmp_path / "run" / DEMOS_FILE)] == [None] * 3
+    scores = result["eval"]
+    assert (scores["expert_return"], scores["expert_success"], scores["normalized"]) == (None, 1.0, None)
+    assert "expert_return" not in read_run(tmp_path / "run").reference_scores
+    with pytest.raises(UserError, match="holds a run with other demonstrations"):
+        cdred.train(run_config(tmp_path / "run"), demos=demos, quiet=True)
+
+
+@pytest.mark.usefixtures("toy")
+def test_finished_run_notices_that_its_file_has_changed(demos, tmp_path):
+    path = tmp_path / "demos.npz"
+    cdred.save_demos(demos, path)
+    config = run_config(tmp_path / "run", demos=str(path))
+    result = cdred.train(config, quiet=True)
+    path.unlink()
+    # The run needs the file no more.
+    assert cdred.train(config, quiet=True) == result
+    cdred.save_demos(replace(demos, trajectories=demos[1:]), path)
+    message = r"(?s)other demonstrations: {'episodes': 3, .*, now {'episodes': 2, .*Give the same ones, or"
+    with pytest.raises(UserError, match=message):
+        cdred.train(config, quiet=True)
+    path.unlink()
+    cdred.save_demos(demos, path)
+    assert cdred.train(config, quiet=True) == result
 
 
 @pytest.mark.usefixtures("toy")

@@ -285,7 +285,7 @@ def _print_replays(replays: "list[Replay]", num_episodes: int, task: str, tolera
             str(replay.seed),
             f"{replay.max_difference:.3g}",
             "-" if replay.first_step is None else f"step {replay.first_step}",
-            "-" if replay.recorded_return is None else f"{replay.recorded_return:,.3f}",
+            "unknown" if replay.recorded_return is None else f"{replay.recorded_return:,.3f}",
             f"{replay.replayed_return:,.3f}",
             "yes" if replay.agrees else f"no{replay.end and ': '}{replay.end}",
         )
@@ -295,7 +295,7 @@ def _print_replays(replays: "list[Replay]", num_episodes: int, task: str, tolera
     if len(replays) < num_episodes:
         console.print(f"Not checked: {num_episodes - len(replays)} episodes without a seed.")
     if any(replay.recorded_return is None for replay in replays):
-        console.print("Returns are not compared: no rewards are recorded, or all are zero.")
+        console.print("Unknown returns are not compared: no rewards are recorded.")
     if any(replay.first_step == 0 for replay in replays):
         console.print(
             "First observations differ: the seeds may be those of another library or version, or the columns may have "
@@ -311,12 +311,12 @@ def _print_replays(replays: "list[Replay]", num_episodes: int, task: str, tolera
 def list_bundled(_options: List) -> None:
     """Print one line per task with bundled demonstrations."""
     from cdred.data.demonstrations import bundled_demos, load_demos
+    from cdred.data.describe import summarize
 
     table = Table("task", "episodes", "return", "expert", box=None)
     for task, path in bundled_demos().items():
         dataset = load_demos(path)
-        returns = [trajectory.episode_return for trajectory in dataset]
-        spread = f"{sum(returns) / len(returns):,.0f} ({min(returns):,.0f} to {max(returns):,.0f})"
+        spread = "{mean:,.0f} ({min:,.0f} to {max:,.0f})".format(**summarize(dataset)["return"])
         table.add_row(task, str(len(dataset)), spread, str(dataset.provenance["expert"]))
     SafeConsole().print(table)
 

@@ -127,12 +127,14 @@ def _check_held(dataset: DemoDataset, source: str, num: int) -> None:
 def _fold(trajectory: Trajectory, num: int) -> Trajectory:
     steps = _num_folded(trajectory, num)
     starts = np.arange(0, steps, num)
-    success = trajectory.success
+    reward, success = trajectory.reward, trajectory.success
     return replace(
         trajectory,
         obs=trajectory.obs[[*starts, steps]],
         action=trajectory.action[starts],
-        reward=np.add.reduceat(trajectory.reward[:steps].astype(np.float64), starts).astype(np.float32),
+        reward=None
+        if reward is None
+        else np.add.reduceat(reward[:steps].astype(np.float64), starts).astype(np.float32),
         success=None if success is None else np.logical_or.reduceat(success[:steps], starts),
         truncated=trajectory.truncated or steps < len(trajectory),
     )

@@ -16,12 +16,11 @@ BINS, COLUMNS = 41, 4
 
 
 def summarize(dataset: DemoDataset) -> dict[str, Any]:
-    """Return counts, lengths in steps, returns, ranges and success rates as plain Python values, ready for JSON."""
+    """Return counts, lengths in steps, returns, ranges and success rates as plain Python values, ready for JSON.
+
+    `return` and `success` are those of the `episodes` in which they are known, None if they are in no episode.
+    """
     lengths = [len(trajectory) for trajectory in dataset]
-    returns = [trajectory.episode_return for trajectory in dataset]
-    success = [
-        (trajectory.success.any(), trajectory.success[-1]) for trajectory in dataset if trajectory.success is not None
-    ]
     return {
         "task": dataset.task,
         "episodes": len(dataset),
@@ -33,10 +32,25 @@ def summarize(dataset: DemoDataset) -> dict[str, Any]:
             **_range([trajectory.obs for trajectory in dataset], None),
         },
         "action": {"size": dataset[0].action.shape[1], **_range([trajectory.action for trajectory in dataset], 0)},
-        "return": {"mean": float(np.mean(returns)), "min": min(returns), "max": max(returns)},
-        "success": dict(zip(("once", "at_end"), np.mean(success, axis=0).tolist(), strict=True)) if success else None,
+        "return": _summarize_returns(dataset),
+        "success": _summarize_success(dataset),
         "provenance": dataset.provenance,
     }
+
+
+def _summarize_returns(dataset: DemoDataset) -> dict[str, Any] | None:
+    returns = [value for trajectory in dataset if (value := trajectory.episode_return) is not None]
+    if not returns:
+        return None
+    return {"mean": float(np.mean(returns)), "min": min(returns), "max": max(returns), "episodes": len(returns)}
+
+
+def _summarize_success(dataset: DemoDataset) -> dict[str, Any] | None:
+    known = [success for trajectory in dataset if (success := trajectory.success) is not None]
+    if not known:
+        return None
+    once, at_end = np.mean([(success.any(), success[-1]) for success in known], axis=0).tolist()
+    return {"once": once, "at_end": at_end, "episodes": len(known)}
 
 
 def summarize_findings(dataset: DemoDataset, findings: Sequence[Finding]) -> dict[str, Any]:
@@ -84,22 +98,28 @@ def _range(arrays: list[np.ndarray], axis: int | None) -> dict[str, Any]:
 
 def format_summary(summary: dict[str, Any]) -> dict[str, str]:
     """Format the result of `summarize` as text by row label."""
-    steps, obs, action, returns = (summary[key] for key in ("steps", "observation", "action", "return"))
+    steps, obs, action = (summary[key] for key in ("steps", "observation", "action"))
     text = {
         "task": summary["task"] or "unknown",
         "episodes": f"{summary['episodes']}, {steps['min']} to {steps['max']} steps",
         "ends": f"{summary['terminated']} terminated, {summary['truncated']} truncated",
         "observation": f"{tuple(obs['shape'])}, from {obs['min']:.2f} to {obs['max']:.2f}",
         "action": "none (observations only)",
-        "return": f"{returns['mean']:,.1f} on average, {returns['min']:,.1f} to {returns['max']:,.1f}",
+        "return": _format_known(summary, "return", "{mean:,.1f} on average, {min:,.1f} to {max:,.1f}"),
+        "success": _format_known(summary, "success", "{once:.0%} at least once, {at_end:.0%} at the end"),
     }
     if action["size"]:
         text["action"] = f"({action['size']},), from {min(action['min']):.2f} to {max(action['max']):.2f}"
-    if summary["success"]:
-        text["success"] = (
-            f"{summary['success']['once']:.0%} at least once, {summary['success']['at_end']:.0%} at the end"
-        )
     return text | {key: str(value) for key, value in summary["provenance"].items()}
+
+
+def _format_known(summary: dict[str, Any], key: str, template: str) -> str:
+    """Format what may be unknown, in all episodes or in some."""
+    values, episodes = summary[key], summary["episodes"]
+    if values is None:
+        return "unknown"
+    unknown = episodes - values["episodes"]
+    return template.format(**values) + (f"; unknown in {unknown} of {episodes} episodes" if unknown else "")
 
 
 def draw_actions(dataset: DemoDataset, path: Path, title: str) -> None:

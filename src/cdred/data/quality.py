@@ -2,7 +2,7 @@
 
 An episode failed if its success flags say so. Without flags it failed if its return is far below the others': below
 the median by more than five standard deviations, estimated as 1.4826 times the median absolute deviation (MAD), and by
-more than a quarter of the median magnitude of the returns. Where that magnitude is zero, as without rewards, the
+more than a quarter of the median magnitude of the returns. Without rewards, and where that magnitude is zero, the
 outcome is unknown, and unknown is not failed.
 """
 
@@ -105,13 +105,28 @@ def bad_episodes(findings: Iterable[Finding]) -> dict[int, list[FindingKind]]:
 
 def failed_episodes(dataset: DemoDataset) -> list[int]:
     """Return the indices of the episodes that failed by their success flags, or without flags by their return."""
-    returns = [trajectory.episode_return for trajectory in dataset if trajectory.success is None]
-    limit = _lowest_return(returns)
+    outliers = _low_returns(dataset)
     return [
         index
         for index, trajectory in enumerate(dataset)
-        if (trajectory.episode_return < limit if trajectory.success is None else not trajectory.success_once)
+        if (index in outliers if trajectory.success is None else not trajectory.success_once)
     ]
+
+
+def _unflagged_returns(dataset: DemoDataset) -> dict[int, float]:
+    """Return the known returns of the episodes without success flags, by index."""
+    return {
+        index: value
+        for index, trajectory in enumerate(dataset)
+        if trajectory.success is None and (value := trajectory.episode_return) is not None
+    }
+
+
+def _low_returns(dataset: DemoDataset) -> dict[int, float]:
+    """Return the returns of the episodes without success flags that failed by their return, by index."""
+    returns = _unflagged_returns(dataset)
+    limit = _lowest_return([*returns.values()])
+    return {index: value for index, value in returns.items() if value < limit}
 
 
 def _lowest_return(returns: Sequence[float]) -> float:
@@ -129,13 +144,29 @@ def select_best(dataset: DemoDataset, num: int) -> DemoDataset:
 
     The first `num` of those that did not fail; if they are too few, the failed ones of highest return as well. A set
     without failures thus gives its first `num` episodes, whatever their returns.
+
+    Raises:
+        UserError: some of the failed ones have to be chosen, and returns of failed ones are unknown.
     """
     failed = failed_episodes(dataset)
     fit = [index for index in range(len(dataset)) if index not in failed]
-    ranked = fit + sorted(failed, key=lambda index: -dataset[index].episode_return)
-    chosen = sorted(ranked[:num])
+    ranked = _by_return(dataset, failed, num) if len(fit) < num < len(dataset) else failed
+    chosen = sorted([*fit, *ranked][:num])
     selected = {"indices": chosen, "of": len(dataset), "failed": failed}
     return _subset(dataset, chosen, {SELECTED_KEY: selected})
+
+
+def _by_return(dataset: DemoDataset, failed: Sequence[int], num: int) -> list[int]:
+    """Return the indices of the failed episodes, those of highest return first."""
+    returns = {index: value for index in failed if (value := dataset[index].episode_return) is not None}
+    if len(returns) < len(failed):
+        fit = len(dataset) - len(failed)
+        raise UserError(
+            f"{num} of {len(dataset)} episodes were requested, but only {fit} did not fail, and which of the failed "
+            f"ones are best is unknown, because {len(failed) - len(returns)} of them have no rewards: request at most "
+            f"{fit}, or all of them."
+        )
+    return sorted(failed, key=lambda index: -returns[index])
 
 
 def format_selection(dataset: DemoDataset) -> str:
@@ -198,7 +229,7 @@ def _named(noun: str, indices: Sequence[int]) -> str:
 def _find_failures(dataset: DemoDataset) -> list[Finding]:
     failed = failed_episodes(dataset)
     flagged = tuple(index for index in failed if dataset[index].success is not None)
-    outliers = tuple(index for index in failed if dataset[index].success is None)
+    outliers = _low_returns(dataset)
     findings = []
     if flagged:
         known = sum(trajectory.success is not None for trajectory in dataset)
@@ -208,13 +239,12 @@ def _find_failures(dataset: DemoDataset) -> list[Finding]:
         severity: Severity = "unfit" if len(flagged) == len(dataset) else "warning"
         findings.append(Finding("failure", severity, flagged, (), message))
     if outliers:
-        returns = [trajectory.episode_return for trajectory in dataset if trajectory.success is None]
-        highest = max(dataset[index].episode_return for index in outliers)
+        returns, highest = [*_unflagged_returns(dataset).values()], max(outliers.values())
         message = (
-            f"{_named('episode', outliers)} failed by the return, {highest:,.4g}{' at most' * (len(outliers) > 1)}: "
+            f"{_named('episode', [*outliers])} failed by the return, {highest:,.4g}{' at most' * (len(outliers) > 1)}: "
             f"the median is {np.median(returns):,.4g}, and returns below {_lowest_return(returns):,.4g} are outliers"
         )
-        findings.append(Finding("failure", "warning", outliers, (), message))
+        findings.append(Finding("failure", "warning", tuple(outliers), (), message))
     return findings
 
 

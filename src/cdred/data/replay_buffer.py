@@ -194,7 +194,8 @@ def from_trajectories(trajectories: Sequence[Trajectory], spec: EnvSpec, horizon
         end = row + steps + 1 + empty.num_absorbing * trajectory.terminated
         replay.obs[0, row : row + steps + 1] = trajectory.obs
         replay.action[0, row : row + steps] = trajectory.action
-        replay.reward[0, row : row + steps] = trajectory.reward
+        # NaN, so that a method that reads unknown rewards fails instead of learning from made-up ones.
+        replay.reward[0, row : row + steps] = np.nan if trajectory.reward is None else trajectory.reward
         replay.absorbing[0, row + steps : end] = trajectory.terminated
         replay.episode_step[0, row:end] = np.arange(end - row)
         row = end

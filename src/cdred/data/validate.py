@@ -138,6 +138,8 @@ def _check_counts(trajectory: Trajectory, location: str) -> None:
 def _check_finite(trajectory: Trajectory, location: str) -> None:
     for key in ("obs", "action", "reward"):
         values = getattr(trajectory, key)
+        if values is None:
+            continue
         non_finite = ~np.isfinite(values)
         if non_finite.any():
             step = int(np.argwhere(non_finite)[0][0])

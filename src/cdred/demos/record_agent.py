@@ -49,7 +49,7 @@ def record_agent(
     kept: list[Trajectory] = []
     for episode in agent_episodes(compiled, learner, envs):
         attempts.append(episode)
-        if episode.episode_return >= threshold:
+        if _return_of(episode) >= threshold:
             kept.append(episode)
         if on_episode:
             on_episode(len(kept), len(attempts))
@@ -60,7 +60,7 @@ def record_agent(
     recording = {
         "threshold": float(threshold) if np.isfinite(threshold) else None,
         "attempts": len(attempts),
-        "returns": [round(episode.episode_return, 3) for episode in kept],
+        "returns": [round(_return_of(episode), 3) for episode in kept],
         "expert_level": mean_score(attempts)._asdict(),
         REPEAT_KEY: envs.spec.action_repeat,
         BOUNDS_KEY: normalized_bounds(envs.spec.action_dim),
@@ -69,8 +69,13 @@ def record_agent(
     return DemoDataset(envs.spec.task, tuple(kept), (provenance or {}) | recording)
 
 
+def _return_of(episode: Trajectory) -> float:
+    assert episode.episode_return is not None, "environments return rewards"
+    return episode.episode_return
+
+
 def _too_few(kept: list[Trajectory], attempts: list[Trajectory], num: int, threshold: float) -> str:
-    best = max(episode.episode_return for episode in attempts)
+    best = max(map(_return_of, attempts))
     return (
         f"only {len(kept)} of {len(attempts)} episodes have a return of at least {threshold:g}, expected {num}; the "
         f"best return is {best:.1f}. Lower the threshold, or train the expert for longer."

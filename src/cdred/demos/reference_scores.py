@@ -21,23 +21,22 @@ from cdred.types import DemoDataset, LogFn, Trajectory, VectorizationMode
 
 
 class ReferenceScore(NamedTuple):
-    """Mean return and success rates over episodes; the rates are None if they are not known of all episodes."""
+    """Mean return and success rates over episodes; each is None if it is not known of all episodes."""
 
-    episode_return: float
+    episode_return: float | None
     success: float | None
     success_at_end: float | None
 
 
 def mean_score(trajectories: Sequence[Trajectory]) -> ReferenceScore:
     """Compute the mean return and the success rates of episodes."""
-    returns = [one.episode_return for one in trajectories]
-    once, at_end = ([getattr(one, name) for one in trajectories] for name in ("success_once", "success_at_end"))
-    return ReferenceScore(float(np.mean(returns)), _known_rate(once), _known_rate(at_end))
+    names = ("episode_return", "success_once", "success_at_end")
+    return ReferenceScore(*(_known_mean([getattr(one, name) for one in trajectories]) for name in names))
 
 
-def _known_rate(flags: list[bool | None]) -> float | None:
-    known = [flag for flag in flags if flag is not None]
-    return float(np.mean(known)) if len(known) == len(flags) else None
+def _known_mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if len(known) == len(values) else None
 
 
 def expert_score(dataset: DemoDataset) -> ReferenceScore:

@@ -21,7 +21,7 @@ class Replay(NamedTuple):
         seed: its seed.
         max_difference: largest absolute difference of a component of an observation.
         first_step: steps before the first observation that differs by more than the tolerance; None if none does.
-        recorded_return: sum of the recorded rewards; None if no reward is recorded.
+        recorded_return: sum of the recorded rewards; None if none are recorded.
         replayed_return: sum of the environment's rewards.
         end: how the ends differ; empty if they do not.
         agrees: observations, returns (relative to the sum of the rewards' magnitudes) and ends agree.
@@ -40,8 +40,6 @@ class Replay(NamedTuple):
 def replay_demos(dataset: DemoDataset, source: str, env: Env, tolerance: float) -> Iterator[Replay]:
     """Replay the episodes that have a seed.
 
-    Rewards that are zero throughout are those of a file without rewards, and are not compared.
-
     Args:
         dataset: demonstrations that are valid for the task of `env`, with actions in [-1, 1].
         source: its path, for messages.
@@ -57,10 +55,9 @@ def replay_demos(dataset: DemoDataset, source: str, env: Env, tolerance: float) 
             f"{source}: nothing can be checked, because no episode has a seed, from which {env.spec.task} would start "
             "it. Recordings by cdred have seeds."
         )
-    has_rewards = any(trajectory.reward.any() for trajectory in dataset)
     for index, trajectory in enumerate(dataset):
         if has_seed(trajectory):
-            yield _compare(index, trajectory, _replay(env, trajectory), has_rewards, tolerance)
+            yield _compare(index, trajectory, _replay(env, trajectory), tolerance)
 
 
 def has_seed(trajectory: Trajectory) -> bool:
@@ -91,24 +88,35 @@ def _replay(env: Env, trajectory: Trajectory) -> Trajectory:
     )
 
 
-def _compare(index: int, recorded: Trajectory, replayed: Trajectory, has_rewards: bool, tolerance: float) -> Replay:
+def _compare(index: int, recorded: Trajectory, replayed: Trajectory, tolerance: float) -> Replay:
     assert recorded.seed is not None
+    assert replayed.episode_return is not None
     steps = len(replayed)
     differences = np.abs(recorded.obs[: steps + 1].astype(np.float64) - replayed.obs).reshape(steps + 1, -1).max(axis=1)
     beyond = np.flatnonzero(differences > tolerance)
-    rewards = recorded.reward[:steps].astype(np.float64)
-    return_difference = abs(float(rewards.sum()) - replayed.episode_return) if has_rewards else 0.0
+    recorded_return, returns_agree = _compare_returns(recorded, replayed.episode_return, steps, tolerance)
     end = _compare_ends(recorded, replayed)
     return Replay(
         episode=index,
         seed=recorded.seed,
         max_difference=float(differences.max()),
         first_step=int(beyond[0]) if len(beyond) else None,
-        recorded_return=float(rewards.sum()) if has_rewards else None,
+        recorded_return=recorded_return,
         replayed_return=replayed.episode_return,
         end=end,
-        agrees=not len(beyond) and return_difference <= tolerance * max(1.0, float(np.abs(rewards).sum())) and not end,
+        agrees=not len(beyond) and returns_agree and not end,
     )
+
+
+def _compare_returns(
+    recorded: Trajectory, replayed_return: float, steps: int, tolerance: float
+) -> tuple[float | None, bool]:
+    """Return the recorded return of the first `steps` steps, and if it agrees with that of the replay or is unknown."""
+    if recorded.reward is None:
+        return None, True
+    rewards = recorded.reward[:steps].astype(np.float64)
+    difference = abs(float(rewards.sum()) - replayed_return)
+    return float(rewards.sum()), difference <= tolerance * max(1.0, float(np.abs(rewards).sum()))
 
 
 def _compare_ends(recorded: Trajectory, replayed: Trajectory) -> str:

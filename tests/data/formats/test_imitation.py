@@ -66,7 +66,7 @@ def test_pickled_observations_are_refused(save, tmp_path):
 def test_rewards_and_infos_are_optional(save):
     path = save(rews=None, infos=None, terminal=np.zeros(3, bool))
     dataset = read_imitation(path)
-    assert [trajectory.reward.tolist() for trajectory in dataset] == [[0.0] * n for n in LENGTHS]
+    assert [trajectory.reward for trajectory in dataset] == [None] * len(LENGTHS)
     assert dataset.provenance == {"format": "imitation npz"}
 
 

@@ -70,7 +70,7 @@ def test_scalar_feature_is_a_vector_of_one(lerobot_dataset):
     assert [trajectory.obs.tolist() for trajectory in dataset] == [[[0], [1], [2], [3], [4]], [[10], [11], [12], [13]]]
 
 
-def test_missing_actions_rewards_success_get_defaults(lerobot_dataset):
+def test_missing_actions_rewards_success_are_unknown(lerobot_dataset):
     def forget(info):
         for name in ("action", "next.reward", "next.success"):
             del info["features"][name]
@@ -78,7 +78,7 @@ def test_missing_actions_rewards_success_get_defaults(lerobot_dataset):
     edit(lerobot_dataset / "meta/info.json", forget)
     dataset = read_lerobot(lerobot_dataset)
     assert not dataset.has_actions
-    assert (dataset[0].action.shape, dataset[0].success, dataset[0].episode_return) == ((4, 0), None, 0)
+    assert (dataset[0].action.shape, dataset[0].success, dataset[0].reward) == ((4, 0), None, None)
 
 
 def test_split_data_files_read_the_same(v3_dataset):

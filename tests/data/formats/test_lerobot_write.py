@@ -115,6 +115,7 @@ def test_fps_is_taken_from_provenance(demos, tmp_path):
     [
         ({"obs": np.zeros((7, 4, 4), np.float32)}, r"one observation has shape \(4, 4\): save as Minari"),
         ({"success": None}, "1 of 2 episodes have 'success'"),
+        ({"reward": None}, "1 of 2 episodes have 'reward'"),
     ],
 )
 def test_unsupported_dataset_is_rejected(make_trajectory, tmp_path, fields, message):

@@ -16,7 +16,7 @@ def test_observations_flags_and_json_are_read(tmp_path):
     assert [(trajectory.terminated, trajectory.truncated) for trajectory in dataset] == [(False, True), (True, False)]
     assert dataset[0].success.tolist() == [False, True, True, True]
     assert [trajectory.seed for trajectory in dataset] == [100, 101]
-    assert dataset[0].episode_return == 0
+    assert dataset[0].reward is None
     assert dataset.provenance == {
         "format": "ManiSkill HDF5",
         "env_id": "PickCube-v1",

@@ -129,7 +129,7 @@ def split(file):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (delete("rewards"), "no 'rewards' in it"),
+        (delete("terminations"), "no 'terminations' in it"),
         (split, "'actions' is a group of arrays"),
         (put("actions", np.array([b"left"] * 4)), "'actions' holds .*, expected numbers"),
         (put("terminations", np.ones(4, bool)), "'terminations' must be one flag per action"),
@@ -141,6 +141,20 @@ def test_malformed_episode_is_named(saved, change, message):
         change(file)
     with pytest.raises(UserError, match=f"main_data.hdf5, episode_1: {message}"):
         read_minari(saved)
+
+
+def test_missing_rewards_are_unknown(saved):
+    with h5py.File(saved / "data" / "main_data.hdf5", "a") as file:
+        delete("rewards")(file)
+    dataset = read_minari(saved)
+    assert [trajectory.reward is None for trajectory in dataset] == [False, True, False]
+
+
+def test_minari_reads_unknown_rewards_as_nan(make_trajectory, tmp_path):
+    dataset = DemoDataset("", (make_trajectory(reward=None),))
+    save_minari(dataset, tmp_path / "d")
+    (episode,) = MinariDataset(tmp_path / "d" / "data").iterate_episodes()
+    np.testing.assert_array_equal(episode.rewards, np.full(6, np.nan))
 
 
 def test_damaged_files_are_rejected(saved):

@@ -35,7 +35,7 @@ def test_missing_arrays_get_defaults(stacked, tmp_path):
     assert (dataset.task, len(dataset), len(dataset[1])) == ("", 2, 5)
     np.testing.assert_array_equal(dataset[1].obs, stacked["obs"][1].astype(np.float32))
     assert (dataset[0].terminated, dataset[0].truncated, dataset[0].success) == (False, True, None)
-    assert dataset[0].episode_return == 0
+    assert dataset[0].reward is None
 
 
 @pytest.mark.parametrize("dtype", [">f8", "<f2", "i4", "u1", "?"])
@@ -132,8 +132,9 @@ def test_existing_file_is_not_overwritten(demos, tmp_path):
     assert path.read_text() == "mine"
 
 
-def test_partial_success_is_rejected(make_trajectory, tmp_path):
-    dataset = DemoDataset("", (make_trajectory(), make_trajectory(success=None)))
-    with pytest.raises(UserError, match="1 of 2 episodes have 'success'"):
+@pytest.mark.parametrize("key", ["reward", "success"])
+def test_partly_unknown_values_are_rejected(make_trajectory, tmp_path, key):
+    dataset = DemoDataset("", (make_trajectory(), make_trajectory(**{key: None})))
+    with pytest.raises(UserError, match=f"1 of 2 episodes have '{key}'.*save as Minari"):
         save_npz(dataset, tmp_path / "d.npz")
     assert not list(tmp_path.iterdir())

@@ -42,6 +42,13 @@ def test_without_next_obs_last_action_is_dropped(tmp_path):
     np.testing.assert_array_equal(dataset[1].reward, with_next_obs[1].reward[:-1])
 
 
+def test_unknown_rewards_survive_dropping_the_last_action(tmp_path):
+    with h5py.File(write_robomimic(tmp_path / "d.hdf5", next_obs=False), "a") as file:
+        del file["data/demo_2/rewards"]
+    dataset = read_robomimic(tmp_path / "d.hdf5")
+    assert [trajectory.reward is None for trajectory in dataset] == [False, True, False]
+
+
 def test_named_observations_are_concatenated_in_order(tmp_path):
     dataset = read_robomimic(write_robomimic(tmp_path / "d.hdf5"), ["gripper", "eef_pos"])
     np.testing.assert_array_equal(dataset[0].obs[1], [100, 1, -1])
@@ -49,14 +56,14 @@ def test_named_observations_are_concatenated_in_order(tmp_path):
     assert images[0].obs.shape == (ROBOMIMIC_STEPS + 1, 4, 4, 3)
 
 
-def test_missing_optional_arrays_get_defaults(tmp_path):
+def test_missing_optional_arrays_are_unknown(tmp_path):
     with h5py.File(write_robomimic(tmp_path / "d.hdf5"), "a") as file:
         for key in ("rewards", "dones", "actions"):
             for name in file["data"]:
                 del file["data"][name][key]
         del file["data"].attrs["env_args"]
     dataset = read_robomimic(tmp_path / "d.hdf5")
-    assert dataset[0].episode_return == 0
+    assert dataset[0].reward is None
     assert dataset[0].action.shape == (ROBOMIMIC_STEPS, 0)
     assert not dataset.has_actions
 

@@ -6,13 +6,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from cdred.errors import UserError
 from cdred.text import printable
-from cdred.types import Trajectory
+from cdred.types import DemoDataset, Trajectory
 
 # Called as `on_progress(done, total)`.
 OnProgress = Callable[[int, int], None]
@@ -167,6 +167,20 @@ def empty_actions(steps: int) -> np.ndarray:
     return np.zeros((steps, 0), np.float32)
 
 
+def check_all_or_none(dataset: DemoDataset, key: Literal["reward", "success"], path: Path) -> None:
+    """Check that all episodes have an array of this name, or none has, for a format with one column for all of them.
+
+    Raises:
+        UserError: only some have it.
+    """
+    num = sum(getattr(trajectory, key) is not None for trajectory in dataset)
+    if num not in (0, len(dataset)):
+        raise UserError(
+            f"{path}: {num} of {len(dataset)} episodes have '{key}', which this format stores for all or none: save as "
+            "Minari."
+        )
+
+
 def drop_last_action(trajectory: Trajectory) -> Trajectory:
     """Return a trajectory of T - 1 steps from T observations and T actions.
 
@@ -179,7 +193,7 @@ def drop_last_action(trajectory: Trajectory) -> Trajectory:
     return replace(
         trajectory,
         action=trajectory.action[:-1],
-        reward=trajectory.reward[:-1],
+        reward=None if trajectory.reward is None else trajectory.reward[:-1],
         success=success,
         terminated=False,
         truncated=True,

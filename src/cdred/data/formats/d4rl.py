@@ -133,7 +133,7 @@ def _read_obs(file: Any, rows: slice, location: str) -> np.ndarray:
     return obs
 
 
-def _read_rewards(file: Any, rows: slice, location: str) -> np.ndarray:
+def _read_rewards(file: Any, rows: slice, location: str) -> np.ndarray | None:
     if "rewards" not in file:
-        return np.zeros(rows.stop - rows.start, np.float32)
+        return None
     return read_float32(file["rewards"], "rewards", location, rows).reshape(-1)

@@ -4,7 +4,7 @@
     acts      [sum(T_i), A]          actions in the environment's own units
     indices   [N - 1]                rows of `acts` at which the second and later trajectories begin
     terminal  [N]                    the trajectory's last step ended its episode
-    rews      [sum(T_i)]             optional; zeros where missing
+    rews      [sum(T_i)]             optional
     infos     [sum(T_i)]             pickled Python objects, never read
 
 (`imitation.data.types.save` up to 0.3; later versions write datasets of Hugging Face.)
@@ -113,7 +113,7 @@ def _to_trajectory(arrays: Sequence[np.ndarray], is_terminal: bool) -> Trajector
     return Trajectory(
         obs=obs,
         action=action,
-        reward=reward[0] if reward else np.zeros(len(action), np.float32),
+        reward=reward[0] if reward else None,
         terminated=is_terminal,
         truncated=not is_terminal,
     )

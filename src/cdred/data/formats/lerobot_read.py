@@ -81,11 +81,11 @@ class Layout(NamedTuple):
 
 
 class Frames(NamedTuple):
-    """Frames of all episodes, in order, `[rows, ...]`; `success` is None where it is not recorded."""
+    """Frames of all episodes, in order, `[rows, ...]`; `reward` and `success` are None where not recorded."""
 
     obs: np.ndarray
     action: np.ndarray
-    reward: np.ndarray
+    reward: np.ndarray | None
     success: np.ndarray | None
 
 
@@ -221,7 +221,7 @@ def _allocate(rows: int, layout: Layout) -> Frames:
     return Frames(
         obs=np.empty((rows, *shape), np.float32),
         action=empty_actions(rows) if action is None else np.empty((rows, *action.shape[1:]), np.float32),
-        reward=np.zeros(rows, np.float32),
+        reward=np.zeros(rows, np.float32) if REWARD in layout.features else None,
         success=np.zeros(rows, bool) if SUCCESS in layout.features else None,
     )
 
@@ -245,11 +245,11 @@ def _to_trajectory(frames: Frames, episode: EpisodeFrames, final: dict[str, Any]
         episode: its rows.
         final: its metadata with what `lerobot_write` stored beyond the frames; None in other datasets.
     """
-    rows, success = episode.rows, frames.success
+    rows, reward, success = episode.rows, frames.reward, frames.success
     trajectory = Trajectory(
         obs=frames.obs[rows],
         action=frames.action[rows],
-        reward=frames.reward[rows],
+        reward=None if reward is None else reward[rows],
         terminated=False,
         truncated=True,
         success=None if success is None else success[rows],

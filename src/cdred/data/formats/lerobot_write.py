@@ -2,7 +2,7 @@
 
 It writes what LeRobot's reader needs: `meta/info.json`, `meta/stats.json`, `meta/tasks.parquet`, `meta/episodes` and
 `data`, with one frame per step of `observation.state`, `action`, `next.reward`, `next.done`, `next.truncated`,
-`next.success` where it is known, and the counters `timestamp`, `frame_index`, `episode_index`, `index`, `task_index`.
+`next.success`, and the counters `timestamp`, `frame_index`, `episode_index`, `index`, `task_index`.
 LeRobot stores images as videos, which are not written.
 
 Frames cannot hold the final observation: T steps make T frames, not T + 1. It is stored in `meta/episodes`, one row per
@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from cdred.data.formats.common import OnProgress, import_optional, with_progress
+from cdred.data.formats.common import OnProgress, check_all_or_none, import_optional, with_progress
 from cdred.data.formats.lerobot_read import (
     ACTION,
     CDRED_META,
@@ -55,8 +55,8 @@ def save_lerobot(dataset: DemoDataset, path: str | Path, on_progress: OnProgress
         on_progress: called after each episode.
 
     Raises:
-        UserError: `path` exists, observations are not vectors, success is recorded for some episodes only, or PyArrow
-            is not installed.
+        UserError: `path` exists, observations are not vectors, reward or success is recorded for some episodes only, or
+            PyArrow is not installed.
     """
     path = Path(path)
     check_new_path(path)
@@ -76,9 +76,8 @@ def _check_writable(dataset: DemoDataset, path: Path) -> None:
     shape = dataset[0].obs.shape[1:]
     if len(shape) != 1:
         raise UserError(f"{path}: LeRobot frames hold vectors, but one observation has shape {shape}: save as Minari.")
-    with_success = sum(trajectory.success is not None for trajectory in dataset)
-    if with_success not in (0, len(dataset)):
-        raise UserError(f"{path}: {with_success} of {len(dataset)} episodes have 'success'; give it for all or none.")
+    check_all_or_none(dataset, "reward", path)
+    check_all_or_none(dataset, "success", path)
 
 
 def _fps(provenance: dict[str, object]) -> float:
@@ -93,7 +92,7 @@ def _to_frames(trajectory: Trajectory, episode: int, first_index: int, fps: floa
     return {
         STATE: trajectory.obs[:-1],
         **({ACTION: trajectory.action} if trajectory.action.shape[1] else {}),
-        REWARD: trajectory.reward,
+        **({} if trajectory.reward is None else {REWARD: trajectory.reward}),
         DONE: is_last,
         NEXT_TRUNCATED: is_last & trajectory.truncated,
         **({} if trajectory.success is None else {SUCCESS: trajectory.success}),

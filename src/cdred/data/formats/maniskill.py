@@ -4,7 +4,7 @@
     traj_<i>/actions     [T, A]   in the control mode's own units
     traj_<i>/terminated, truncated  [T]
     traj_<i>/success     [T]      where the task defines it
-    traj_<i>/rewards     [T]      where they were recorded; zeros elsewhere
+    traj_<i>/rewards     [T]      optional
     traj_<i>/env_states  groups of [T+1, ...]: the simulator's states of actors and articulations
 
     env_info: env_id, max_episode_steps, env_kwargs; episodes: episode_id, episode_seed, elapsed_steps, ...
@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import numpy as np
 
 from cdred.data.formats.common import (
     OnProgress,
@@ -155,7 +154,7 @@ def _read_episode(
     return Trajectory(
         obs=obs,
         action=action,
-        reward=read_array(group, "rewards", location) if "rewards" in group else np.zeros(steps, np.float32),
+        reward=read_array(group, "rewards", location) if "rewards" in group else None,
         terminated=_last_flag(group, "terminated", steps, location),
         truncated=_last_flag(group, "truncated", steps, location),
         success=read_array(group, "success", location) != 0 if "success" in group else None,

@@ -4,7 +4,7 @@ Datasets are written in HDF5, `<folder>/data/main_data.hdf5`, and read in HDF5, 
 (`cdred.data.formats.minari_hdf5` and `minari_arrow` describe the layouts). The `minari` package opens what is written
 here: by `MinariDataset(folder / "data")`, or by name with `MINARI_DATASETS_PATH` set to the folder's parent. Beyond
 Minari's requirements it holds the episode's `seed`, `infos/success` [T+1] (as in Minari the first entry belongs to the
-reset; it is false) and, in the metadata, `cdred`: task and provenance.
+reset; it is false) and, in the metadata, `cdred`: task and provenance. Unknown rewards are NaN at every step.
 
 Written with `minari` itself but read without it, because Minari may construct an environment that a file names to learn
 its spaces, and a demonstration file must not decide what code runs.
@@ -120,15 +120,14 @@ def _action_bounds(space: object) -> dict[str, list[float]] | None:
 
 def _to_trajectory(raw: RawEpisode, keys: Sequence[str]) -> Trajectory:
     obs = concat_obs(raw.obs_arrays, keys, raw.read_obs, raw.location)
-    rewards = _get_column(raw, "rewards")
     action = raw.column("actions")
-    action = empty_actions(len(rewards)) if action is None else action
+    action = empty_actions(len(_get_column(raw, "terminations"))) if action is None else action
     terminated, truncated = (
         final_flag(_get_column(raw, key) != 0, key, len(action), raw.location)
         for key in ("terminations", "truncations")
     )
     success = _step_success(raw.column("infos/success"), len(action))
-    return Trajectory(obs, action, rewards, terminated, truncated, success, raw.seed)
+    return Trajectory(obs, action, _known_rewards(raw), terminated, truncated, success, raw.seed)
 
 
 def _get_column(raw: RawEpisode, key: str) -> np.ndarray:
@@ -136,6 +135,12 @@ def _get_column(raw: RawEpisode, key: str) -> np.ndarray:
     if values is None:
         raise UserError(f"{raw.location}: no '{key}' in it.")
     return values
+
+
+def _known_rewards(raw: RawEpisode) -> np.ndarray | None:
+    """Return the rewards; None if they are missing, or NaN at every step, as written for unknown ones."""
+    rewards = raw.column("rewards")
+    return None if rewards is None or (rewards.size and np.isnan(rewards).all()) else rewards
 
 
 def _step_success(success: np.ndarray | None, steps: int) -> np.ndarray | None:
@@ -181,12 +186,14 @@ def _to_episode_buffer(index: int, trajectory: Trajectory) -> Any:
 
     is_last = np.arange(len(trajectory)) == len(trajectory) - 1
     success = trajectory.success
+    # Minari requires rewards.
+    reward = np.full(len(trajectory), np.nan, np.float32) if trajectory.reward is None else trajectory.reward
     return EpisodeBuffer(
         id=index,
         seed=trajectory.seed,
         observations=trajectory.obs,  # pyright: ignore[reportArgumentType]
         actions=trajectory.action,  # pyright: ignore[reportArgumentType]
-        rewards=trajectory.reward,  # pyright: ignore[reportArgumentType]
+        rewards=reward,  # pyright: ignore[reportArgumentType]
         terminations=is_last & trajectory.terminated,  # pyright: ignore[reportArgumentType]
         truncations=is_last & trajectory.truncated,  # pyright: ignore[reportArgumentType]
         infos=None if success is None else {"success": np.concatenate([[False], success])},

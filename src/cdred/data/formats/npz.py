@@ -4,7 +4,7 @@ Keys, for N episodes (`T` steps each; `*obs` is the shape of one observation):
 
     obs         [N, T+1, *obs]   observations, the final one included
     action      [N, T, A]        in [-1, 1]; missing where only observations were recorded
-    reward      [N, T]           optional; zeros where missing
+    reward      [N, T]           optional
     success     [N, T]           optional; goal reached, per step
     terminated  [N]              optional, default false: the episode reached a terminal state
     truncated   [N]              optional, default "not terminated": a time limit ended the episode
@@ -29,6 +29,7 @@ from cdred.data.formats.common import (
     OnProgress,
     as_bool,
     as_float32,
+    check_all_or_none,
     check_components,
     check_step_counts,
     empty_actions,
@@ -152,13 +153,12 @@ def _to_trajectory(
     location = f"{location}, episode {index}"
     steps = len(episode["obs"]) - 1
     action = as_float32(episode["action"], "action", location) if "action" in episode else empty_actions(steps)
-    reward = episode.get("reward", np.zeros(len(action)))
     terminated = bool(_get_episode_value(arrays, "terminated", index, False))
     seed = int(_get_episode_value(arrays, "seed", index, -1))
     return Trajectory(
         obs=as_float32(episode["obs"], "obs", location),
         action=action,
-        reward=as_float32(reward, "reward", location),
+        reward=as_float32(episode["reward"], "reward", location) if "reward" in episode else None,
         terminated=terminated,
         truncated=bool(_get_episode_value(arrays, "truncated", index, not terminated)),
         success=as_bool(episode["success"], "success", location) if "success" in episode else None,
@@ -196,7 +196,7 @@ def save_npz(dataset: DemoDataset, path: str | Path, on_progress: OnProgress | N
     """Write `dataset` to the new file `path` atomically.
 
     Raises:
-        UserError: `path` exists, or success is recorded for some episodes only.
+        UserError: `path` exists, or reward or success is recorded for some episodes only.
     """
     path = Path(path)
     arrays = _to_arrays(dataset, path)
@@ -207,13 +207,14 @@ def save_npz(dataset: DemoDataset, path: str | Path, on_progress: OnProgress | N
 
 
 def _to_arrays(dataset: DemoDataset, path: Path) -> dict[str, np.ndarray]:
+    check_all_or_none(dataset, "reward", path)
+    check_all_or_none(dataset, "success", path)
+    reward = [trajectory.reward for trajectory in dataset if trajectory.reward is not None]
     success = [trajectory.success for trajectory in dataset if trajectory.success is not None]
-    if len(success) not in (0, len(dataset)):
-        raise UserError(f"{path}: {len(success)} of {len(dataset)} episodes have 'success'; give it for all or none.")
     return {
         "obs": np.concatenate([trajectory.obs for trajectory in dataset]),
         **({"action": np.concatenate([trajectory.action for trajectory in dataset])} if dataset.has_actions else {}),
-        "reward": np.concatenate([trajectory.reward for trajectory in dataset]),
+        **({"reward": np.concatenate(reward)} if reward else {}),
         **({"success": np.concatenate(success)} if success else {}),
         "lengths": np.array([len(trajectory) for trajectory in dataset]),
         "terminated": np.array([trajectory.terminated for trajectory in dataset]),

@@ -5,7 +5,7 @@
     data/demo_<i>/actions     [T, A]
     data/demo_<i>/obs/<key>   [T, ...]   one dataset per key, images [T, H, W, C]; may be nested
     data/demo_<i>/next_obs/<key>         optional, the same keys
-    data/demo_<i>/rewards     [T]        optional; zeros where missing
+    data/demo_<i>/rewards     [T]        optional
     data/demo_<i>/dones       [T]        not used, see below
 
 (https://robomimic.github.io/docs/datasets/overview.html, "Dataset Structure")
@@ -120,7 +120,7 @@ def _read_episode(group: Any, obs_keys: Sequence[str] | None, first: Parts, loca
     trajectory = Trajectory(
         obs=obs,
         action=read_array(group, "actions", location) if "actions" in group else empty_actions(steps),
-        reward=read_array(group, "rewards", location) if "rewards" in group else np.zeros(steps, np.float32),
+        reward=read_array(group, "rewards", location) if "rewards" in group else None,
         terminated=False,
         truncated=True,
     )
