@@ -25,8 +25,9 @@ from cdred.data.validate import validate_demos
 from cdred.demos.record_agent import record_agent
 from cdred.demos.reference_scores import expert_score, random_score
 from cdred.demos.scripted import check_num_demos, get_demos
+from cdred.envs.callables import EnvFactory, EnvName, given_env, name_env
 from cdred.envs.failures import format_exception
-from cdred.envs.imports import import_modules, resolve_import
+from cdred.envs.imports import import_modules, refuse_during_import, resolve_import
 from cdred.envs.make import make_vector_env
 from cdred.envs.registry import get_env_spec
 from cdred.errors import Interrupted, UserError
@@ -41,6 +42,7 @@ from cdred.report.run_report import write_report
 from cdred.report.video import comparison_video
 from cdred.run_folder import (
     DEMOS_FILE,
+    LoadedRun,
     check_same_demos,
     finished_result,
     load_run,
@@ -68,7 +70,13 @@ RECORDING_ENVS = 10
 PROGRESS_SECONDS = 10.0
 
 
-def train(config: RunConfig | None = None, *, quiet: bool = False, **changes: Unpack[TrainKeywords]) -> dict[str, Any]:
+def train(
+    config: RunConfig | None = None,
+    *,
+    env: EnvFactory | None = None,
+    quiet: bool = False,
+    **changes: Unpack[TrainKeywords],
+) -> dict[str, Any]:
     """Train an agent, or resume an interrupted run.
 
     All outputs are written to the run folder (`config.out`): settings, metrics, checkpoints, result, report and video.
@@ -77,6 +85,9 @@ def train(config: RunConfig | None = None, *, quiet: bool = False, **changes: Un
 
     Args:
         config: all settings; by default the preset named in `changes`, or `cpu`.
+        env: function or class that makes a new Gymnasium environment at each call, in place of a task. The task is then
+            `env/<module>:<name>`, from which worker processes, `cdred eval` and `cdred.load` import it. A lambda or a
+            function within a function cannot be imported: give it to `evaluate` and `load` again.
         quiet: disable terminal output.
         changes: settings to override, e.g. `task="metaworld/button-press", steps=5000, seeds=(0, 1, 2)`. `demos` is a
             number, a path, a `DemoDataset` or a list of `Trajectory`; the latter two are saved in the run folder and
@@ -92,7 +103,14 @@ def train(config: RunConfig | None = None, *, quiet: bool = False, **changes: Un
             signal ends the process at once.
         DivergenceError: training diverged in every restart.
     """
-    config, given = _resolve_settings(config, changes)
+    refuse_during_import("cdred.train")
+    config, given = _resolve_settings(config, changes, env)
+    with given_env(env):
+        return _train_or_resume(config, given, quiet)
+
+
+def _train_or_resume(config: RunConfig, given: DemoDataset | None, quiet: bool) -> dict[str, Any]:
+    """Train with checked settings, and the demonstrations if an object was given."""
     import_modules(config.imports)
     folder, spec = run_folder(config), get_env_spec(config.task)
     if given is not None:
@@ -125,7 +143,9 @@ def train(config: RunConfig | None = None, *, quiet: bool = False, **changes: Un
     return result
 
 
-def _resolve_settings(config: RunConfig | None, changes: TrainKeywords) -> tuple[RunConfig, DemoDataset | None]:
+def _resolve_settings(
+    config: RunConfig | None, changes: TrainKeywords, env: EnvFactory | None = None
+) -> tuple[RunConfig, DemoDataset | None]:
     """Return the checked settings of a run, and the demonstrations if an object was given that the method uses.
 
     Raises:
@@ -134,6 +154,9 @@ def _resolve_settings(config: RunConfig | None, changes: TrainKeywords) -> tuple
     if config and changes.get("preset", config.preset) != config.preset:
         raise UserError("preset cannot be changed in a given config: use cdred.preset(name) as the config.")
     config = override(config or preset(changes.get("preset", "cpu")), changes)
+    named = None if env is None else name_env(env)
+    if named:
+        config = _with_env_task(config, named)
     demos = None if isinstance(config.demos, str) else _as_dataset(config.demos, config.task)
     if demos is None:
         config = validate(config)
@@ -143,8 +166,20 @@ def _resolve_settings(config: RunConfig | None, changes: TrainKeywords) -> tuple
         config = replace(config, demos=str(run_folder(config) / DEMOS_FILE))
     if not config.task:
         raise UserError("no task is given: set task, for example to metaworld/window-open.")
-    config = replace(config, imports=tuple(map(resolve_import, config.imports)))
+    imports = (*config.imports, *(named.imports if named else ()))
+    config = replace(config, imports=tuple(dict.fromkeys(map(resolve_import, imports))))
     return config, None if config.algo == "tdmpc2" else demos
+
+
+def _with_env_task(config: RunConfig, named: EnvName) -> RunConfig:
+    if config.task not in ("", named.task):
+        raise UserError(f"task and env are both given: env is the task {named.task}, omit task={config.task!r}.")
+    if config.vectorization == "process" and not named.importable:
+        raise UserError(
+            f"{named.task} cannot be imported by the processes of vectorization='process': define the function at the "
+            "top level of a module or script, or use sync or thread."
+        )
+    return replace(config, task=named.task)
 
 
 def _as_dataset(demos: Any, task: str) -> DemoDataset | None:
@@ -230,6 +265,7 @@ def compare(config: RunConfig, algos: Sequence[AlgoName], *, quiet: bool = False
 def evaluate(
     run: str | Path,
     *,
+    env: EnvFactory | None = None,
     episodes: int = 20,
     planner: PlannerName | None = None,
     best: bool = False,
@@ -239,6 +275,8 @@ def evaluate(
 
     Args:
         run: the run folder.
+        env: makes the environments of a run that was trained with `env`, in this process, in place of the function that
+            the run names.
         episodes: episodes per seed.
         planner: how to act; None as at the end of the training run.
         best: evaluate the checkpoint of the best evaluation instead of the last one. It is selected by the
@@ -257,7 +295,11 @@ def evaluate(
     if episodes < 1:
         raise UserError(f"--episodes must be at least 1, got {episodes}.")
     use_compilation_cache()
-    loaded = load_run(Path(run), planner, best)
+    with given_env(env):
+        return _evaluate(load_run(Path(run), planner, best, env), episodes, log)
+
+
+def _evaluate(loaded: LoadedRun, episodes: int, log: LogFn) -> dict[str, Any]:
     config = loaded.config
     with make_vector_env(config.task, config.seeds, config.envs, "eval", **env_options(config, log)) as envs:
         envs.restore(loaded.eval_envs)
@@ -315,11 +357,19 @@ def train_expert(
     return demos
 
 
-def load(run: str | Path, *, seed: int | None = None, planner: PlannerName | None = None, best: bool = False) -> Agent:
+def load(
+    run: str | Path,
+    *,
+    env: EnvFactory | None = None,
+    seed: int | None = None,
+    planner: PlannerName | None = None,
+    best: bool = False,
+) -> Agent:
     """Load the agent of a run; `load(run).act(obs)` returns an action.
 
     Args:
         run: the run folder.
+        env: as in `evaluate`.
         seed: one of the run's seeds; the first if None.
         planner: how to act; None as at the end of the training run.
         best: as in `evaluate`.
@@ -328,9 +378,10 @@ def load(run: str | Path, *, seed: int | None = None, planner: PlannerName | Non
         UserError: the folder is not that of a run, its files are damaged, or the run has no such seed.
     """
     use_compilation_cache()
-    config, learner, *_ = load_run(Path(run), planner, best)
+    with given_env(env):
+        config, learner, *_ = load_run(Path(run), planner, best, env)
+        spec = get_env_spec(config.task)
     state, seed = select_seed(learner, config, seed)
-    spec = get_env_spec(config.task)
     return Agent(make_compiled_fns(config, spec).algorithm, state, spec, seed, config.algo)
 
 

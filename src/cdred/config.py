@@ -51,7 +51,8 @@ class RunConfig:
     """One training run."""
 
     task: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TASK")] = ""
-    """Task: metaworld/<task>, dmc/<domain>-<task>, maniskill/<Task>, mjx/<Task>, gym/<id>."""
+    """Task: metaworld/<task>, dmc/<domain>-<task>, maniskill/<Task>, mjx/<Task>, gym/<id>, or env/<module>:<function>,
+    a function that makes Gymnasium environments."""
     imports: Annotated[tuple[str, ...], tyro.conf.arg(aliases=("--import",))] = ()
     """Modules that register environments of your own with Gymnasium: names on the import path, or paths of .py files.
     They are imported before the task is made, also by `cdred eval` and in worker processes."""

@@ -20,6 +20,7 @@ from cdred.config import PlannerName, RunConfig, total_steps
 from cdred.config_file import first_difference, read_config, read_text, to_yaml
 from cdred.constraints import check_choice
 from cdred.data.demonstrations import save_demos
+from cdred.envs.callables import SUITE, EnvFactory
 from cdred.envs.imports import import_modules
 from cdred.envs.make import make_vector_env
 from cdred.errors import UserError
@@ -181,6 +182,13 @@ def _refuse_code_of_the_run(folder: Path, imports: tuple[str, ...]) -> None:
         )
 
 
+def _with_given_env(folder: Path, config: RunConfig) -> RunConfig:
+    """Return the settings with environments in this process: others would import the function that the run names."""
+    if not config.task.startswith(f"{SUITE}/"):
+        raise UserError(f"{folder} is a run of {config.task}, which env cannot replace: omit env.")
+    return config if config.vectorization == "thread" else replace(config, vectorization="sync")
+
+
 class LoadedRun(NamedTuple):
     """A run loaded from a checkpoint.
 
@@ -197,7 +205,7 @@ class LoadedRun(NamedTuple):
     steps: int
 
 
-def load_run(folder: Path, planner: PlannerName | None, best: bool = False) -> LoadedRun:
+def load_run(folder: Path, planner: PlannerName | None, best: bool = False, env: EnvFactory | None = None) -> LoadedRun:
     """Load a run from its last checkpoint.
 
     Args:
@@ -205,9 +213,12 @@ def load_run(folder: Path, planner: PlannerName | None, best: bool = False) -> L
         planner: replaces the planner of the settings, and the candidate that was chosen to act at the end of training;
             None keeps both.
         best: load the checkpoint of the best evaluation instead.
+        env: what makes the environments (`cdred.envs.callables.given_env`); None for the function or task that the run
+            names.
 
     Raises:
-        UserError: no such planner; or the folder is not that of a run with such a checkpoint, or it is damaged.
+        UserError: no such planner; `env` is given for a run that was trained without; or the folder is not that of a
+            run with such a checkpoint, or it is damaged.
     """
     if planner is not None:
         check_choice("--planner", planner, get_args(PlannerName))
@@ -219,7 +230,10 @@ def load_run(folder: Path, planner: PlannerName | None, best: bool = False) -> L
     config = read_config(config_path)
     config = replace(config, planner=planner or config.planner)
     _refuse_code_of_the_run(folder, config.imports)
-    import_modules(config.imports)
+    if env is None:
+        import_modules(config.imports)
+    else:
+        config = _with_given_env(folder, config)
     with make_vector_env(config.task, config.seeds, config.envs, "eval", vectorization=config.vectorization) as envs:
         fns, snapshot = make_compiled_fns(config, envs.spec), envs.snapshot()
     template = eqx.filter_eval_shape(fns.init, seed_keys(config.seeds, INIT))

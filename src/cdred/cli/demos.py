@@ -15,6 +15,7 @@ from rich.table import Table
 
 from cdred.cli.options import check_options
 from cdred.console import SafeConsole, print_text
+from cdred.data.formats.common import sanitize_text
 from cdred.data.formats.registry import FormatName, check_output_path
 from cdred.errors import UserError
 from cdred.files import check_new_path
@@ -167,7 +168,9 @@ def convert(options: Convert) -> None:
     provenance = dataset.provenance | ({} if recorded is None else {REPEAT_KEY: recorded})
     dataset = replace(dataset, task=task, provenance=provenance)
     if options.rescale_actions or given:
-        dataset = rescale_actions(dataset, source, given, None if given else _task_bounds(dataset))
+        dataset = rescale_actions(
+            dataset, source, given, None if given else _task_bounds(dataset, options.task is None)
+        )
     dataset = validate_demos(dataset, source, allow_variable_horizon=True)
     if options.action_repeat is not None:
         dataset = fold_steps(dataset, source, options.action_repeat, recorded)
@@ -201,8 +204,12 @@ def _output_task(recorded: str, options: Convert) -> str:
     return named
 
 
-def _task_bounds(dataset: "DemoDataset") -> "ActionBounds | None":
+def _task_bounds(dataset: "DemoDataset", stated_by_file: bool) -> "ActionBounds | None":
     """Return the bounds of the environment of the dataset's task; None without a task.
+
+    Args:
+        dataset: with its task, if it is known.
+        stated_by_file: the file states the task, not the user.
 
     Raises:
         UserError: the environment cannot be made, and the file declares no bounds either.
@@ -211,11 +218,22 @@ def _task_bounds(dataset: "DemoDataset") -> "ActionBounds | None":
     from cdred.envs.registry import get_env_spec
 
     try:
+        if stated_by_file:
+            _refuse_code_of_a_file(dataset.task)
         return ActionBounds.of_task(get_env_spec(dataset.task)) if dataset.task else None
     except UserError:
         if ActionBounds.declared(dataset) is None:
             raise
         return None
+
+
+def _refuse_code_of_a_file(task: str) -> None:
+    """Refuse a task that names a module, gym/<module>:<Id> or env/<module>:<name>, if only a file states it."""
+    if ":" in task:
+        raise UserError(
+            f"the file states the task {sanitize_text(task)}, whose module is not imported because a file names it: "
+            "give the task with --task, if you trust it."
+        )
 
 
 def info(options: Info) -> int:
@@ -260,6 +278,8 @@ def check(options: Check) -> int:
     task = options.task or dataset.task
     if not task:
         raise UserError(f"{source}: it does not state its task, give --task.")
+    if not options.task:
+        _refuse_code_of_a_file(task)
     if options.num is not None:
         check_num_demos(options.num)
         dataset = dataset.take(options.num)

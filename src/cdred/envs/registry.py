@@ -41,6 +41,7 @@ SUITES = {
     "metaworld": Suite("cdred.envs.suites.metaworld", "metaworld"),
     "dmc": Suite("cdred.envs.suites.dmc", "dmc"),
     "gym": Suite("cdred.envs.suites.gym"),
+    "env": Suite("cdred.envs.suites.own"),
     "maniskill": Suite("cdred.envs.suites.maniskill"),
     "mjx": Suite("cdred.envs.suites.mjx", "mjx"),
     "probe": Suite("cdred.envs.suites.probes"),
@@ -181,8 +182,9 @@ def _parse(task: str) -> tuple[str, str, dict[str, int]]:
     if not slash or not name:
         raise UserError(f"'{task}' is not a task: expected SUITE/NAME with a suite of {', '.join(PUBLIC_SUITES)}.")
     known = _adapter(suite).task_names()
-    # Gymnasium accepts more ids than it lists (those that import their own module) and reports unknown ones itself.
-    if suite != "gym" and name not in known:
+    # Gymnasium accepts more ids than it lists (those that import their own module) and reports unknown ones itself, as
+    # the suite of functions of the user does.
+    if suite not in ("gym", "env") and name not in known:
         raise UserError(f"no task '{path}'.{did_you_mean(name, known, prefix=f'{suite}/', num=3)}")
     return suite, name, _options(task, path, parameters, _adapter(suite)) if "?" in task else {}
 

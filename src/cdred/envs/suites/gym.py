@@ -1,12 +1,15 @@
 """Gymnasium environments with Box actions, and observations of one Box or of Dict and Tuple spaces of them."""
 
 import warnings
+from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium.error import DependencyNotInstalled, UnregisteredEnv
+from gymnasium.wrappers import TimeLimit
 from jaxtyping import Float32, UInt8
 
 from cdred.action_units import denormalize_actions
@@ -20,7 +23,8 @@ DEFAULT_TIME_LIMIT = 1000
 SUCCESS_KEYS = ("success", "is_success")
 # Bound on the episode that finds out if a task reports success.
 MAX_PROBE_STEPS = 2000
-# Result of that episode by id, with the registered environment for which it was run: an id may be registered again.
+# Result of that episode by task, with the registered environment or function for which it was run: a name may be given
+# to another one.
 _reports_success: dict[str, tuple[object, bool]] = {}
 
 
@@ -30,11 +34,22 @@ class Gym:
     Observations are flattened in the order of the observation space, as Gymnasium's `FlattenObservation` does.
     Success is `info["success"]` or `info["is_success"]`, False in steps whose `info` has neither; a task that reports
     neither at any step of an episode without motion has no success (`reports_success`).
+
+    Args:
+        task: name of the task.
+        make_env: makes a new environment at each call.
+        render_size: side of rendered frames in pixels; None keeps the environment's.
+        origin: what `make_env` makes environments from; None for the registered environment of their id.
     """
 
-    def __init__(self, name: str, render_size: int | None = None):
-        task = f"gym/{name}"
-        self._env = make_gym(task, name)
+    def __init__(
+        self,
+        task: str,
+        make_env: Callable[[], gymnasium.Env],
+        render_size: int | None = None,
+        origin: object | None = None,
+    ):
+        self._env = make_env()
         self._action_space = require_box(task, "action", self._env.action_space)
         bounds = np.array([self._action_space.low, self._action_space.high], np.float64).reshape(2, -1)
         if not np.isfinite(bounds).all():
@@ -45,7 +60,9 @@ class Gym:
         self._render_size = render_size
         self._elapsed_steps = 0
         length = time_limit(task, self._env)
-        has_success = reports_success(task, name, self._env, self._native(np.zeros(self._low.size, np.float32)), length)
+        origin = _registered(self._env) if origin is None else origin
+        motionless = self._native(np.zeros(self._low.size, np.float32))
+        has_success = reports_success(task, make_env, origin, motionless, length)
         self.spec = EnvSpec(
             task,
             (obs_size,),
@@ -101,6 +118,20 @@ class Gym:
         self._env.close()
 
 
+def make(name: str, render_size: int | None = None) -> Gym:
+    """Make the environment of the id `name`.
+
+    Raises:
+        UserError: as `make_gym`, or its spaces are not supported.
+    """
+    task = f"gym/{name}"
+    return Gym(task, partial(make_gym, task, name), render_size)
+
+
+def _registered(env: gymnasium.Env) -> object | None:
+    return gymnasium.registry.get(env.spec.id) if env.spec else None
+
+
 def make_gym(task: str, name: str) -> gymnasium.Env:
     """Make the environment `name`, in render mode `rgb_array` if it has one.
 
@@ -128,31 +159,31 @@ def success_flag(info: dict[str, Any]) -> Any:
     return next((info[key] for key in SUCCESS_KEYS if key in info), None)
 
 
-def reports_success(task: str, name: str, env: gymnasium.Env, action: np.ndarray, limit: int) -> bool:
+def reports_success(
+    task: str, make_env: Callable[[], gymnasium.Env], origin: object | None, action: np.ndarray, limit: int
+) -> bool:
     """Return True if some step of an episode in which every action is `action` has a success flag.
 
     It is an episode, not a step, because an environment may report success at the end only, as Stable-Baselines3's
-    do. It runs in an instance of its own, and once for each registered environment.
+    do. It runs in an instance of its own, and once for each origin.
 
     Args:
         task: full name of the task.
-        name: as in `make_gym`.
-        env: the environment, not stepped here.
+        make_env: as for `Gym`.
+        origin: what environments are made from; None if unknown, and the episode is run at every call.
         action: an action in the environment's own units.
         limit: steps after which an episode ends.
     """
-    key = env.spec.id if env.spec else name
-    entry = gymnasium.registry.get(key)
-    known_entry, known = _reports_success.get(key, (None, False))
-    if entry is None or known_entry is not entry:
-        known = _probe_success(task, name, action, limit)
-        _reports_success[key] = (entry, known)
+    known_origin, known = _reports_success.get(task, (None, False))
+    if origin is None or known_origin is not origin:
+        known = _probe_success(task, make_env, action, limit)
+        _reports_success[task] = (origin, known)
     return known
 
 
-def _probe_success(task: str, name: str, action: np.ndarray, limit: int) -> bool:
+def _probe_success(task: str, make_env: Callable[[], gymnasium.Env], action: np.ndarray, limit: int) -> bool:
     unknown = ""
-    with closing(make_gym(task, name)) as probe:
+    with closing(make_env()) as probe:
         try:
             probe.reset(seed=0)
             for _ in range(min(limit, MAX_PROBE_STEPS)):
@@ -171,8 +202,9 @@ def _probe_success(task: str, name: str, action: np.ndarray, limit: int) -> bool
 
 
 def time_limit(task: str, env: gymnasium.Env) -> int:
-    """Return the registered time limit in steps; without one, warn and return `DEFAULT_TIME_LIMIT`."""
-    limit = env.spec.max_episode_steps if env.spec else None
+    """Return the time limit in steps, of a `TimeLimit` wrapper or the registration; without one, warn and return
+    `DEFAULT_TIME_LIMIT`."""
+    limit = _wrapped_time_limit(env) or (env.spec.max_episode_steps if env.spec else None)
     if limit is None:
         warnings.warn(
             f"{task} has no time limit; its episodes are truncated after {DEFAULT_TIME_LIMIT} steps.", stacklevel=3
@@ -181,9 +213,14 @@ def time_limit(task: str, env: gymnasium.Env) -> int:
     return limit
 
 
+def _wrapped_time_limit(env: gymnasium.Env) -> int | None:
+    limits = []
+    while isinstance(env, gymnasium.Wrapper):
+        limits += [env._max_episode_steps] if isinstance(env, TimeLimit) else []
+        env = env.env
+    return min(limits, default=None)
+
+
 def task_names() -> list[str]:
     """List every registered id."""
     return sorted(gymnasium.registry)
-
-
-make = Gym
