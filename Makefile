@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup maniskill mjx train test test-slow test-mjx test-maniskill lint type bench figures clean
+.PHONY: help setup maniskill mjx train walk test test-slow test-mjx test-maniskill lint type bench figures clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -33,6 +33,15 @@ mjx:  ## make .venv-mjx, the interpreter of agent and simulators for the mjx tas
 
 train: $(READY)  ## the main job: learn a Meta-World task from 10 demonstrations
 	$(BIN)/cdred train metaworld/stick-pull --demos 10 --seeds 0
+
+# From a wheel in a virtual environment of its own, so that nothing of this checkout is used by accident.
+walk:  ## a new user's way: install the wheel, record own data in four formats, train, evaluate, act at 20 Hz
+	rm -rf build/walk
+	$(PYTHON) -m venv build/walk/venv
+	build/walk/venv/bin/python -m pip wheel --quiet --no-deps --wheel-dir build/walk .
+	build/walk/venv/bin/python -m pip install --quiet "$$(echo build/walk/cdred-*.whl)[formats]"
+	cp examples/own_data.py build/walk/
+	cd build/walk && venv/bin/python own_data.py --out cart
 
 # A process per core: compiling is most of what the tests do.
 test: $(READY)  ## all tests but the slow ones
