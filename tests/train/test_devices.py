@@ -33,6 +33,11 @@ SHORT = {
 }
 
 
+def split_cpu(devices):
+    """Return XLA's flags with the CPU split into devices."""
+    return f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
+
+
 @pytest.mark.parametrize(
     ("task", "algo", "devices"),
     [
@@ -44,7 +49,7 @@ SHORT = {
 def test_sharded_run_equals_run_on_one_device(tmp_path, task, algo, devices):
     changes = SHORT | {"task": task, "algo": algo, "seeds": list(range(devices))}
     env = {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": split_cpu(devices),
         "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
     }
     args = [json.dumps(changes | {"out": str(tmp_path / "many")}), str(devices)]
@@ -61,6 +66,6 @@ def test_seed_mesh_divides_seeds_evenly():
     script = (
         "from cdred.train.devices import seed_mesh; print([m and m.size for m in map(seed_mesh, (1, 2, 3, 4, 5, 6))])"
     )
-    env = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    env = {"XLA_FLAGS": split_cpu(4)}
     process = subprocess.run([sys.executable, "-c", script], env=os.environ | env, check=True, capture_output=True)
     assert process.stdout.decode().strip() == "[None, 2, 3, 4, None, 3]"
