@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import hypothesis
@@ -44,6 +45,23 @@ optax.tree.bias_correction = _with_standard_promotion(optax.tree.bias_correction
 TRAIN_MODULES = ["train.compiled", "train.keys", "train.state"]
 DEVICE_MODULES = ["nn", "models", "planning", "algos", "data.replay_buffer", *TRAIN_MODULES]
 install_import_hook([f"cdred.{module}" for module in DEVICE_MODULES], "typecheck.check")
+
+
+# Settings that no compiled function depends on.
+UNCOMPILED = {"task": "", "demos": "", "seeds": (0,), "out": "", "vectorization": "sync", "video": False}
+UNCOMPILED |= {"eval_every": 1, "eval_episodes": 1, "final_eval_episodes": 1, "log_every": 1, "checkpoint_every": 1}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_compiled_functions():
+    """Let all runs of equal settings share their compiled functions, instead of tracing the same ones in each."""
+    from cdred.train import setup
+
+    make_algorithm = cache(setup.make_algorithm)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(setup, "CompiledFns", cache(setup.CompiledFns))
+        patch.setattr(setup, "make_algorithm", lambda config, spec: make_algorithm(replace(config, **UNCOMPILED), spec))
+        yield
 
 
 @pytest.fixture

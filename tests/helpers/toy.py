@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from cdred import api
 from cdred.algos.base import Algorithm
 from cdred.planning.mppi import MPPIState
 from cdred.train import setup
@@ -79,5 +80,6 @@ def step_draw(seed, step, purpose=ACT):
 
 
 def use_toy(patch, toy):
-    """Make every run use `toy` instead of its algorithm."""
+    """Make every run use `toy` instead of its algorithm, and draw no report, which takes longer than such a run."""
     patch.setattr(setup, "make_algorithm", lambda *_: toy)
+    patch.setattr(api, "write_report", lambda folder: folder / "report.png")
