@@ -48,6 +48,14 @@ def test_demonstrations_with_different_ends_detect_none():
     assert float(fit(states._replace(latents=states.latents[rows]))[1]) == 0.0
 
 
+def test_demonstrations_that_end_where_they_begin_detect_none():
+    """Any other episode from there would be near their ends too."""
+    there_and_back = jnp.array([0.0, 1.0, 2.0, 3.0, 4.0, 3.0, 2.0, 1.0, 0.0])
+    states = demos(0.0, 0.1, 0.2, length=9)
+    latents = states.latents.at[:, 0].set(jnp.tile(jnp.append(there_and_back, 0.0), 3))
+    assert float(fit(states._replace(latents=latents))[1]) == 0.0
+
+
 def test_outlier_does_not_change_the_threshold(detector):
     far, _ = fit(demos(0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 90.0))
     assert float(far.threshold) < float(detector.threshold) * 1.5
@@ -77,16 +85,22 @@ def detect(detector, rows):
     return np.flatnonzero(eqx.filter_jit(detector.detect)(latents, step, absorbing, final)).tolist()
 
 
-def test_last_steps_decide(detector):
+@pytest.mark.parametrize("near_step", [1, 2, 3])
+def test_any_state_after_the_first_decides(detector, near_step):
     near, far = (3.0, 0.0), (50.0, 0.0)
-    ends_near = [(far, 0, False, False), (near, 1, False, False), (far, 2, False, True)]
-    ends_far = [(near, 0, False, False), (far, 1, False, False), (far, 2, False, True)]
-    assert detect(detector, ends_near + ends_far) == [2]
-    assert detect(detector, ends_far + ends_near) == [5]
+    success = [(near if step == near_step else far, step, False, step == 3) for step in range(4)]
+    failure = [(near if step == 0 else far, step, False, step == 3) for step in range(4)]
+    assert detect(detector, success + failure) == [3]
+    assert detect(detector, failure + success) == [7]
+
+
+def test_episode_that_began_before_the_first_row(detector):
+    near, far = (3.0, 0.0), (50.0, 0.0)
+    assert detect(detector, [(near, 7, False, False), (far, 8, False, True), (far, 0, False, True)]) == [1]
 
 
 def test_short_episode_is_independent_of_the_one_before(detector):
-    near_then_far = [((3.0, 0.0), 0, False, False), ((3.0, 0.0), 1, False, True), ((50.0, 0.0), 0, False, True)]
+    near_then_far = [((3.0, 0.0), 1, False, False), ((3.0, 0.0), 2, False, True), ((50.0, 0.0), 0, False, True)]
     assert detect(detector, near_then_far) == [1]
 
 

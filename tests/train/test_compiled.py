@@ -25,7 +25,9 @@ def module_cache():
 @pytest.fixture
 def fns(config, spec, module_cache):
     algorithm = make_algorithm(replace(config, mppi=replace(config.mppi, iterations=1)), spec)
-    return module_cache.setdefault("fns", CompiledFns(algorithm, horizon=3, batch_size=4, updates_per_call=2))
+    return module_cache.setdefault(
+        "fns", CompiledFns(algorithm, horizon=3, batch_size=4, updates_per_call=2, episode_length=5)
+    )
 
 
 @pytest.fixture
@@ -118,7 +120,9 @@ def test_obs_stats_without_demos_are_the_agents(fns, spec):
 
 def test_obs_stats_leave_a_model_without_normalizer_unchanged(config, spec, expert):
     config = replace(config, model=replace(config.model, normalize_obs=False))
-    fns = CompiledFns(make_algorithm(config, spec), horizon=3, batch_size=4, updates_per_call=2)
+    fns = CompiledFns(
+        make_algorithm(config, spec), horizon=3, batch_size=4, updates_per_call=2, episode_length=spec.episode_length
+    )
     before = fns.init(seed_keys(SEEDS, INIT))
     leaves = [np.asarray(x) for x in jax.tree.leaves(before)]
     after = fns.set_obs_stats(before, agent_buffers(spec, SEEDS), expert)

@@ -114,20 +114,20 @@ def test_candidate_with_most_detected_successes_acts(finished_run):
     assert result["acting"] == [CANDIDATES[index] for index in line["chosen"]]
 
 
-@pytest.mark.parametrize(("last", "success"), [([0.5, 3.0, 3.0], True), ([3.0, 3.0, 3.0], False)])
-def test_success_is_detected_if_one_of_the_last_states_is_near(last, success):
-    """The first state of an episode is beyond its last five."""
+@pytest.mark.parametrize(("nearest", "success"), [(0.5, True), (2.0, False)])
+@pytest.mark.parametrize("step", [0, 3, 5])
+def test_success_is_detected_if_one_state_of_the_episode_is_near(nearest, success, step):
     run = SimpleNamespace(envs=SimpleNamespace(shape=(1, 1)), config=SimpleNamespace(seeds=(0,)))
-    distances = iter([0.0, 3.0, 3.0, *last, *last, 9.0, 9.0])
-    run.fns = SimpleNamespace(distance_from_ends=lambda *_: np.array([[next(distances)]]))
-    detector = SimpleNamespace(threshold=np.array([1.0]), window=5)
+    distances = np.full(12, 3.0)
+    distances[[step, 6 + step]] = nearest, 0.5
+    values = iter(distances)
+    run.fns = SimpleNamespace(distance_from_ends=lambda *_: np.array([[next(values)]]))
+    detector = SimpleNamespace(threshold=np.array([1.0]))
     episodes = selection.DetectedSuccesses(run, SimpleNamespace(pretrained=SimpleNamespace(detector=detector)))
-    for step in range(6):
-        done = np.array([[step == 5]])
-        episodes(np.zeros((1, 1, 2), np.float32), done, done)
-    assert episodes.success == [[success]]
-    # An episode that does not count, and does not reach into the next one.
-    episodes(np.zeros((1, 1, 2), np.float32), np.array([[True]]), np.array([[False]]))
+    # The second episode does not count, and the first one does not reach into it.
+    for t in range(12):
+        done = np.array([[t % 6 == 5]])
+        episodes(np.zeros((1, 1, 2), np.float32), done, done & (t < 6))
     assert episodes.success == [[success]]
 
 

@@ -48,8 +48,8 @@ class PretrainConfig:
     most detected successes acts from then on. With 0, or where less than half of the demonstrations end where others
     end, the agent acts as trained."""
     success_window: PositiveInt = 20
-    """Last steps of an episode and of the demonstrations that the success detector compares."""
-    success_tolerance: Positive = 0.2
+    """Last steps of the demonstrations with whose states the success detector compares those of an episode."""
+    success_tolerance: Positive = 0.3
     """Largest distance of a success from the ends of demonstrations, in units of the median distance of the
     demonstrations' states from the ends of the others."""
     self_imitation_coef: NonNegative = 0.0

@@ -1,4 +1,4 @@
-"""Detection of successful episodes without a reward: they end where demonstrations end."""
+"""Detection of successful episodes without a reward: they come to where demonstrations end."""
 
 from typing import NamedTuple, Self
 
@@ -25,15 +25,15 @@ class DemoStates(NamedTuple):
 class SuccessDetector(eqx.Module):
     """Nearest-neighbour distances to the ends of demonstrations in a fixed latent space.
 
-    An episode is detected as a success if one of its last `window` states is near one of the last `window` states of a
-    demonstration. The unit of that distance is the extent of the task, the median distance of the demonstrations'
+    An episode is detected as a success if one of its states after the first is near one of the last `window` states of
+    a demonstration: not all policies hold still there, as demonstrations often do. The unit of that distance is the extent of the task, the median distance of the demonstrations'
     states from the ends of the other demonstrations. It is robust to outliers among the demonstrations, and does not
     depend on how still they hold at their ends.
 
     Attributes:
         ends: states of the demonstrations' last steps.
         threshold: largest distance from `ends` of a success.
-        window: number of last steps.
+        window: number of last steps of a demonstration that are its end.
         tolerance: threshold in units of the task's extent.
     """
 
@@ -51,8 +51,8 @@ class SuccessDetector(eqx.Module):
         """Fit the detector to demonstrations. A single demonstration is compared with its own end.
 
         Returns:
-            The detector, and the fraction of the demonstrations that are detected when compared with the others: near 0
-            where they have no end in common, as in locomotion.
+            The detector, and the fraction of the demonstrations whose end, but not whose first state, is near the ends of
+            the others: near 0 where they have no end in common, as in locomotion, or end where they begin.
         """
         exists, size = demos.episode >= 0, len(demos.episode)
         last = jax.ops.segment_max(jnp.where(exists, demos.step, -1), demos.episode, size)
@@ -67,10 +67,13 @@ class SuccessDetector(eqx.Module):
         distance = jax.lax.map(from_other_ends, (demos.latents, demos.episode), batch_size=BATCH)
         threshold = self.tolerance * jnp.nanmedian(jnp.where(exists, distance, jnp.nan))
         detector = eqx.tree_at(lambda d: (d.ends, d.threshold), self, (demos.latents[ends], threshold))
-        nearest = jax.ops.segment_min(jnp.where(is_end, distance, jnp.inf), demos.episode, size)
+        end, first = (
+            jax.ops.segment_min(jnp.where(mask, distance, jnp.inf), demos.episode, size)
+            for mask in (is_end, exists & (demos.step == 0))
+        )
         count = jnp.max(demos.episode) + 1
-        detected = jnp.sum(((nearest <= threshold) & (jnp.arange(size) < count)).astype(jnp.float32))
-        return detector, detected / count.astype(jnp.float32)
+        detected = (end <= threshold) & (first > threshold) & (jnp.arange(size) < count)
+        return detector, jnp.sum(detected.astype(jnp.float32)) / count.astype(jnp.float32)
 
     def distance(self, z: Float[Array, " Z"]) -> Float[Array, ""]:
         """Compute the distance of a state from the nearest end of a demonstration."""
@@ -94,13 +97,13 @@ class SuccessDetector(eqx.Module):
         Returns:
             True at the last rows of the successful episodes.
         """
-        distance, row = jax.vmap(self.distance)(latents), jnp.arange(len(step))
-        last_state = jax.lax.cummax(jnp.where(absorbing | (step < 0), -1, row))
-        age = last_state[:, None] - row[None]
-        same_episode = step[:, None] - step[None] == row[:, None] - row[None]
-        compared = same_episode & (age >= 0) & (age < self.window) & (step >= 0)[None]
-        nearest = jnp.min(jnp.where(compared, distance[None], jnp.inf), axis=1)
-        return final & (nearest <= self.threshold)
+        # As in evaluations, the states that actions led to.
+        reached, row = (step > 0) & ~absorbing, jnp.arange(len(step))
+        # The row of an episode's first step; 0 for the one that begins before these rows.
+        episode = jnp.maximum(row - step, -1) + 1
+        distance = jnp.where(reached, jax.vmap(self.distance)(latents), jnp.inf)
+        nearest = jax.ops.segment_min(distance, episode, len(step) + 1)
+        return final & (nearest[episode] <= self.threshold)
 
 
 def _spread(mask: Bool[Array, " M"], num: int) -> Int[Array, " num"]:

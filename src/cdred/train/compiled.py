@@ -84,14 +84,22 @@ class CompiledFns:
         horizon: transitions per training segment, H.
         batch_size: segments per update and replay buffer.
         updates_per_call: gradient steps per `learn` call.
+        episode_length: steps after which an episode is truncated.
         mesh: devices to shard the seeds over; None for the default device.
     """
 
     def __init__(
-        self, algorithm: Algorithm, *, horizon: int, batch_size: int, updates_per_call: int, mesh: Mesh | None = None
+        self,
+        algorithm: Algorithm,
+        *,
+        horizon: int,
+        batch_size: int,
+        updates_per_call: int,
+        episode_length: int,
+        mesh: Mesh | None = None,
     ):
         self.algorithm, self.horizon, self.batch_size = algorithm, horizon, batch_size
-        self.updates_per_call, self.mesh = updates_per_call, mesh
+        self.updates_per_call, self.episode_length, self.mesh = updates_per_call, episode_length, mesh
 
         def compiled(function, *in_specs, donate: tuple[int, ...] = ()):
             return jax.jit(shard_map_seeds(function, mesh, in_specs), donate_argnums=donate)
@@ -157,8 +165,9 @@ class CompiledFns:
             if self.algorithm.pretraining is None:
                 return replay
             pretrained = learner.pretrained
-            # Episodes that end in this block, with as many of their steps as are compared.
-            rows = replay.recent_rows(block.action.shape[0] * (2 + replay.num_absorbing) + pretrained.detector.window)
+            # All rows of the episodes that end in this block.
+            steps, absorbing_rows = block.action.shape[0], 2 + replay.num_absorbing
+            rows = replay.recent_rows(steps * absorbing_rows + self.episode_length + absorbing_rows)
 
             def detect(obs, absorbing, step, final):
                 latents = jax.vmap(partial(pretrained.encode, learner.model))(obs)

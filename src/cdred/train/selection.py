@@ -3,8 +3,6 @@
 The agent as trained, its policy and the pretrained policy each act in further episodes, whose successes are detected.
 """
 
-from collections import deque
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,18 +26,14 @@ class DetectedSuccesses:
         detector = learner.pretrained.detector
         self._distance, self._learner = run.fns.distance_from_ends, learner
         self._threshold = np.asarray(detector.threshold)
-        self._recent = [[deque(maxlen=detector.window) for _ in range(run.envs.shape[1])] for _ in run.config.seeds]
+        self._nearest = np.full((len(run.config.seeds), run.envs.shape[1]), np.inf)
         self.success: list[list[bool]] = [[] for _ in run.config.seeds]
 
     def __call__(self, obs: Float32[np.ndarray, "S E ..."], done: np.ndarray, counted: np.ndarray) -> None:
-        distance = np.asarray(self._distance(self._learner, obs))
-        for s, e in np.ndindex(done.shape):
-            recent = self._recent[s][e]
-            recent.append(distance[s, e])
-            if counted[s, e]:
-                self.success[s].append(bool(min(recent) <= self._threshold[s]))
-            if done[s, e]:
-                recent.clear()
+        self._nearest = np.minimum(self._nearest, np.asarray(self._distance(self._learner, obs)))
+        for s, e in np.argwhere(counted):
+            self.success[s].append(bool(self._nearest[s, e] <= self._threshold[s]))
+        self._nearest[done] = np.inf
 
 
 def select_agent(run: TrainingRun, state: TrainState) -> TrainState:

@@ -136,6 +136,7 @@ def make_compiled_fns(config: RunConfig, spec: EnvSpec) -> CompiledFns:
         horizon=config.mppi.horizon,
         batch_size=config.optim.batch_size,
         updates_per_call=config.updates_per_call,
+        episode_length=spec.episode_length,
         mesh=seed_mesh(len(config.seeds)),
     )
 
