@@ -19,10 +19,10 @@ import numpy as np
 from json_output import write_json
 
 import cdred
+from cdred.config_file import read_config
 from cdred.demos.episodes import rollout
 from cdred.envs.registry import make
 from cdred.provenance import provenance
-from cdred.run_folder import read_config
 
 TOLERANCES = (0.1, 0.2, 0.25, 0.3, 0.4, 0.5)
 LAST = 20
@@ -31,7 +31,7 @@ FIRST_SEED = 50_000
 
 def measure(run: Path, seed: int, episodes: int, noise: float) -> dict[str, Any]:
     """Return precision, recall and AUC of the detector of one seed of a run."""
-    agent, config = cdred.load(run, seed=seed), read_config(run)
+    agent, config = cdred.load(run, seed=seed), read_config(run / "config.yaml")
     learner, rng = agent._learner, np.random.default_rng(seed)
     pretrained = learner.pretrained
     mode = jax.jit(lambda obs: pretrained.mode(learner.model, obs))
@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="add the result to this file")
     options = parser.parse_args()
     rows = [measure(options.run, seed, options.episodes, options.noise) for seed in options.seeds]
-    task = read_config(options.run).task
+    task = read_config(options.run / "config.yaml").task
     print(json.dumps({task: rows}, indent=1))
     if options.json:
         old = json.loads(options.json.read_text())["tasks"] if options.json.exists() else {}

@@ -11,7 +11,7 @@ import pytest
 
 import cdred
 from cdred import api
-from cdred.algos.pretrain import CANDIDATES, PretrainConfig
+from cdred.algos.pretrain import CANDIDATES, MIN_DETECTED, PretrainConfig
 from cdred.errors import Interrupted, UserError
 from cdred.run_folder import load_run
 from cdred.train import pretraining, selection
@@ -35,6 +35,14 @@ SETTINGS = {
     "eval_every": 60,
     "checkpoint_every": 40,
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def every_detector_is_reliable():
+    """The probe's goals differ too much for its demonstrations to detect each other."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(selection, "MIN_DETECTED", 0.0)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +180,7 @@ def test_precision_is_reported_only_where_the_task_reports_success(finished_run,
 @pytest.mark.parametrize(("detected", "chosen"), [([1.0, 0.5], [2, 2]), ([1.0, 0.4], [2, 0]), ([0.4, 0.0], None)])
 def test_agent_acts_as_trained_where_successes_cannot_be_detected(monkeypatch, detected, chosen):
     """The pretrained policy has the most detected successes of both seeds."""
+    monkeypatch.setattr(selection, "MIN_DETECTED", MIN_DETECTED)
     rates = {0: [0.0, 0.0], 1: [0.2, 0.2], 2: [0.8, 0.8]}
     detect = lambda _run, _state, index: SimpleNamespace(success=np.array(rates[index])[:, None])  # noqa: E731
     monkeypatch.setattr(selection, "_detect", detect)

@@ -26,9 +26,9 @@ class SuccessDetector(eqx.Module):
     """Nearest-neighbour distances to the ends of demonstrations in a fixed latent space.
 
     An episode is detected as a success if one of its states after the first is near one of the last `window` states of
-    a demonstration: not all policies hold still there, as demonstrations often do. The unit of that distance is the extent of the task, the median distance of the demonstrations'
-    states from the ends of the other demonstrations. It is robust to outliers among the demonstrations, and does not
-    depend on how still they hold at their ends.
+    a demonstration: not all policies hold still there, as demonstrations often do. The unit of that distance is the
+    extent of the task, the median distance of the demonstrations' states from the ends of the other demonstrations. It
+    is robust to outliers among the demonstrations, and does not depend on how still they hold at their ends.
 
     Attributes:
         ends: states of the demonstrations' last steps.
@@ -51,8 +51,8 @@ class SuccessDetector(eqx.Module):
         """Fit the detector to demonstrations. A single demonstration is compared with its own end.
 
         Returns:
-            The detector, and the fraction of the demonstrations whose end, but not whose first state, is near the ends of
-            the others: near 0 where they have no end in common, as in locomotion, or end where they begin.
+            The detector, and the fraction of the demonstrations whose end, but not whose first state, is near the ends
+            of the others: near 0 where they have no end in common, as in locomotion, or end where they begin.
         """
         exists, size = demos.episode >= 0, len(demos.episode)
         last = jax.ops.segment_max(jnp.where(exists, demos.step, -1), demos.episode, size)
