@@ -1,6 +1,7 @@
 """Episodic tasks: a terminal state has the value of staying in it, as learned, and is never 0 by itself."""
 
 from dataclasses import replace
+from functools import cache, partial
 
 import equinox as eqx
 import jax
@@ -11,6 +12,7 @@ import pytest
 from cdred.algos.base import Batch
 from cdred.algos.factory import make_algorithm
 from cdred.types import EnvSpec, Segment
+from small_config import small_config
 
 KEY = jax.random.key(3)
 EPISODIC = EnvSpec("probe/episodic", (3,), 2, 100, can_terminate=True)
@@ -25,6 +27,14 @@ def make_segments(key, absorbing, num=16):
     return Segment(obs, action, reward, jnp.tile(absorbing, (num, 1)))
 
 
+@cache
+def make(algo="cdred"):
+    config = small_config()
+    optim = replace(config.optim, learning_rate=3e-3, tau=0.05, lr_decay_fraction=0.0)
+    return make_algorithm(replace(config, algo=algo, optim=optim), EPISODIC)
+
+
+@partial(jax.jit, static_argnums=(0, 3))
 def train(algorithm, expert, agent, updates):
     """Train on new segments with these absorbing states; return the state and all metrics."""
 
@@ -33,16 +43,7 @@ def train(algorithm, expert, agent, updates):
         expert_segments = None if expert is None else make_segments(keys[0], expert)
         return algorithm.update(state, Batch(expert_segments, make_segments(keys[1], agent)), keys[2])
 
-    @jax.jit
-    def run(key):
-        return jax.lax.scan(step, algorithm.init(key), jax.random.split(key, updates))
-
-    return run(KEY)
-
-
-def make(config, **changes):
-    optim = replace(config.optim, learning_rate=3e-3, tau=0.05, lr_decay_fraction=0.0)
-    return make_algorithm(replace(config, optim=optim, **changes), EPISODIC)
+    return jax.lax.scan(step, algorithm.init(KEY), jax.random.split(KEY, updates))
 
 
 def absorbing_reward(state):
@@ -58,32 +59,23 @@ def initial_reward(state, absorbing):
 
 
 @pytest.fixture(scope="module")
-def module_cache():
-    return {}
-
-
-@pytest.fixture
-def terminating_agent(config, module_cache):
-    """CDRED agent with terminating episodes, trained on an expert's that do not terminate."""
-    if "agent" not in module_cache:
-        algorithm = make(config)
-        module_cache["agent"] = (algorithm, *train(algorithm, CONTINUING, TERMINATED, 300))
-    return module_cache["agent"]
+def terminating_agent():
+    """State of a CDRED agent with terminating episodes, trained on an expert's that do not terminate."""
+    return train(make(), CONTINUING, TERMINATED, 300)[0]
 
 
 def test_termination_unlike_expert_has_lower_reward(terminating_agent):
-    _, state, _ = terminating_agent
-    assert absorbing_reward(state) < initial_reward(state, CONTINUING) - 0.5
+    assert absorbing_reward(terminating_agent) < initial_reward(terminating_agent, CONTINUING) - 0.5
 
 
-def test_termination_like_expert_has_no_lower_reward(config):
-    state, _ = train(make(config), TERMINATED, TERMINATED, 300)
+def test_termination_like_expert_has_no_lower_reward():
+    state, _ = train(make(), TERMINATED, TERMINATED, 300)
     assert absorbing_reward(state) > initial_reward(state, TERMINATED) - 0.25
 
 
-def test_terminal_value_is_that_of_staying(config):
+def test_terminal_value_is_that_of_staying():
     """TD-MPC2 learns reward 0 in absorbing states, and so value 0; a surviving agent has value 1 / (1 - gamma)."""
-    state, metrics = train(make(config, algo="tdmpc2"), None, TERMINATED, 1500)
+    state, metrics = train(make("tdmpc2"), None, TERMINATED, 1500)
     z, action = state.model.absorbing_latent, jnp.zeros(2)
     assert absorbing_reward(state) == pytest.approx(0.0, abs=0.1)
     assert float(state.model.values(state.model.critics, z, action).mean()) == pytest.approx(0.0, abs=0.5)
@@ -91,9 +83,9 @@ def test_terminal_value_is_that_of_staying(config):
     assert "reward_expert" not in metrics
 
 
-def test_termination_head_learns_terminating_transitions(config):
+def test_termination_head_learns_terminating_transitions():
     """Transitions terminate where the action's first component is positive."""
-    algorithm = make(config, algo="tdmpc2")
+    algorithm = make("tdmpc2")
 
     def terminating_segments(key):
         segments = make_segments(key, CONTINUING)
@@ -114,7 +106,7 @@ def test_termination_head_learns_terminating_transitions(config):
 
 
 def test_terminating_plan_collects_absorbing_reward(terminating_agent):
-    algorithm, state, _ = terminating_agent
+    algorithm, state = make(), terminating_agent
     head = state.model.termination.head
     always_terminating = eqx.tree_at(
         lambda s: (s.model.termination.head.weight, s.model.termination.head.bias),
