@@ -1,7 +1,7 @@
 """Pretraining on demonstrations, what becomes of the encoder afterwards, and imitation of selected own episodes."""
 
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 
 import equinox as eqx
 import jax
@@ -20,18 +20,22 @@ from cdred.algos.pretrain import (
     pretrain_loss,
     self_imitation_loss,
 )
+from cdred.types import EnvSpec
+from small_config import small_config
 
 KEY = jax.random.key(3)
 NO, YES = jnp.array(False), jnp.array(True)
 
 
-@pytest.fixture
-def make_pretrained(config, spec, batch):
+@pytest.fixture(scope="module")
+def make_pretrained(batch):
     """Function that makes an agent with pretraining, and its state after a few updates of it."""
 
-    def make(algo="cdred", **changes):
-        pretrain = PretrainConfig(updates=100, **changes)
+    @cache
+    def make(algo, **changes):
+        config, pretrain = small_config(), PretrainConfig(updates=100, **changes)
         optim = replace(config.optim, learning_rate=3e-3)
+        spec = EnvSpec("probe/fake", (3,), 2, 100)
         agent = make_algorithm(replace(config, algo=algo, pretrain=pretrain, optim=optim), spec)
 
         @jax.jit
@@ -46,7 +50,7 @@ def make_pretrained(config, spec, batch):
 
         return agent, *train(KEY)
 
-    return make
+    return lambda algo="cdred", **changes: make(algo, **changes)
 
 
 def same(left, right):
@@ -192,7 +196,8 @@ def test_plan_replaces_the_pretrained_action_only_where_all_critics_agree(make_p
     np.testing.assert_allclose(proposed[0], agent.pretraining.act(model, state.pretrained, obs, KEY, NO), atol=1e-6)
     _, better, returns = compare(state, sequences.at[0].set(proposed))
     higher = np.asarray(returns) > np.asarray(returns)[:, :1]
-    np.testing.assert_array_equal(better, higher.all(axis=0))
+    # The proposed sequence itself has equal returns, up to rounding that depends on how the program is compiled.
+    np.testing.assert_array_equal(better[1:], higher[:, 1:].all(axis=0))
     assert 0 < better.sum() < higher.any(axis=0).sum()
 
 
