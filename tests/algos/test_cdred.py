@@ -318,7 +318,7 @@ def train(config, spec, make_batch, trained):
 
     def cached(like_expert):
         if like_expert not in trained:
-            trained[like_expert] = run(jax.random.key(1), jnp.array(like_expert))
+            trained[like_expert] = trained.setdefault("run", run)(jax.random.key(1), jnp.array(like_expert))
         return trained[like_expert]
 
     return cached

@@ -15,6 +15,7 @@ from cdred.demos.scripted import collect_scripted
 from cdred.envs import registry as suites
 from cdred.envs.vector_env import VectorEnv
 from cdred.errors import UserError
+from cdred.train import setup
 from doc_pages import code_blocks
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -56,6 +57,8 @@ def test_method_example_trains(monkeypatch, tmp_path):
     names = execute("add_a_method.md")
     method = names["LSAIL"](names["LSAILConfig"](hidden_dims=(16, 16)))
     monkeypatch.setattr(factory, "make_method", lambda _: method)
+    # Not the algorithms that the tests share, which have methods of their own.
+    monkeypatch.setattr(setup, "make_algorithm", factory.make_algorithm)
     config = replace(cdred.preset("debug"), task="probe/point", demos="3", steps=40, planner="policy", video=False)
     result = cdred.train(replace(config, out=str(tmp_path / "run")), quiet=True)
     assert np.isfinite(result["eval"]["return"]).all()

@@ -110,6 +110,8 @@ def test_sigterm_ends_the_command_with_its_exit_code(tmp_path):
         "probe/point",
         "--preset",
         "debug",
+        "--algo",
+        "bc",
         "--steps",
         "1000000",
     ]

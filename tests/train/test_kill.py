@@ -27,8 +27,9 @@ def server():
 
 
 def train_args(out: Path, **changes: object) -> list[str]:
-    """Make the arguments of a run that saves every 20 steps."""
-    settings = {"preset": "debug", "demos": 3, "checkpoint-every": 20, "eval-every": 60, "out": out} | changes
+    """Make the arguments of a run that saves every 20 steps, without pretraining, which every process would compile."""
+    settings = {"preset": "debug", "demos": 3, "checkpoint-every": 20, "eval-every": 60, "pretrain.updates": 0}
+    settings |= {"out": out} | changes
     return ["train", "probe/point", "--no-video", *(arg for k, v in settings.items() for arg in (f"--{k}", str(v)))]
 
 
@@ -55,17 +56,23 @@ def kill_during_training(server: ForkServer, out: Path, delay: float, **changes:
     return server.wait() == -signal.SIGKILL and not (out / "result.json").exists()
 
 
+@pytest.fixture(scope="module")
+def whole(server, tmp_path_factory):
+    """Folder of an uninterrupted run of 400 steps; read-only."""
+    return train(server, tmp_path_factory.mktemp("whole") / "run", steps=400)
+
+
 @pytest.mark.parametrize(
-    ("kills", "steps"), [(5, 400), pytest.param(30, 2400, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])]
+    ("kills", "steps"), [(3, 400), pytest.param(30, 2400, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])]
 )  # fmt: skip
-def test_run_killed_at_random_times_equals_uninterrupted_run(server, tmp_path, kills, steps):
-    whole = train(server, tmp_path / "whole", steps=steps)
+def test_run_killed_at_random_times_equals_uninterrupted_run(server, whole, tmp_path, kills, steps):
+    expected = whole if steps == 400 else train(server, tmp_path / "whole", steps=steps)
     generator, killed = np.random.default_rng(kills), 0
     for _ in range(kills):
         killed += kill_during_training(server, tmp_path / "run", generator.uniform(0.0, 0.2), steps=steps)
     assert killed == kills
     train(server, tmp_path / "run", steps=steps)
-    assert_same_runs(whole, tmp_path / "run")
+    assert_same_runs(expected, tmp_path / "run")
 
 
 def assert_same_runs(left: Path, right: Path) -> None:
@@ -80,18 +87,17 @@ def assert_same_runs(left: Path, right: Path) -> None:
     assert len({json.dumps(result | {"wall_seconds": 0}) for result in results}) == 1
 
 
-def test_best_checkpoint_is_that_of_the_best_evaluation(server, tmp_path):
-    run = train(server, tmp_path / "run", steps=200)
-    evaluations = [line for line in metric_lines(run) if line["kind"] == "eval"]
+def test_best_checkpoint_is_that_of_the_best_evaluation(server, whole, tmp_path):
+    evaluations = [line for line in metric_lines(whole) if line["kind"] == "eval"]
     scores = [(np.mean(line["success"]), np.mean(line["episode_return"]), line["step"]) for line in evaluations]
     # The first one of equal scores.
     *score, step = max(scores, key=lambda values: (*values[:2], -values[2]))
-    folder = checkpoint.best(run / "checkpoints")
+    folder = checkpoint.best(whole / "checkpoints")
     meta = checkpoint._read_index(folder)["meta"]
     assert int(folder.name[-9:]) == step
     assert meta["score"] == pytest.approx(score)
     result = tmp_path / "eval.json"
-    server.start(["eval", str(run), "--best", "--episodes", "2", "--json", str(result)], tmp_path / "eval.log")
+    server.start(["eval", str(whole), "--best", "--episodes", "2", "--json", str(result)], tmp_path / "eval.log")
     assert server.wait() == 0, (tmp_path / "eval.log").read_text()
     assert json.loads(result.read_text())["steps"] == step
 
@@ -99,7 +105,7 @@ def test_best_checkpoint_is_that_of_the_best_evaluation(server, tmp_path):
 def test_refused_checkpoint_ends_the_command_with_two_lines(server, tmp_path):
     """A limit on file sizes stands in for a full disk: the system refuses in the middle of a file."""
     log = tmp_path / "run.log"
-    args = train_args(tmp_path / "run", **{"steps": 200, "pretrain.updates": 0})
+    args = train_args(tmp_path / "run", steps=200)
     server.start(args, log, max_file_bytes=100_000)
     assert server.wait() == 2, log.read_text()
     output = log.read_text()
