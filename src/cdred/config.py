@@ -159,7 +159,7 @@ def _cpu() -> RunConfig:
             policy_penalty_coef=0.1,
         ),
         optim=OptimConfig(batch_size=64, encoder_lr_scale=1 / 3, bc_coef=10.0, tau=0.05, lr_decay_fraction=0.2),
-        pretrain=PretrainConfig(updates=3000, selection_episodes=10),
+        pretrain=PretrainConfig(updates=3000, obs_noise_std=0.02, selection_episodes=10),
     )
 
 

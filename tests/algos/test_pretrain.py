@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from cdred.algos.base import Selected
@@ -16,11 +17,13 @@ from cdred.algos.pretrain import (
     MIN_DETECTED,
     DemoRows,
     PretrainConfig,
+    Pretraining,
     choose_action,
     pretrain_loss,
     self_imitation_loss,
 )
-from cdred.types import EnvSpec
+from cdred.models.actor_critic import ObsActorCritic
+from cdred.types import EnvSpec, Segment
 from small_config import small_config
 
 KEY = jax.random.key(3)
@@ -41,7 +44,7 @@ def make_pretrained(batch):
         @jax.jit
         def train(key):
             state = agent.init(key)
-            step = lambda networks, _: agent.pretraining.update(networks, batch.expert)  # noqa: E731
+            step = lambda networks, _: agent.pretraining.update(networks, batch.expert, KEY)  # noqa: E731
             networks, metrics = jax.lax.scan(step, agent.pretraining.init(state.model), length=100)
             rows = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch.expert)
             demos = DemoRows(rows.obs, rows.absorbing, jnp.tile(jnp.arange(4), 8))
@@ -65,6 +68,25 @@ def test_pretraining_imitates_the_expert_and_trains_nothing_else(make_pretrained
     assert same(state.model.critics, initial.model.critics)
     assert same(state.target_critics, initial.target_critics)
     assert not same(state.model.actor, initial.model.actor)
+
+
+@pytest.mark.parametrize("std", [None, (1.0, 10.0, 0.3)])
+def test_noise_is_in_units_of_normalised_observations(std):
+    minimum = None if std is None else 0.1
+    model = ObsActorCritic.create(3, 2, hidden_dims=(4,), num_critics=2, two_hot=None, min_obs_std=minimum, key=KEY)
+    if std is not None:
+        model = eqx.tree_at(lambda m: m.normalizer, model, model.normalizer.with_stats(jnp.zeros(3), jnp.array(std)))
+    rows = (256, 4)
+    segments = Segment(jnp.ones((*rows, 3)), jnp.ones((*rows, 2)), jnp.ones(rows), jnp.zeros(rows, bool))
+    noisy = Pretraining(PretrainConfig(obs_noise_std=0.1), optax.identity(), 0.5)._add_noise(model, segments, KEY)
+    expected = 0.1 * jnp.array((1.0, 1.0, 1.0) if std is None else std)
+    np.testing.assert_allclose(jnp.std(noisy.obs - segments.obs, axis=(0, 1)), expected, rtol=0.1)
+    assert all(a is b for a, b in zip(noisy[1:], segments[1:], strict=True))
+
+
+def test_noise_on_observations_changes_an_update(make_pretrained):
+    without, with_noise = make_pretrained()[1], make_pretrained(obs_noise_std=0.1)[1]
+    assert not same(without.model.actor, with_noise.model.actor)
 
 
 def test_pretraining_fits_the_dynamics(make_pretrained):

@@ -31,6 +31,9 @@ class PretrainConfig:
 
     updates: NonNegativeInt = 0
     """Updates of pretraining; with 0 there is none."""
+    obs_noise_std: NonNegative = 0.0
+    """Standard deviation of the noise on the observations in these updates, in units in which they are normalised. With
+    it the policy is learned in a neighbourhood of the demonstrations."""
     encoder: Literal["auto", "frozen", "free"] = "auto"
     """Encoder of a world model after pretraining: frozen, or trained further with optim.encoder_lr_scale (free). With
     auto it is frozen if at least half of the demonstrations end where others end, as in manipulation, else free."""
@@ -114,9 +117,9 @@ class Pretraining(eqx.Module):
         """Return the state before the first update."""
         return PretrainState(model, self.optimizer.init(_trainable(model)))
 
-    def update(self, state: PretrainState, segments: Segment) -> tuple[PretrainState, Metrics]:
-        """Take one gradient step on a batch of the expert's segments."""
-        params = _trainable(state.model)
+    def update(self, state: PretrainState, segments: Segment, key: Key[Array, ""]) -> tuple[PretrainState, Metrics]:
+        """Take one gradient step on a batch of the expert's segments; `key` is that of the noise."""
+        params, segments = _trainable(state.model), self._add_noise(state.model, segments, key)
         (loss, metrics), grads = jax.value_and_grad(pretrain_loss, has_aux=True)(
             params, state.model, segments, self.rho
         )
@@ -124,6 +127,14 @@ class Pretraining(eqx.Module):
         model = _replace(state.model, optax.apply_updates(params, updates))
         metrics |= {"loss": loss, "grad_norm": optax.tree.norm(grads)}
         return PretrainState(model, opt_state), metrics
+
+    def _add_noise(self, model: ActorCritic, segments: Segment, key: Key[Array, ""]) -> Segment:
+        scale = self.config.obs_noise_std
+        if not scale:
+            return segments
+        unit = 1.0 if model.normalizer is None else model.normalizer.std.reshape(1, 1, *segments.obs.shape[2:])
+        noise = jax.random.normal(key, segments.obs.shape)
+        return segments._replace(obs=segments.obs + scale * unit * noise)
 
     def placeholder(self, model: ActorCritic) -> Pretrained:
         """Return what an agent keeps before pretraining: the shapes of what `finish` returns."""

@@ -190,9 +190,10 @@ class CompiledFns:
         assert pretraining is not None
 
         def update(state, key):
-            segments = sample(key)
+            sample_key, noise_key = jax.random.split(key)
+            segments = sample(sample_key)
             assert segments is not None
-            return pretraining.update(state, segments)
+            return pretraining.update(state, segments, noise_key)
 
         def pretrain_seed(state, key):
             keys = jax.random.split(jax.random.fold_in(key, counter), self.updates_per_call)
