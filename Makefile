@@ -31,8 +31,8 @@ mjx:  ## make .venv-mjx, the interpreter of agent and simulators for the mjx tas
 	.venv-mjx/bin/python -m pip install --quiet --upgrade pip
 	.venv-mjx/bin/python -m pip install --quiet --editable '.[mjx,dev]'
 
-train: $(READY)  ## the main job: learn a Meta-World task from 10 demonstrations
-	$(BIN)/cdred train metaworld/stick-pull --demos 10 --seeds 0
+train: $(READY)  ## the main job: learn to walk from 10 demonstrations
+	$(BIN)/cdred train dmc/walker-walk --demos 10 --seeds 0
 
 # From a wheel in a virtual environment of its own, so that nothing of this checkout is used by accident.
 walk:  ## a new user's way: install the wheel, record own data in four formats, train, evaluate, act at 20 Hz
