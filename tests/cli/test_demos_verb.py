@@ -227,6 +227,7 @@ def demos_folder(tmp_path):
                 "SRC",
                 "DST",
                 "--task",
+                "--import",
                 "--obs-keys",
                 "--format",
                 "--rescale-actions",
@@ -239,7 +240,7 @@ def demos_folder(tmp_path):
             ),
         ),
         ("info", ("--obs-keys", "--plot", "--json")),
-        ("check", ("--task", "--obs-keys", "--num", "--tolerance")),
+        ("check", ("--task", "--import", "--obs-keys", "--num", "--tolerance")),
     ],
 )
 def test_help_lists_every_option(verb, phrases, capsys):

@@ -97,6 +97,25 @@ def test_own_environment_is_trained_in_processes_and_evaluated(own_file, demos, 
     assert f"there is no file {tmp_path / 'own_slide.py'}" in capsys.readouterr().err
 
 
+def test_demonstrations_of_an_own_environment_are_checked_and_rescaled(own_file, tmp_path, capsys):
+    """The recorded episode is that of an environment with other dynamics, so that the replay disagrees."""
+    trajectory = cdred.Trajectory(
+        np.zeros((21, 2), np.float32), np.zeros((20, 1), np.float32), None, terminated=False, truncated=True, seed=1
+    )
+    cdred.save_demos(cdred.DemoDataset("", (trajectory,)), tmp_path / "demos.npz")
+    options = [str(tmp_path / "demos.npz"), "--task", "gym/Slide-v0"]
+    assert main(["demos", "check", *options]) == 2
+    assert "Slide-v0" in capsys.readouterr().err
+    assert main(["demos", "check", *options, "--import", str(own_file)]) == 1
+    assert "First observations differ" in " ".join(capsys.readouterr().out.split())
+    imports._imported.clear()
+    del sys.modules["own_slide"], gymnasium.registry["Slide-v0"]
+    convert = ["demos", "convert", options[0], str(tmp_path / "out.npz"), *options[1:], "--rescale-actions"]
+    assert main(convert) == 2
+    assert main([*convert, "--import", str(own_file)]) == 0
+    assert cdred.load_demos(tmp_path / "out.npz").task == "gym/Slide-v0"
+
+
 def test_run_resumes_after_the_file_was_moved(own_file, demos, tmp_path):
     settings = {"preset": "debug", "task": "gym/Slide-v0", "algo": "bc", "demos": demos, "video": False, "quiet": True}
     first = cdred.train(**settings, steps=40, imports=own_file, out=tmp_path / "run")

@@ -51,6 +51,8 @@ class Convert:
     """Output folder or .npz file; must not exist."""
     task: str | None = None
     """Task name to store, as in `cdred train`, such as metaworld/window-open; None keeps the name in the file."""
+    imports: Annotated[tuple[str, ...], tyro.conf.arg(aliases=("--import",))] = ()
+    """Modules or .py files that register the task's environment, as in `cdred train`."""
     obs_keys: tuple[str, ...] | None = None
     """Names of the observation arrays to concatenate, in this order. None for all vectors sorted by name (LeRobot:
     the state and the environment's state). Images are used only if named."""
@@ -98,6 +100,8 @@ class Check:
     """Folder or file in any format that `cdred demos convert` reads."""
     task: str | None = None
     """Task to replay in, as in `cdred train`; None for the one that the file states."""
+    imports: Annotated[tuple[str, ...], tyro.conf.arg(aliases=("--import",))] = ()
+    """Modules or .py files that register the task's environment, as in `cdred train`."""
     obs_keys: tuple[str, ...] | None = None
     """As in `cdred demos convert`."""
     num: int | None = None
@@ -149,8 +153,10 @@ def convert(options: Convert) -> None:
     from cdred.data.rescale import rescale_actions
     from cdred.data.validate import validate_demos
     from cdred.demos.scripted import check_num_demos
+    from cdred.envs.imports import import_modules
 
     check_output_path(options.out, options.format)
+    import_modules(options.imports)
     if options.num is not None:
         check_num_demos(options.num)
     given, source = given_bounds(options.action_low, options.action_high), str(options.source)
@@ -270,8 +276,10 @@ def check(options: Check) -> int:
     from cdred.data.validate import validate_demos
     from cdred.demos.replay import replay_demos
     from cdred.demos.scripted import check_num_demos
+    from cdred.envs.imports import import_modules
     from cdred.envs.registry import make
 
+    import_modules(options.imports)
     source = str(options.path)
     with _progress(f"reading {source}") as on_progress:
         dataset = read_demos(source, options.obs_keys, on_progress)
