@@ -94,6 +94,9 @@ class RunConfig:
     planner: PlannerName = "mppi"
     """How the agent acts: by MPPI planning, or by the policy alone. bc and the methods on raw observations always act
     by their policy."""
+    collect_with: Literal["planner", "policy"] = "planner"
+    """How the agent acts while it collects data: as --planner says, or by the policy with noise of
+    mppi.explore_min_std, which takes a fraction of the time; evaluations plan all the same."""
     eval_every: PositiveInt = 20_000
     """Environment steps between evaluations."""
     eval_episodes: PositiveInt = 5

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from os import PathLike
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from cdred.algos.cdred import CDREDConfig
 from cdred.algos.gail import GAILConfig
@@ -41,6 +41,7 @@ class TrainKeywords(TypedDict, total=False):
     steps_per_update: int
     buffer_size: int
     planner: PlannerName
+    collect_with: Literal["planner", "policy"]
     eval_every: int
     eval_episodes: int
     final_eval_episodes: int

@@ -287,6 +287,21 @@ def test_policy_planner_acts_by_mode_or_sample(config, spec, state):
     assert all_equal(after, plan)
 
 
+def test_agent_that_collects_by_its_policy_plans_in_evaluations(config, spec, algorithm, state):
+    collector = make_algorithm(replace(config, collect_with="policy"), spec)
+    act, plan_act = jax.jit(collector.act), jax.jit(algorithm.act)
+    start, keys = algorithm.init_plan(), jax.random.split(KEY, 500)
+    explore = jax.jit(jax.vmap(lambda key: collector.act(state, start, OBS, key, jnp.array(True))[0]))
+    actions = np.asarray(explore(keys))
+    inside = (np.abs(actions) < 1.0).all(axis=0)
+    noise = (actions - np.asarray(state.model.pi(state.model.encode(OBS)).mode))[:, inside]
+    assert inside.any()
+    np.testing.assert_allclose(noise.std(axis=0), config.mppi.explore_min_std, rtol=0.1)
+    assert all_equal(act(state, start, OBS, KEY, jnp.array(True))[1], start)
+    evaluated = act(state, start, OBS, KEY, jnp.array(False))
+    assert_close(evaluated, plan_act(state, start, OBS, KEY, jnp.array(False)), rtol=1e-5, atol=1e-6)
+
+
 def test_large_action_spaces_get_more_iterations(config):
     agents = [make_algorithm(config, EnvSpec("probe/fake", (3,), action_dim, 100)) for action_dim in (19, 20)]
     iterations = [agent.planner.config.iterations for agent in agents]

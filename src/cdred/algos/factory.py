@@ -70,6 +70,7 @@ def _world_model_agent(
         planner=MPPI(_planner_config(config.mppi, spec.action_dim)),
         make_model=partial(_world_model, config, spec, _two_hot(config, method)),
         plan_actions=config.planner == "mppi",
+        collect_by_policy=config.collect_with == "policy",
         action_dim=spec.action_dim,
         discount=discount(spec.episode_length, config.optim.discount_min),
         model_optimizer=_model_optimizer(config.optim, learning_rate),

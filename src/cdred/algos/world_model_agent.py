@@ -1,6 +1,7 @@
 """Agent that learns a TD-MPC2 world model (arXiv 2310.16828) and plans in it, with any method's losses and reward."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
@@ -81,6 +82,7 @@ class WorldModelAgent(Algorithm[AgentState]):
         planner: MPPI; its horizon is also the length of a training segment.
         make_model: initialises the world model from a key.
         plan_actions: act by planning; otherwise by the policy.
+        collect_by_policy: while exploring, act by the policy with noise of the planner's `explore_min_std` even so.
         action_dim: number of action components.
         discount: gamma.
         model_optimizer, policy_optimizer: of everything but the policy, and of the policy.
@@ -94,6 +96,7 @@ class WorldModelAgent(Algorithm[AgentState]):
     planner: MPPI
     make_model: Callable[..., WorldModel] = eqx.field(static=True)
     plan_actions: bool = eqx.field(static=True)
+    collect_by_policy: bool = eqx.field(static=True)
     action_dim: int = eqx.field(static=True)
     discount: float = eqx.field(static=True)
     model_optimizer: optax.GradientTransformation = eqx.field(static=True)
@@ -270,15 +273,26 @@ class WorldModelAgent(Algorithm[AgentState]):
         explore: Bool[Array, ""],
     ) -> tuple[Float[Array, " A"], MPPIState]:
         z = state.model.encode(obs)
-        pi_key, plan_key = jax.random.split(key)
         if not self.plan_actions:
             policy = state.model.pi(z)
-            action = jnp.where(explore, policy.sample(pi_key)[0], policy.mode)
+            action = jnp.where(explore, policy.sample(jax.random.split(key)[0])[0], policy.mode)
+        elif self.collect_by_policy:
+            # Branches, so that nothing is planned while exploring.
+            by_policy, by_plan = self._noisy_policy, partial(self._plan, obs=obs, explore=jnp.array(False))
+            action, plan = jax.lax.cond(explore, by_policy, by_plan, state, plan, z, key)
         else:
-            policy_actions = self._policy_rollouts(state.model, z, pi_key)
-            objective, fallback = self.plan_objective(state, z), self.pretrained_fallback(state, z, obs)
-            action, plan = self.planner.plan(plan, policy_actions, objective, plan_key, explore, fallback)
+            action, plan = self._plan(state, plan, z, key, obs, explore)
         return choose_action(state.model, state.pretrained, action, obs, explore), plan
+
+    def _noisy_policy(self, state, plan, z, key):
+        noise = self.planner.config.explore_min_std * jax.random.normal(key, (self.action_dim,))
+        return jnp.clip(state.model.pi(z).mode + noise, -1.0, 1.0), plan
+
+    def _plan(self, state, plan, z, key, obs, explore):
+        pi_key, plan_key = jax.random.split(key)
+        policy_actions = self._policy_rollouts(state.model, z, pi_key)
+        objective, fallback = self.plan_objective(state, z), self.pretrained_fallback(state, z, obs)
+        return self.planner.plan(plan, policy_actions, objective, plan_key, explore, fallback)
 
     def _policy_rollouts(self, model: WorldModel, z: Float[Array, " Z"], key: Key[Array, ""]) -> Float[Array, "P H A"]:
         """Sample action sequences of the policy from z."""
