@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import get_args, get_type_hints
 
+import gymnasium
 import numpy as np
 import pytest
 
@@ -128,7 +129,8 @@ def test_keywords_are_the_settings():
     """So that a type checker finds a misspelt one."""
     assert list(get_type_hints(TrainKeywords)) == [setting.name for setting in fields(RunConfig)]
     types, keywords = get_type_hints(RunConfig), get_type_hints(TrainKeywords)
-    assert get_type_hints(cdred.train)["changes"].__args__ == (TrainKeywords,)
+    hints = get_type_hints(cdred.train, localns={"gymnasium": gymnasium})
+    assert hints["changes"].__args__ == (TrainKeywords,)
     for name, hint in types.items():
         assert keywords[name] == hint or hint in get_args(keywords[name]) or name in ("seeds", "imports"), name
 

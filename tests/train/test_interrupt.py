@@ -36,7 +36,7 @@ LONG_CALL = """
 import hashlib
 from cdred.train.interrupt import SignalHandler
 with SignalHandler().installed() as handler:
-    print("in the call", flush=True)
+    print("before the call", flush=True)
     hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
     print("returned", flush=True)
 """
@@ -47,7 +47,8 @@ def test_signal_during_a_long_call_is_answered_before_it_returns(number):
     command = [sys.executable, "-c", LONG_CALL]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
-            assert process.stdout.readline() == "in the call\n"
+            assert process.stdout.readline() == "before the call\n"
+            time.sleep(2.0)  # until it is
             process.send_signal(number)
             assert process.stderr.readline() == f"cdred: {FIRST_ANSWER}\n"
             assert process.poll() is None

@@ -61,7 +61,7 @@ def test_curve_starts_at_the_pretrained_policy(finished_run):
     assert (first["step"], first["episodes"]) == (0, 2)
     assert [line["step"] for line in others] == [60, 120]
     losses = [np.mean(line["bc_loss"]) for line in lines(finished_run, "pretrain")]
-    assert losses[-1] < 0.5 * losses[0]
+    assert losses[-1] < 0.6 * losses[0]
 
 
 def test_first_episodes_are_acted_by_the_pretrained_policy(finished_run):
