@@ -96,7 +96,7 @@ class RunConfig:
     by their policy."""
     collect_with: Literal["planner", "policy"] = "planner"
     """How the agent acts while it collects data: as --planner says, or by the policy with noise of
-    mppi.explore_min_std, which takes a fraction of the time; evaluations plan all the same."""
+    mppi.explore_min_std, which is faster; evaluations plan all the same."""
     eval_every: PositiveInt = 20_000
     """Environment steps between evaluations."""
     eval_episodes: PositiveInt = 5
