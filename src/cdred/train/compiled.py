@@ -189,15 +189,18 @@ class CompiledFns:
         pretraining, sample = self.algorithm.pretraining, self._sampler(expert)
         assert pretraining is not None
 
-        def update(state, key):
-            sample_key, noise_key = jax.random.split(key)
+        def update(state, keys):
+            sample_key, noise_key = keys
             segments = sample(sample_key)
             assert segments is not None
             return pretraining.update(state, segments, noise_key)
 
         def pretrain_seed(state, key):
-            keys = jax.random.split(jax.random.fold_in(key, counter), self.updates_per_call)
-            state, metrics = jax.lax.scan(update, state, keys)
+            key = jax.random.fold_in(key, counter)
+            # Noise has keys of its own, so that it does not change which segments are drawn.
+            sample_keys = jax.random.split(key, self.updates_per_call)
+            noise_keys = jax.random.split(jax.random.fold_in(key, self.updates_per_call), self.updates_per_call)
+            state, metrics = jax.lax.scan(update, state, (sample_keys, noise_keys))
             return state, {name: jnp.mean(value) for name, value in metrics.items()}
 
         return jax.vmap(pretrain_seed)(state, keys)
