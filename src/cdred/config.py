@@ -95,8 +95,8 @@ class RunConfig:
     """How the agent acts: by MPPI planning, or by the policy alone. bc and the methods on raw observations always act
     by their policy."""
     collect_with: Literal["planner", "policy"] = "planner"
-    """How the agent acts while it collects data: as --planner says, or by the policy with noise of
-    mppi.explore_min_std, which is faster; evaluations plan all the same."""
+    """How the agent acts while it collects data: by the planner, or by the policy with noise of mppi.explore_min_std,
+    which is faster, while the planner acts in evaluations. Only with --planner mppi."""
     eval_every: PositiveInt = 20_000
     """Environment steps between evaluations."""
     eval_episodes: PositiveInt = 5
@@ -249,6 +249,7 @@ def _groups() -> dict[str, Any]:
 
 def _combinations(config: RunConfig) -> dict[str, bool]:
     mppi, model = config.mppi, config.model
+    plans = config.planner == "mppi" and config.algo not in (*MODEL_FREE, "bc")
     return {
         "--seeds must be one or more different integers": len(set(config.seeds)) == len(config.seeds) > 0,
         "--envs must divide --updates-per-call times --steps-per-update": steps_per_call(config) % config.envs == 0,
@@ -263,7 +264,10 @@ def _combinations(config: RunConfig) -> dict[str, bool]:
             not config.pretrain.propose_actions or config.pretrain.updates > 0
         ),
         "--pretrain.propose-actions needs --planner mppi and an algorithm with a world model": (
-            not config.pretrain.propose_actions or (config.planner == "mppi" and config.algo not in MODEL_FREE)
+            not config.pretrain.propose_actions or plans
+        ),
+        "--collect-with policy needs --planner mppi and an algorithm with a world model": (
+            config.collect_with == "planner" or plans
         ),
         "--mppi.num-pi-trajs must be below --mppi.num-samples": mppi.num_pi_trajs < mppi.num_samples,
         "--mppi.num-elites must be at most --mppi.num-samples": mppi.num_elites <= mppi.num_samples,

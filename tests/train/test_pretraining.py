@@ -61,7 +61,7 @@ def test_curve_starts_at_the_pretrained_policy(finished_run):
     assert (first["step"], first["episodes"]) == (0, 2)
     assert [line["step"] for line in others] == [60, 120]
     losses = [np.mean(line["bc_loss"]) for line in lines(finished_run, "pretrain")]
-    assert losses[-1] < 0.6 * losses[0]
+    assert losses[-1] < 0.5 * losses[0]
 
 
 def test_first_episodes_are_acted_by_the_pretrained_policy(finished_run):
@@ -162,11 +162,19 @@ def test_options_that_need_pretraining_are_refused_without(tmp_path, option, val
         cdred.train(run_config(tmp_path / "run", pretrain=PretrainConfig(**{option: value})), quiet=True)
 
 
-@pytest.mark.parametrize("changes", [{"planner": "policy"}, {"algo": "iqlearn-sac"}])
+@pytest.mark.parametrize("changes", [{"planner": "policy"}, {"algo": "iqlearn-sac"}, {"algo": "bc"}])
 def test_proposed_actions_are_refused_without_a_planner(tmp_path, changes):
     pretrain = PretrainConfig(updates=1, propose_actions=True)
     with pytest.raises(UserError, match=r"propose-actions needs --planner mppi and an algorithm with a world model"):
         cdred.train(run_config(tmp_path / "run", pretrain=pretrain, **changes), quiet=True)
+
+
+@pytest.mark.parametrize("changes", [{"planner": "policy"}, {"algo": "iqlearn-sac"}, {"algo": "bc"}])
+def test_collecting_by_the_policy_is_refused_without_a_planner(tmp_path, changes):
+    with pytest.raises(
+        UserError, match=r"collect-with policy needs --planner mppi and an algorithm with a world model"
+    ):
+        cdred.train(run_config(tmp_path / "run", collect_with="policy", **changes), quiet=True)
 
 
 @pytest.mark.parametrize("has_success", [True, False])

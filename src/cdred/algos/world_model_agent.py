@@ -82,7 +82,7 @@ class WorldModelAgent(Algorithm[AgentState]):
         planner: MPPI; its horizon is also the length of a training segment.
         make_model: initialises the world model from a key.
         plan_actions: act by planning; otherwise by the policy.
-        collect_by_policy: while exploring, act by the policy with noise of the planner's `explore_min_std` even so.
+        collect_by_policy: plan in evaluations only, and explore by the policy with noise of `explore_min_std`.
         action_dim: number of action components.
         discount: gamma.
         model_optimizer, policy_optimizer: of everything but the policy, and of the policy.
