@@ -1,7 +1,6 @@
 """Public API: train, evaluate, compare and load agents."""
 
 import json
-import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -14,20 +13,18 @@ import numpy as np
 
 from cdred.checkpoint import checkpoint
 from cdred.compilation_cache import use_compilation_cache
-from cdred.config import AlgoName, PlannerName, RunConfig, override, preset, total_steps, validate
+from cdred.config import AlgoName, PlannerName, RunConfig, total_steps
 from cdred.constraints import check_choice
-from cdred.data.demonstrations import load_demos, save_demos
-from cdred.data.formats.common import sanitize_text
+from cdred.data.demonstrations import save_demos
 from cdred.data.formats.registry import check_output_path
-from cdred.data.quality import format_selection
-from cdred.data.rescale import RESCALED_KEY, to_task_units
+from cdred.data.rescale import to_task_units
 from cdred.data.validate import validate_demos
 from cdred.demos.record_agent import record_agent
 from cdred.demos.reference_scores import expert_score, random_score
-from cdred.demos.scripted import check_num_demos, get_demos
-from cdred.envs.callables import EnvFactory, EnvName, given_env, name_env
+from cdred.demos.scripted import check_num_demos
+from cdred.envs.callables import EnvFactory, given_env
 from cdred.envs.failures import format_exception
-from cdred.envs.imports import import_modules, refuse_during_import, resolve_import
+from cdred.envs.imports import import_modules, refuse_during_import
 from cdred.envs.make import make_vector_env
 from cdred.envs.registry import get_env_spec
 from cdred.errors import Interrupted, UserError
@@ -40,8 +37,8 @@ from cdred.report.comparison import write_comparison
 from cdred.report.results import evaluation_dict, reference_dict, result_dict
 from cdred.report.run_report import write_report
 from cdred.report.video import comparison_video
+from cdred.resolve import demos_path, load_run_demos, resolve_demos, resolve_settings
 from cdred.run_folder import (
-    DEMOS_FILE,
     LoadedRun,
     check_same_demos,
     finished_result,
@@ -60,14 +57,12 @@ from cdred.train.loop import train_loop
 from cdred.train.saving import repeats_evaluation
 from cdred.train.selection import acting_names
 from cdred.train.setup import build_run, env_options, make_compiled_fns
-from cdred.types import DemoDataset, EnvSpec, LogFn, Trajectory
+from cdred.types import DemoDataset, EnvSpec, LogFn
 
 # Enough episodes to recognize a task that a random policy solves, about a second of simulation.
 RANDOM_EPISODES = 50
 # Environments stepped together while an expert's episodes are recorded.
 RECORDING_ENVS = 10
-# Seconds between progress messages while demonstrations are collected.
-PROGRESS_SECONDS = 10.0
 
 
 def train(
@@ -104,7 +99,7 @@ def train(
         DivergenceError: training diverged in every restart.
     """
     refuse_during_import("cdred.train")
-    config, given = _resolve_settings(config, changes, env)
+    config, given = resolve_settings(config, changes, env)
     with given_env(env):
         return _train_or_resume(config, given, quiet)
 
@@ -122,8 +117,8 @@ def _train_or_resume(config: RunConfig, given: DemoDataset | None, quiet: bool) 
     if given is not None:
         check_same_demos(folder, given)
     if result is not None:
-        if (path := _demos_path(config)) and path.exists():
-            check_same_demos(folder, _load_demos(config, spec))
+        if (path := demos_path(config)) and path.exists():
+            check_same_demos(folder, load_run_demos(config, spec))
         with disk_errors(folder):
             write_config(folder, config)
         return result
@@ -141,63 +136,6 @@ def _train_or_resume(config: RunConfig, given: DemoDataset | None, quiet: bool) 
         # Too late for a checkpoint, and not to be ignored by a caller that would start another run.
         raise Interrupted(f"the run has finished, its result is in {folder}.", 128 + signal_handler.received)
     return result
-
-
-def _resolve_settings(
-    config: RunConfig | None, changes: TrainKeywords, env: EnvFactory | None = None
-) -> tuple[RunConfig, DemoDataset | None]:
-    """Return the checked settings of a run, and the demonstrations if an object was given that the method uses.
-
-    Raises:
-        UserError: a setting is unknown or refused, or no task is given.
-    """
-    if config and changes.get("preset", config.preset) != config.preset:
-        raise UserError("preset cannot be changed in a given config: use cdred.preset(name) as the config.")
-    config = override(config or preset(changes.get("preset", "cpu")), changes)
-    named = None if env is None else name_env(env)
-    if named:
-        config = _with_env_task(config, named)
-    demos = None if isinstance(config.demos, str) else _as_dataset(config.demos, config.task)
-    if demos is None:
-        config = validate(config)
-    else:
-        # The name of their file depends on the other settings.
-        config = validate(replace(config, demos=""))
-        config = replace(config, demos=str(run_folder(config) / DEMOS_FILE))
-    if not config.task:
-        raise UserError("no task is given: set task, for example to metaworld/window-open.")
-    imports = (*config.imports, *(named.imports if named else ()))
-    config = replace(config, imports=tuple(dict.fromkeys(map(resolve_import, imports))))
-    return config, None if config.algo == "tdmpc2" else demos
-
-
-def _with_env_task(config: RunConfig, named: EnvName) -> RunConfig:
-    if config.task not in ("", named.task):
-        raise UserError(f"task and env are both given: env is the task {named.task}, omit task={config.task!r}.")
-    if config.vectorization == "process" and not named.importable:
-        raise UserError(
-            f"{named.task} cannot be imported by the processes of vectorization='process': define the function at the "
-            "top level of a module or script, or use sync or thread."
-        )
-    return replace(config, task=named.task)
-
-
-def _as_dataset(demos: Any, task: str) -> DemoDataset | None:
-    """Return demonstrations that were given as an object, in single precision; None if it is none."""
-    if not isinstance(demos, (DemoDataset, list, tuple)):
-        return None
-    wrong = next((item for item in demos if not isinstance(item, Trajectory)), None)
-    if wrong is not None:
-        raise UserError(f"demos should be a number, a path or trajectories, got an item of {type(wrong).__name__}.")
-    dataset = demos if isinstance(demos, DemoDataset) else DemoDataset(task, tuple(demos))
-    return replace(dataset, trajectories=tuple(map(_as_float32, dataset)))
-
-
-def _as_float32(trajectory: Trajectory) -> Trajectory:
-    arrays = {key: getattr(trajectory, key) for key in ("obs", "action", "reward")}
-    return replace(
-        trajectory, **{key: np.asarray(array, np.float32) for key, array in arrays.items() if array is not None}
-    )
 
 
 def _train(
@@ -383,47 +321,6 @@ def load(
         spec = get_env_spec(config.task)
     state, seed = select_seed(learner, config, seed)
     return Agent(make_compiled_fns(config, spec).algorithm, state, spec, seed, config.algo)
-
-
-def resolve_demos(config: RunConfig, spec: EnvSpec, log: LogFn) -> DemoDataset | None:
-    """Return the demonstrations that `config.demos` names, a number or a path; None for a method that uses none."""
-    if config.algo == "tdmpc2":
-        return None
-    if _demos_path(config):
-        demos = _load_demos(config, spec)
-        if not demos.task:
-            log(f"demonstrations: {config.demos} does not state its task; its shapes fit {spec.task}")
-        if rescaled := demos.provenance.get(RESCALED_KEY):
-            log(f"demonstrations: actions rescaled to [-1, 1], {sanitize_text(str(rescaled))}")
-        return demos
-    num = int(config.demos)
-    demos = get_demos(config.task, num, on_episode=_log_collection(config.task, num, log))
-    facts = [demos.provenance.get("expert", "unknown expert"), format_selection(demos)]
-    log(f"demonstrations: {len(demos)} of {config.task}, {', '.join(str(fact) for fact in facts if fact)}")
-    return demos
-
-
-def _demos_path(config: RunConfig) -> Path | None:
-    """Return the path in `config.demos`; None for a number, or a method that uses no demonstrations."""
-    is_number = re.fullmatch(r"[+-]?\d+", config.demos) is not None
-    return None if is_number or config.algo == "tdmpc2" else Path(config.demos).expanduser()
-
-
-def _load_demos(config: RunConfig, spec: EnvSpec) -> DemoDataset:
-    return load_demos(config.demos, spec, allow_variable_horizon=config.allow_variable_horizon)
-
-
-def _log_collection(task: str, num: int, log: LogFn) -> Callable[[int, int], None]:
-    """Return a callback that logs the progress of a collection; a motion planner takes a second or more per episode."""
-    logged_at = time.monotonic()
-
-    def on_episode(kept: int, attempts: int) -> None:
-        nonlocal logged_at
-        if time.monotonic() - logged_at >= PROGRESS_SECONDS:
-            logged_at = time.monotonic()
-            log(f"collecting demonstrations of {task}: {kept} of {num}, from {attempts} attempts")
-
-    return on_episode
 
 
 def _write_video(folder: Path, demos: DemoDataset | None, log: LogFn) -> None:

@@ -102,8 +102,8 @@ def test_loops_are_omitted_in_favour_of_their_body():
 @pytest.mark.usefixtures("toy")
 def test_loop_rates_of_a_task():
     config = replace(preset("debug"), task="probe/point", algo="cdred", demos="3", envs=2)
-    from cdred.api import resolve_demos
     from cdred.envs.registry import get_env_spec
+    from cdred.resolve import resolve_demos
 
     # Enough blocks for an episode to end while the simulators are timed.
     rates = loop_rates(config, resolve_demos(config, get_env_spec(config.task), print), 3)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import cdred
-from cdred import api
+from cdred import api, resolve
 from cdred.config import RunConfig
 from cdred.config_file import read_config
 from cdred.data.demonstrations import load_demos
@@ -57,7 +57,7 @@ def test_method_without_demonstrations_reads_none(mixed_lengths):
 
 def test_collection_of_demonstrations_logs_its_progress(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(api, "PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(resolve, "PROGRESS_SECONDS", 0.0)
     settings = replace(cdred.preset("debug"), task="probe/point", demos="3")
     collected, cached = [], []
     api.resolve_demos(settings, SPEC, collected.append)
@@ -243,7 +243,7 @@ def test_object_of_another_task_is_refused(demos, tmp_path):
 
 def test_double_precision_trajectories_are_the_same_run(demos, tmp_path):
     doubles = [replace(demo, obs=demo.obs.astype(np.float64), reward=demo.reward.tolist()) for demo in demos]
-    _, dataset = api._resolve_settings(run_config(tmp_path), {"demos": doubles})
+    _, dataset = resolve.resolve_settings(run_config(tmp_path), {"demos": doubles})
     assert {array.dtype for demo in dataset for array in (demo.obs, demo.action, demo.reward)} == {np.dtype("float32")}
     np.testing.assert_array_equal(dataset[0].obs, demos[0].obs)
 

@@ -92,9 +92,9 @@ def _run_config(options: BenchOptions) -> RunConfig:
 
 
 def _measure(config: RunConfig, options: BenchOptions, peak_gflops: float) -> dict[Any, Any]:
-    from cdred.api import resolve_demos
     from cdred.bench import benchmarks
     from cdred.envs.registry import get_env_spec
+    from cdred.resolve import resolve_demos
 
     if options.benchmark in ("update", "plan"):
         return _measure_one(benchmarks.Bench(config), options, peak_gflops)

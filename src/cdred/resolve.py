@@ -1,0 +1,125 @@
+"""Settings and demonstrations of a run, from what a user gives."""
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cdred.config import RunConfig, override, preset, validate
+from cdred.data.demonstrations import load_demos
+from cdred.data.formats.common import sanitize_text
+from cdred.data.quality import format_selection
+from cdred.data.rescale import RESCALED_KEY
+from cdred.demos.scripted import get_demos
+from cdred.envs.callables import EnvFactory, EnvName, name_env
+from cdred.envs.imports import resolve_import
+from cdred.errors import UserError
+from cdred.keywords import TrainKeywords
+from cdred.run_folder import DEMOS_FILE, run_folder
+from cdred.types import DemoDataset, EnvSpec, LogFn, Trajectory
+
+# Seconds between progress messages while demonstrations are collected.
+PROGRESS_SECONDS = 10.0
+
+
+def resolve_settings(
+    config: RunConfig | None, changes: TrainKeywords, env: EnvFactory | None = None
+) -> tuple[RunConfig, DemoDataset | None]:
+    """Return the checked settings of a run, and the demonstrations if an object was given that the method uses.
+
+    Raises:
+        UserError: a setting is unknown or refused, or no task is given.
+    """
+    if config and changes.get("preset", config.preset) != config.preset:
+        raise UserError("preset cannot be changed in a given config: use cdred.preset(name) as the config.")
+    config = override(config or preset(changes.get("preset", "cpu")), changes)
+    named = None if env is None else name_env(env)
+    if named:
+        config = _with_env_task(config, named)
+    demos = None if isinstance(config.demos, str) else _as_dataset(config.demos, config.task)
+    if demos is None:
+        config = validate(config)
+    else:
+        # The name of their file depends on the other settings.
+        config = validate(replace(config, demos=""))
+        config = replace(config, demos=str(run_folder(config) / DEMOS_FILE))
+    if not config.task:
+        raise UserError("no task is given: set task, for example to metaworld/window-open.")
+    imports = (*config.imports, *(named.imports if named else ()))
+    config = replace(config, imports=tuple(dict.fromkeys(map(resolve_import, imports))))
+    return config, None if config.algo == "tdmpc2" else demos
+
+
+def _with_env_task(config: RunConfig, named: EnvName) -> RunConfig:
+    if config.task not in ("", named.task):
+        raise UserError(f"task and env are both given: env is the task {named.task}, omit task={config.task!r}.")
+    if config.vectorization == "process" and not named.importable:
+        raise UserError(
+            f"{named.task} cannot be imported by the processes of vectorization='process': define the function at the "
+            "top level of a module or script, or use sync or thread."
+        )
+    return replace(config, task=named.task)
+
+
+def _as_dataset(demos: Any, task: str) -> DemoDataset | None:
+    """Return demonstrations that were given as an object, in single precision; None if it is none."""
+    if not isinstance(demos, (DemoDataset, list, tuple)):
+        return None
+    wrong = next((item for item in demos if not isinstance(item, Trajectory)), None)
+    if wrong is not None:
+        raise UserError(f"demos should be a number, a path or trajectories, got an item of {type(wrong).__name__}.")
+    dataset = demos if isinstance(demos, DemoDataset) else DemoDataset(task, tuple(demos))
+    return replace(dataset, trajectories=tuple(map(_as_float32, dataset)))
+
+
+def _as_float32(trajectory: Trajectory) -> Trajectory:
+    arrays = {key: getattr(trajectory, key) for key in ("obs", "action", "reward")}
+    return replace(
+        trajectory, **{key: np.asarray(array, np.float32) for key, array in arrays.items() if array is not None}
+    )
+
+
+def resolve_demos(config: RunConfig, spec: EnvSpec, log: LogFn) -> DemoDataset | None:
+    """Return the demonstrations that `config.demos` names, a number or a path; None for a method that uses none."""
+    if config.algo == "tdmpc2":
+        return None
+    if demos_path(config):
+        demos = load_run_demos(config, spec)
+        if not demos.task:
+            log(f"demonstrations: {config.demos} does not state its task; its shapes fit {spec.task}")
+        if rescaled := demos.provenance.get(RESCALED_KEY):
+            log(f"demonstrations: actions rescaled to [-1, 1], {sanitize_text(str(rescaled))}")
+        return demos
+    num = int(config.demos)
+    demos = get_demos(config.task, num, on_episode=_log_collection(config.task, num, log))
+    facts = [demos.provenance.get("expert", "unknown expert"), format_selection(demos)]
+    log(f"demonstrations: {len(demos)} of {config.task}, {', '.join(str(fact) for fact in facts if fact)}")
+    return demos
+
+
+def demos_path(config: RunConfig) -> Path | None:
+    """Return the path in `config.demos`; None for a number, or a method that uses no demonstrations."""
+    is_number = re.fullmatch(r"[+-]?\d+", config.demos) is not None
+    return None if is_number or config.algo == "tdmpc2" else Path(config.demos).expanduser()
+
+
+def load_run_demos(config: RunConfig, spec: EnvSpec) -> DemoDataset:
+    """Read the demonstrations at the path in `config.demos`."""
+    return load_demos(config.demos, spec, allow_variable_horizon=config.allow_variable_horizon)
+
+
+def _log_collection(task: str, num: int, log: LogFn) -> Callable[[int, int], None]:
+    """Return a callback that logs the progress of a collection; a motion planner takes a second or more per episode."""
+    logged_at = time.monotonic()
+
+    def on_episode(kept: int, attempts: int) -> None:
+        nonlocal logged_at
+        if time.monotonic() - logged_at >= PROGRESS_SECONDS:
+            logged_at = time.monotonic()
+            log(f"collecting demonstrations of {task}: {kept} of {num}, from {attempts} attempts")
+
+    return on_episode
