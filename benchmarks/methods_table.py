@@ -22,7 +22,7 @@ import numpy as np
 import cdred
 from cdred.config import RunConfig
 from cdred.report.results import RunResults, read_result, read_run
-from cdred.report.statistics import normalized_score, probability_of_improvement
+from cdred.report.statistics import improvement_interval, mean_improvement, normalized_score
 from cdred.run_folder import finished_result
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
@@ -149,28 +149,13 @@ def improvements(tasks: list[str], methods: list[str]) -> str:
         common = [task for task in tasks if exported(task, "cdred").exists() and exported(task, file).exists()]
         if common:
             pairs = [(read_scores(task, "cdred").agent, _scores(task, other)) for task in common]
-            low, high = _bootstrap(pairs)
-            mean = _mean_improvement(pairs)
+            mean, (low, high) = mean_improvement(pairs), improvement_interval(pairs)
             lines.append(f"P(CDRED better than {other}): {mean:.2f} ({low:.2f} to {high:.2f}), {len(common)} tasks")
     return "\n".join(lines)
 
 
 def _scores(task: str, method: str) -> list[float]:
     return read_scores(task, "cdred").bc if method == "bc" else read_scores(task, method).agent
-
-
-def _mean_improvement(pairs: list[tuple[list[float], list[float]]]) -> float:
-    return float(np.mean([probability_of_improvement(ours, theirs) for ours, theirs in pairs]))
-
-
-def _bootstrap(pairs: list[tuple[list[float], list[float]]], resamples: int = 2000) -> tuple[float, float]:
-    rng = np.random.default_rng(0)
-    means = [
-        _mean_improvement([(rng.choice(x, len(x)).tolist(), rng.choice(y, len(y)).tolist()) for x, y in pairs])
-        for _ in range(resamples)
-    ]
-    low, high = np.percentile(means, (2.5, 97.5))
-    return float(low), float(high)
 
 
 def read_scores(task: str, method: str) -> Scores:

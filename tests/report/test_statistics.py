@@ -5,7 +5,14 @@ import math
 import numpy as np
 import pytest
 
-from cdred.report.statistics import bootstrap_interval, iqm, normalized_score, probability_of_improvement
+from cdred.report.statistics import (
+    bootstrap_interval,
+    improvement_interval,
+    iqm,
+    mean_improvement,
+    normalized_score,
+    probability_of_improvement,
+)
 
 
 def test_normalized_score() -> None:
@@ -53,3 +60,13 @@ def test_interval_resamples_within_tasks_and_is_deterministic() -> None:
     assert bootstrap_interval([[1.0, 1.0], [5.0, 5.0]]) == (3.0, 3.0)
     uneven = [[0.0, 1.0, 0.5], [0.2, 0.9]]
     assert bootstrap_interval(uneven) == bootstrap_interval(uneven)
+
+
+def test_improvement_over_several_tasks():
+    better, worse = [0.9, 0.8], [0.2, 0.1]
+    assert mean_improvement([(better, worse), (worse, better)]) == 0.5
+    assert mean_improvement([(better, worse), (better, better)]) == 0.75
+    # Separate scores stay separate however seeds are drawn; of one score, half of the task's weight is uncertain.
+    assert improvement_interval([(better, worse)] * 2) == (1.0, 1.0)
+    low, high = improvement_interval([(better, worse), ([0.5, 0.1], [0.3])])
+    assert (low, high) == (0.5, 1.0)

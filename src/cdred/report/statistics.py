@@ -22,6 +22,30 @@ def probability_of_improvement(x: Sequence[float], y: Sequence[float]) -> float:
     return float(np.mean((x_column > y_row) + 0.5 * (x_column == y_row)))
 
 
+def mean_improvement(pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> float:
+    """Return the mean over tasks of the probability of improvement of x over y, of the scores (x, y) per task."""
+    return float(np.mean([probability_of_improvement(x, y) for x, y in pairs]))
+
+
+def improvement_interval(
+    pairs: Sequence[tuple[Sequence[float], Sequence[float]]], resamples: int = 2000
+) -> tuple[float, float]:
+    """Return the 95 % percentile bootstrap interval of `mean_improvement`, resampling seeds within each task.
+
+    Args:
+        pairs: per task, the scores (x, y), one per seed.
+        resamples: number of bootstrap samples, drawn with a fixed seed.
+    """
+    rng = np.random.default_rng(0)
+    samples = [mean_improvement([(_resample(rng, x), _resample(rng, y)) for x, y in pairs]) for _ in range(resamples)]
+    low, high = np.percentile(samples, (2.5, 97.5))
+    return float(low), float(high)
+
+
+def _resample(rng: np.random.Generator, scores: Sequence[float]) -> list[float]:
+    return rng.choice(np.asarray(scores), len(scores)).tolist()
+
+
 def bootstrap_interval(scores_by_task: Sequence[Sequence[float]], resamples: int = 2000) -> tuple[float, float]:
     """Return the 95 % percentile bootstrap interval of the IQM over all runs, resampling seeds within each task.
 
