@@ -81,11 +81,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="add the result to this file")
     options = parser.parse_args()
     rows = [measure(options.run, seed, options.episodes, options.noise) for seed in options.seeds]
-    task = read_config(options.run / "config.yaml").task
-    print(json.dumps({task: rows}, indent=1))
+    document = {read_config(options.run / "config.yaml").task: provenance() | {"noise": options.noise, "seeds": rows}}
+    print(json.dumps(document, indent=1))
     if options.json:
-        old = json.loads(options.json.read_text())["tasks"] if options.json.exists() else {}
-        write_json(options.json, provenance() | {"noise": options.noise, "tasks": old | {task: rows}})
+        old = json.loads(options.json.read_text()) if options.json.exists() else {}
+        write_json(options.json, old | document)
 
 
 if __name__ == "__main__":
