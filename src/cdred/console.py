@@ -29,9 +29,9 @@ class SafeConsole(Console):
 
 
 class OptionalOutput:
-    """Text stream that is discarded from the first failure to write to it on, which standard error is told.
+    """Text stream that discards all text after a failed write, with a notice on standard error.
 
-    A reader may close its pipe (`| head`), a terminal may be gone, the disk of a log may be full.
+    Writing fails when the reader has closed its pipe (`| head`), the terminal is gone, or the disk of a log is full.
 
     Args:
         stream: the output.

@@ -286,5 +286,5 @@ def test_task_of_a_file_imports_nothing(own, demos, tmp_path, capsys):
         cdred.save_demos(cdred.DemoDataset(task, demos.trajectories), path)
         assert main(["demos", "check", str(path)]) == 2
         assert main(["demos", "convert", str(path), str(tmp_path / "out"), "--rescale-actions"]) == 2
-        assert capsys.readouterr().err.count("whose module is not imported because a file names it") == 2
+        assert capsys.readouterr().err.count("modules that a file names are not imported") == 2
     assert "own_slides" not in sys.modules

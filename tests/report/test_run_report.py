@@ -122,7 +122,7 @@ def test_report_panels_plot_the_reported_values(tmp_path: Path) -> None:
 
 
 def write_constant_run(folder: Path, scale: float) -> Path:
-    """Write a run whose scores and losses hardly change, so that ticks have many digits and labels meet."""
+    """Write a run of nearly constant scores and losses: ticks have many digits, and labels are close."""
     scores = {"episode_return": [-scale, -1.01 * scale], "success": [0.0, 0.01], "episodes": 1}
     train = {"critic_loss": 1.01 * scale, "consistency_loss": scale, "reward_loss": scale, "grad_norm": scale}
     rewards = {"reward_expert": -1.001 * scale, "reward_agent": -scale}

@@ -298,6 +298,7 @@ def test_run_is_unaffected_by_system_clock_changes(reference_run, tmp_path, monk
     for line in measured:
         assert 0 < line["steps_per_second"] < 1e9
         assert 0 <= line["min_eta_seconds"] < 3600
+        assert line["eta_seconds"] is None or line["min_eta_seconds"] <= line["eta_seconds"] < 3600
     assert all(0 <= line["seconds"] < 3600 for line in lines if line["kind"] == "eval")
 
 

@@ -32,8 +32,8 @@ class PretrainConfig:
     updates: NonNegativeInt = 0
     """Updates of pretraining; with 0 there is none."""
     obs_noise_std: NonNegative = 0.0
-    """Standard deviation of the noise on the observations in these updates, in units in which they are normalised. With
-    it the policy is learned in a neighbourhood of the demonstrations."""
+    """Standard deviation of the noise on the observations in these updates, in units of normalised observations: the
+    policy is also learned beside the demonstrations."""
     encoder: Literal["auto", "frozen", "free"] = "auto"
     """Encoder of a world model after pretraining: frozen, or trained further with optim.encoder_lr_scale (free). With
     auto it is frozen if at least half of the demonstrations end where others end, as in manipulation, else free."""
@@ -51,7 +51,7 @@ class PretrainConfig:
     most detected successes acts from then on. With 0, or where less than half of the demonstrations end where others
     end, the agent acts as trained."""
     success_window: PositiveInt = 20
-    """Last steps of the demonstrations with whose states the success detector compares those of an episode."""
+    """Number of last states of each demonstration to which the success detector compares the states of an episode."""
     success_tolerance: Positive = 0.3
     """Largest distance of a success from the ends of demonstrations, in units of the median distance of the
     demonstrations' states from the ends of the others."""

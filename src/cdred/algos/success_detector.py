@@ -51,8 +51,8 @@ class SuccessDetector(eqx.Module):
         """Fit the detector to demonstrations. A single demonstration is compared with its own end.
 
         Returns:
-            The detector, and the fraction of the demonstrations whose end, but not whose first state, is near the ends
-            of the others: near 0 where they have no end in common, as in locomotion, or end where they begin.
+            The detector, and the fraction of the demonstrations that the others detect: they end near the others' ends,
+            and do not begin there. It is near 0 in locomotion, which has no end state.
         """
         exists, size = demos.episode >= 0, len(demos.episode)
         last = jax.ops.segment_max(jnp.where(exists, demos.step, -1), demos.episode, size)

@@ -237,8 +237,8 @@ def _refuse_code_of_a_file(task: str) -> None:
     """Refuse a task that names a module, gym/<module>:<Id> or env/<module>:<name>, if only a file states it."""
     if ":" in task:
         raise UserError(
-            f"the file states the task {sanitize_text(task)}, whose module is not imported because a file names it: "
-            "give the task with --task, if you trust it."
+            f"the task {sanitize_text(task)} is stated by the file only, and modules that a file names are not "
+            "imported: repeat the task with --task, if you trust its module."
         )
 
 

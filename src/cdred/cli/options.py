@@ -63,7 +63,7 @@ def _print_main_help(cls: type, prog: str, default: Any, description: str | None
 
 
 def _hide(cls: type, main_options: Container[str]) -> type:
-    """Return a subclass of a dataclass whose other fields than `main_options` are not in the help."""
+    """Return a subclass of a dataclass that shows only the fields of `main_options` in the help."""
     hints = get_type_hints(cls, include_extras=True)
     hidden = {key: Annotated[hint, tyro.conf.Suppress] for key, hint in hints.items() if key not in main_options}
     return type(cls.__name__, (cls,), {"__annotations__": hidden, "__module__": cls.__module__})

@@ -8,7 +8,7 @@ import numpy as np
 
 from cdred.files import format_mib
 
-# Blocks with updates whose time is not measured, because the functions that act and learn are compiled in them.
+# Number of first blocks with updates that are left out of the speed: acting and learning are compiled in them.
 COMPILING_BLOCKS = 2
 
 
@@ -38,13 +38,13 @@ class RunTimer:
         self._interval_start = (steps, self._clock())
 
     def end_block(self, steps: int) -> None:
-        """Take the end of a block with updates; the time of the first ones is not measured."""
+        """Record the end of a block with updates; the first `COMPILING_BLOCKS` are left out of the speed."""
         if self._compiling_blocks:
             self._compiling_blocks -= 1
             self.start_interval(steps)
 
     def record_evaluation(self, seconds: float, episodes: int) -> None:
-        """Record an evaluation that has just ended, whose time is not part of the interval."""
+        """Record an evaluation that has just ended, and leave its time out of the interval."""
         # The first one is the slowest, because functions are compiled in it.
         self._episode_seconds = float(np.fmin(self._episode_seconds, seconds / episodes))
         steps, start = self._interval_start

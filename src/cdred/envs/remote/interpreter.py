@@ -60,6 +60,8 @@ def find_interpreter(variable: str, folder: str, install_hint: str) -> str:
         if path.is_file():
             return str(path)
     missing = (
-        f"{variable}={configured} does not exist" if configured else f"there is no {folder} in the working directory"
+        f"{variable}={configured} does not exist"
+        if configured
+        else f"there is no {folder} in the working directory or in {PROJECT}"
     )
     raise UserError(f"{missing}: {install_hint}")
