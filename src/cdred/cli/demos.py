@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from cdred.types import DemoDataset
 
 
+ImportOption = Annotated[tuple[str, ...], tyro.conf.arg(aliases=("--import",))]
+
+
 @dataclass(frozen=True)
 class Collect:
     """Record successful episodes of a task's scripted expert or planner as a Minari dataset folder or an .npz file."""
@@ -51,7 +54,7 @@ class Convert:
     """Output folder or .npz file; must not exist."""
     task: str | None = None
     """Task name to store, as in `cdred train`, such as metaworld/window-open; None keeps the name in the file."""
-    imports: Annotated[tuple[str, ...], tyro.conf.arg(aliases=("--import",))] = ()
+    imports: ImportOption = ()
     """Modules or .py files that register the task's environment, as in `cdred train`."""
     obs_keys: tuple[str, ...] | None = None
     """Names of the observation arrays to concatenate, in this order. None for all vectors sorted by name (LeRobot:
@@ -100,7 +103,7 @@ class Check:
     """Folder or file in any format that `cdred demos convert` reads."""
     task: str | None = None
     """Task to replay in, as in `cdred train`; None for the one that the file states."""
-    imports: Annotated[tuple[str, ...], tyro.conf.arg(aliases=("--import",))] = ()
+    imports: ImportOption = ()
     """Modules or .py files that register the task's environment, as in `cdred train`."""
     obs_keys: tuple[str, ...] | None = None
     """As in `cdred demos convert`."""
