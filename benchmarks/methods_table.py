@@ -5,8 +5,9 @@
 
 Finished runs are skipped and interrupted ones resumed, so the same command continues where it stopped. A finished run
 is exported to `results/<suite>/<task>/<method>-pretrain.csv` and `.json`; its rows at step 0 are those of the
-pretrained policy, BC. `--table` prints the exported results. On two cores, one process each with `--part 1/2` and
-`--part 2/2`, pinned to a core (`taskset -c 0 ...`), is fastest.
+pretrained policy, BC. Other seeds than 0 1 2 are runs of their own, in files named `<method>-pretrain-seeds-3-4`.
+`--table` prints the exported results of all seeds. On two cores, one process each with `--part 1/2` and `--part 2/2`,
+pinned to a core (`taskset -c 0 ...`), is fastest.
 """
 
 import argparse
@@ -41,7 +42,7 @@ CONFIRMATION = (
     "maniskill/PullCube",
 )
 METHODS = {"cdred": "CDRED", "iqmpc": "IQ-MPC", "iqlearn-sac": "IQ-Learn + SAC", "gail": "GAIL", "red": "RED"}
-QUALIFIER = "-pretrain"
+FIRST_SEEDS = (0, 1, 2)
 
 
 class Scores(NamedTuple):
@@ -57,7 +58,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, help="folder of the run folders")
     parser.add_argument("--tasks", nargs="+", default=(*DEVELOPMENT, *CONFIRMATION))
     parser.add_argument("--methods", nargs="+", default=[*METHODS], choices=METHODS)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument("--seeds", nargs="+", type=int, default=FIRST_SEEDS, help="0 1 2 first, others after them")
     parser.add_argument("--part", default="1/1", help="i/n: every n-th run, beginning with the i-th")
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
@@ -88,14 +89,14 @@ def run_config(task: str, method: Any, seeds: tuple[int, ...], runs: Path) -> Ru
             "seeds": seeds,
             "final_eval_episodes": episodes,
             "video": False,
-            "out": str(runs / task.replace("/", "-") / method),
+            "out": str(runs / task.replace("/", "-") / f"{method}{_suffix(seeds)}"),
         }
     )
 
 
 def export(folder: Path, config: RunConfig) -> None:
     """Write the evaluations, settings and result of a finished run to results/."""
-    run, path = read_run(folder), exported(config.task, config.algo)
+    run, path = read_run(folder), exported(config.task, config.algo, config.seeds)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -118,9 +119,13 @@ def evaluation_rows(run: RunResults, seeds: tuple[int, ...]) -> Iterator[tuple[A
                 yield line["step"], seed, score, rate, line["episodes"]
 
 
-def exported(task: str, method: str) -> Path:
+def exported(task: str, method: str, seeds: tuple[int, ...] = FIRST_SEEDS) -> Path:
     """Return the CSV file of a run in results/."""
-    return RESULTS / f"{task}/{method}{QUALIFIER}.csv"
+    return RESULTS / f"{task}/{method}-pretrain{_suffix(seeds)}.csv"
+
+
+def _suffix(seeds: tuple[int, ...]) -> str:
+    return "" if seeds == FIRST_SEEDS else f"-seeds-{'-'.join(map(str, seeds))}"
 
 
 def table(tasks: list[str], methods: list[str]) -> str:
@@ -159,10 +164,16 @@ def _scores(task: str, method: str) -> list[float]:
 
 
 def read_scores(task: str, method: str) -> Scores:
-    """Read an exported run."""
-    with exported(task, method).open() as file:
+    """Read the exported runs of all seeds."""
+    first = exported(task, method)
+    runs = [_read_run_scores(file) for file in (first, *sorted(first.parent.glob(f"{first.stem}-seeds-*.csv")))]
+    return Scores([score for run in runs for score in run.bc], [score for run in runs for score in run.agent])
+
+
+def _read_run_scores(path: Path) -> Scores:
+    with path.open() as file:
         rows = list(csv.DictReader(file))
-    reference = json.loads(exported(task, method).with_suffix(".json").read_text())["result"]["eval"]
+    reference = json.loads(path.with_suffix(".json").read_text())["result"]["eval"]
     last = max(int(row["step"]) for row in rows)
 
     def score(row: dict[str, str]) -> float:
