@@ -5,9 +5,10 @@
 
 Finished runs are skipped and interrupted ones resumed, so the same command continues where it stopped. A finished run
 is exported to `results/<suite>/<task>/<method>-pretrain.csv` and `.json`; its rows at step 0 are those of the
-pretrained policy, BC. Other seeds than 0 1 2 are runs of their own, in files named `<method>-pretrain-seeds-3-4`.
-`--table` prints the exported results of all seeds. On two cores, one process each with `--part 1/2` and `--part 2/2`,
-pinned to a core (`taskset -c 0 ...`), is fastest.
+pretrained policy, BC. Other numbers of demonstrations and steps than 10 and 5,000 (`--demos 1`, `--steps 20000`) and
+other seeds than 0 1 2 are in file names, as in `cdred-pretrain-1demos-20000steps-seeds-3-4`. `--table` prints the
+exported results of all seeds, of one number of demonstrations and steps. On two cores, one process each with `--part
+1/2` and `--part 2/2`, pinned to a core (`taskset -c 0 ...`), is fastest.
 """
 
 import argparse
@@ -43,6 +44,20 @@ CONFIRMATION = (
 )
 METHODS = {"cdred": "CDRED", "iqmpc": "IQ-MPC", "iqlearn-sac": "IQ-Learn + SAC", "gail": "GAIL", "red": "RED"}
 FIRST_SEEDS = (0, 1, 2)
+DEMOS, STEPS = 10, 5000
+
+
+class Budget(NamedTuple):
+    """Demonstrations and environment steps of a run."""
+
+    demos: int
+    steps: int
+
+    @property
+    def suffix(self) -> str:
+        """Part of file names, empty for 10 demonstrations and 5,000 steps."""
+        demos = "" if self.demos == DEMOS else f"-{self.demos}demos"
+        return demos + ("" if self.steps == STEPS else f"-{self.steps}steps")
 
 
 class Scores(NamedTuple):
@@ -59,44 +74,49 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=(*DEVELOPMENT, *CONFIRMATION))
     parser.add_argument("--methods", nargs="+", default=[*METHODS], choices=METHODS)
     parser.add_argument("--seeds", nargs="+", type=int, default=FIRST_SEEDS, help="0 1 2 first, others after them")
+    parser.add_argument("--demos", type=int, default=DEMOS)
+    parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--part", default="1/1", help="i/n: every n-th run, beginning with the i-th")
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
+    budget = Budget(options.demos, options.steps)
     if options.table:
-        print(table(options.tasks, options.methods))
-        print(improvements(options.tasks, options.methods))
+        print(table(options.tasks, options.methods, budget))
+        print(improvements(options.tasks, options.methods, budget))
         return
     if options.runs is None:
         parser.error("--runs is missing: where to put the run folders?")
     first, every = map(int, options.part.split("/"))
     pairs = [(task, method) for task in options.tasks for method in options.methods]
     for task, method in pairs[first - 1 :: every]:
-        config = run_config(task, method, tuple(options.seeds), options.runs)
+        config = run_config(task, method, budget, tuple(options.seeds), options.runs)
         if finished_result(Path(config.out), config) is None:
             print(f"{task} {method}", flush=True)
             cdred.train(config)
-        export(Path(config.out), config)
+        export(Path(config.out), config, exported(task, method, budget, config.seeds))
 
 
-def run_config(task: str, method: Any, seeds: tuple[int, ...], runs: Path) -> RunConfig:
-    """Return the settings of a run: 5,000 steps of the `cpu` preset from 10 demonstrations."""
+def run_config(task: str, method: Any, budget: Budget, seeds: tuple[int, ...], runs: Path) -> RunConfig:
+    """Return the settings of a run: the `cpu` preset with another budget."""
     episodes = 10 if task.startswith("dmc/") else 40
     return RunConfig(
         **vars(cdred.preset("cpu"))
         | {
             "task": task,
             "algo": method,
+            "demos": str(budget.demos),
+            "steps": budget.steps,
             "seeds": seeds,
             "final_eval_episodes": episodes,
             "video": False,
-            "out": str(runs / task.replace("/", "-") / f"{method}{_suffix(seeds)}"),
+            "out": str(runs / task.replace("/", "-") / f"{method}{budget.suffix}{_suffix(seeds)}"),
         }
     )
 
 
-def export(folder: Path, config: RunConfig) -> None:
-    """Write the evaluations, settings and result of a finished run to results/."""
-    run, path = read_run(folder), exported(config.task, config.algo, config.seeds)
+def export(folder: Path, config: RunConfig, path: Path) -> None:
+    """Write the evaluations, settings and result of a finished run to `path`, a CSV file, and JSON beside it."""
+    run = read_run(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -104,8 +124,13 @@ def export(folder: Path, config: RunConfig) -> None:
         writer.writerows(evaluation_rows(run, config.seeds))
     settings = {name: value for name, value in asdict(config).items() if name != "out"}
     seeds = " ".join(map(str, config.seeds))
-    command = f"cdred train {config.task} --algo {config.algo} --seeds {seeds} --final-eval-episodes"
-    command = f"{command} {config.final_eval_episodes} --no-video"
+    budget = Budget(int(config.demos), config.steps)
+    command = (
+        f"cdred train {config.task} --algo {config.algo}"
+        + (f" --demos {budget.demos}" if budget.demos != DEMOS else "")
+        + (f" --steps {budget.steps}" if budget.steps != STEPS else "")
+        + f" --seeds {seeds} --final-eval-episodes {config.final_eval_episodes} --no-video"
+    )
     document = {"config": settings, "result": read_result(folder), "command": command}
     path.with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n")
 
@@ -119,23 +144,24 @@ def evaluation_rows(run: RunResults, seeds: tuple[int, ...]) -> Iterator[tuple[A
                 yield line["step"], seed, score, rate, line["episodes"]
 
 
-def exported(task: str, method: str, seeds: tuple[int, ...] = FIRST_SEEDS) -> Path:
+def exported(task: str, method: str, budget: Budget, seeds: tuple[int, ...] = FIRST_SEEDS) -> Path:
     """Return the CSV file of a run in results/."""
-    return RESULTS / f"{task}/{method}-pretrain{_suffix(seeds)}.csv"
+    return RESULTS / f"{task}/{method}-pretrain{budget.suffix}{_suffix(seeds)}.csv"
 
 
 def _suffix(seeds: tuple[int, ...]) -> str:
     return "" if seeds == FIRST_SEEDS else f"-seeds-{'-'.join(map(str, seeds))}"
 
 
-def table(tasks: list[str], methods: list[str]) -> str:
+def table(tasks: list[str], methods: list[str], budget: Budget) -> str:
     """Return a Markdown table of the exported runs: per task BC and every method, mean and seeds."""
     lines = [
         "| task | seeds | BC | " + " | ".join(METHODS[m] for m in methods) + " |",
         "| --- " * (3 + len(methods)) + "|",
     ]
     for task in tasks:
-        scores = {method: read_scores(task, method) for method in methods if exported(task, method).exists()}
+        done = [method for method in methods if exported(task, method, budget).exists()]
+        scores = {method: read_scores(task, method, budget) for method in done}
         if scores:
             first = next(iter(scores.values()))
             cells = [_cell(scores[m].agent) if m in scores else "" for m in methods]
@@ -143,7 +169,7 @@ def table(tasks: list[str], methods: list[str]) -> str:
     return "\n".join(lines)
 
 
-def improvements(tasks: list[str], methods: list[str]) -> str:
+def improvements(tasks: list[str], methods: list[str], budget: Budget) -> str:
     """Return a line per method and BC: the probability that a seed of CDRED is better, its mean over common tasks.
 
     The interval is that of a bootstrap over the seeds of each task.
@@ -151,21 +177,22 @@ def improvements(tasks: list[str], methods: list[str]) -> str:
     lines = []
     for other in ("bc", *(method for method in methods if method != "cdred")):
         file = "cdred" if other == "bc" else other
-        common = [task for task in tasks if exported(task, "cdred").exists() and exported(task, file).exists()]
+        done = [{task for task in tasks if exported(task, method, budget).exists()} for method in ("cdred", file)]
+        common = [task for task in tasks if task in done[0] & done[1]]
         if common:
-            pairs = [(read_scores(task, "cdred").agent, _scores(task, other)) for task in common]
+            pairs = [(read_scores(task, "cdred", budget).agent, _scores(task, other, budget)) for task in common]
             mean, (low, high) = mean_improvement(pairs), improvement_interval(pairs)
             lines.append(f"P(CDRED better than {other}): {mean:.2f} ({low:.2f} to {high:.2f}), {len(common)} tasks")
     return "\n".join(lines)
 
 
-def _scores(task: str, method: str) -> list[float]:
-    return read_scores(task, "cdred").bc if method == "bc" else read_scores(task, method).agent
+def _scores(task: str, method: str, budget: Budget) -> list[float]:
+    return read_scores(task, "cdred", budget).bc if method == "bc" else read_scores(task, method, budget).agent
 
 
-def read_scores(task: str, method: str) -> Scores:
+def read_scores(task: str, method: str, budget: Budget) -> Scores:
     """Read the exported runs of all seeds."""
-    first = exported(task, method)
+    first = exported(task, method, budget)
     runs = [_read_run_scores(file) for file in (first, *sorted(first.parent.glob(f"{first.stem}-seeds-*.csv")))]
     return Scores([score for run in runs for score in run.bc], [score for run in runs for score in run.agent])
 
