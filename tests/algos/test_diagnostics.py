@@ -77,7 +77,7 @@ def test_mean_abs_q_of_constant_critics(initial_state, batch, monkeypatch):
 
 def test_expert_novelty_falls_where_predictor_fits(initial_state, batch):
     state = initial_state
-    novelty = jax.jit(lambda reward: expert_novelty(reward, state.model, batch.expert))
+    novelty = jax.jit(lambda reward: expert_novelty(reward, state.model, "state-action", batch.expert))
     initial = float(novelty(state.reward))
     assert initial > 0.1
     # Targets that are all the same network, and predictors that equal it.

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from cdred.algos.method import CriticState, LatentBatch
+from cdred.algos.reward_input import RewardInput
 from cdred.algos.reward_model import RewardModel
 from cdred.algos.td import RewardMethod, RewardOutput
 from cdred.constraints import Fraction, HiddenDims, NonNegative, PositiveFraction, PositiveInt
@@ -25,6 +26,9 @@ from cdred.types import Precision
 @dataclass(frozen=True)
 class CDREDConfig:
     """CDRED's reward (cdred, cdred-sac)."""
+
+    input: RewardInput = "state-action"
+    """What the densities are estimated on: (z, a), the transition (z, z'), or the state z'."""
 
     zeta: Fraction = 0.8
     """Weight of the expert bonus against the agent bonus (1: no agent bonus)."""
@@ -193,9 +197,13 @@ class CDRED(RewardMethod):
     config: CDREDConfig = eqx.field(static=True)
     precision: Precision = eqx.field(static=True, default="float32")
 
+    @property
+    def reward_input(self) -> RewardInput:
+        return self.config.input
+
     def make_reward(self, input_dim: int, *, key: Key[Array, ""]) -> CoupledRND:
         return CoupledRND.create(input_dim, self.config, precision=self.precision, key=key)
 
     def reward_output(self, state: CriticState, batch: LatentBatch, key: Key[Array, ""]) -> RewardOutput:
         assert isinstance(state.reward, CoupledRND)
-        return cdred_reward(state.reward, batch.state_actions, key)
+        return cdred_reward(state.reward, batch.reward_inputs(self.config.input), key)

@@ -8,12 +8,13 @@ from jaxtyping import Array, Bool, Float, PyTree
 from cdred.algos import losses
 from cdred.algos.base import Batch, Metrics
 from cdred.algos.method import encode_batch
+from cdred.algos.reward_input import RewardInput, batch_input
 from cdred.algos.reward_model import RewardModel
 from cdred.models.actor_critic import ActorCritic
 from cdred.types import Segment
 
 
-def diagnostics(model: ActorCritic, reward: RewardModel | None, batch: Batch) -> Metrics:
+def diagnostics(model: ActorCritic, reward: RewardModel | None, kind: RewardInput, batch: Batch) -> Metrics:
     """Compute the diagnostics of agents with and without a world model.
 
     Mean |Q| on the expert's data (without demonstrations, the agent's), the novelty of the expert's and of validation
@@ -22,7 +23,7 @@ def diagnostics(model: ActorCritic, reward: RewardModel | None, batch: Batch) ->
     segments = batch.agent if batch.expert is None else batch.expert
     assert segments is not None, "critics are trained on the agent's own data"
     sources = {"novelty_expert": batch.expert, "novelty_validation": batch.validation}
-    novelty = {name: expert_novelty(reward, model, s) for name, s in sources.items() if s is not None and reward}
+    novelty = {name: expert_novelty(reward, model, kind, s) for name, s in sources.items() if s is not None and reward}
     metrics = {"mean_abs_q": mean_abs_q(model, segments)} | {k: v for k, v in novelty.items() if v is not None}
     if batch.validation is not None:
         metrics["action_error_validation"] = action_error(model, batch.validation)
@@ -60,10 +61,12 @@ def mean_abs_q(model: ActorCritic, segments: Segment) -> Float[Array, ""]:
     return jnp.mean(jnp.abs(q))
 
 
-def expert_novelty(reward: RewardModel, model: ActorCritic, segments: Segment) -> Float[Array, ""] | None:
+def expert_novelty(
+    reward: RewardModel, model: ActorCritic, kind: RewardInput, segments: Segment
+) -> Float[Array, ""] | None:
     """Compute the mean of `RewardModel.expert_novelty` over transitions; None where the model has none."""
-    z = encode_batch(model, segments.obs[:, :-1], segments.absorbing[:, :-1])
-    x = jnp.concatenate([z, segments.action], axis=-1)
+    z = encode_batch(model, segments.obs, segments.absorbing)
+    x = batch_input(kind, z, segments.action, z[:, 1:])
     novelty = jax.vmap(jax.vmap(reward.expert_novelty))(x)
     return None if novelty is None else jnp.mean(novelty)
 

@@ -87,7 +87,6 @@ def _sac_agent(config: RunConfig, spec: EnvSpec, method: Method, learning_rate: 
         make_model=partial(_obs_actor_critic, config, spec, _two_hot(config, method)),
         horizon=config.mppi.horizon,
         action_dim=spec.action_dim,
-        input_dim=prod(spec.obs_shape) + spec.can_terminate + spec.action_dim,
         discount=discount(spec.episode_length, config.optim.discount_min),
         critic_optimizer=clipped_adam(config.optim, learning_rate),
         policy_optimizer=policy_optimizer(config.optim, learning_rate),

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Key
 
 from cdred.algos.losses import gradient_penalty
 from cdred.algos.method import CriticState, LatentBatch
+from cdred.algos.reward_input import RewardInput
 from cdred.algos.reward_model import RewardModel
 from cdred.algos.td import RewardMethod, RewardOutput
 from cdred.constraints import HiddenDims, NonNegative
@@ -20,6 +21,9 @@ from cdred.types import Precision
 @dataclass(frozen=True)
 class GAILConfig:
     """GAIL's discriminator (gail, gail-sac)."""
+
+    input: RewardInput = "state-action"
+    """What the discriminator sees: (z, a), the transition (z, z'), or the state z'."""
 
     hidden_dims: HiddenDims = (1024, 1024, 1024)
     """Hidden layers of the discriminator."""
@@ -78,9 +82,15 @@ class GAIL(RewardMethod):
     config: GAILConfig = eqx.field(static=True)
     precision: Precision = eqx.field(static=True, default="float32")
 
+    @property
+    def reward_input(self) -> RewardInput:
+        return self.config.input
+
     def make_reward(self, input_dim: int, *, key: Key[Array, ""]) -> Discriminator:
         return Discriminator.create(input_dim, self.config.hidden_dims, precision=self.precision, key=key)
 
     def reward_output(self, state: CriticState, batch: LatentBatch, key: Key[Array, ""]) -> RewardOutput:
         assert isinstance(state.reward, Discriminator)
-        return gail_reward(state.reward, batch.state_actions, key, penalty=self.config.gradient_penalty)
+        return gail_reward(
+            state.reward, batch.reward_inputs(self.config.input), key, penalty=self.config.gradient_penalty
+        )

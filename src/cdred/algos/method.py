@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
 from cdred.algos.base import Batch, Metrics
+from cdred.algos.reward_input import RewardInput, batch_input
 from cdred.algos.reward_model import RewardModel
 from cdred.models.actor_critic import ActorCritic
 from cdred.nn.layers import Ensemble, SharedLatent
@@ -29,7 +30,11 @@ class LatentBatch(NamedTuple):
     @property
     def state_actions(self) -> Float[Array, "N H in"]:
         """Concatenated x_t = (z_t, a_t)."""
-        return jnp.concatenate([self.latents[:, :-1], self.segments.action], axis=-1)
+        return self.reward_inputs("state-action")
+
+    def reward_inputs(self, kind: RewardInput) -> Float[Array, "N H in"]:
+        """Return the inputs x_t of a reward model of `kind`."""
+        return batch_input(kind, self.latents, self.segments.action, self.target_latents)
 
 
 class MethodLosses(NamedTuple):
@@ -87,9 +92,14 @@ class Method(eqx.Module):
     has_warmup: ClassVar[bool] = True
     scalar_critics: ClassVar[bool] = False
 
+    @property
+    def reward_input(self) -> RewardInput:
+        """What the reward model's input x is; of no effect for a method without one."""
+        return "state-action"
+
     @abstractmethod
     def make_reward(self, input_dim: int, *, key: Key[Array, ""]) -> RewardModel | None:
-        """Initialise the reward model of x = (z, a) with `input_dim` components; None for a method without one."""
+        """Initialise the reward model of x with `input_dim` components; None for a method without one."""
 
     @abstractmethod
     def losses(self, state: CriticState, batch: LatentBatch, params: TDParams, key: Key[Array, ""]) -> MethodLosses:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from cdred.algos.method import CriticState, LatentBatch
+from cdred.algos.reward_input import RewardInput
 from cdred.algos.reward_model import RewardModel
 from cdred.algos.td import RewardMethod, RewardOutput
 from cdred.constraints import HiddenDims, Positive, PositiveInt
@@ -19,6 +20,9 @@ from cdred.types import Precision
 @dataclass(frozen=True)
 class REDConfig:
     """RED's reward (red, red-sac)."""
+
+    input: RewardInput = "state-action"
+    """What the predictor is fitted on: (z, a), the transition (z, z'), or the state z'."""
 
     sigma: Positive = 1.0
     """Rate at which the reward falls with the squared distance from the target."""
@@ -96,10 +100,14 @@ class RED(RewardMethod):
     config: REDConfig = eqx.field(static=True)
     precision: Precision = eqx.field(static=True, default="float32")
 
+    @property
+    def reward_input(self) -> RewardInput:
+        return self.config.input
+
     def make_reward(self, input_dim: int, *, key: Key[Array, ""]) -> REDReward:
         return REDReward.create(input_dim, self.config, precision=self.precision, key=key)
 
     def reward_output(self, state: CriticState, batch: LatentBatch, key: Key[Array, ""]) -> RewardOutput:
         del key
         assert isinstance(state.reward, REDReward)
-        return red_reward(state.reward, batch.state_actions)
+        return red_reward(state.reward, batch.reward_inputs(self.config.input))

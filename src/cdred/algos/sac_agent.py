@@ -27,6 +27,7 @@ from cdred.algos.method import (
 )
 from cdred.algos.optim import OptimConfig
 from cdred.algos.pretrain import Pretrained, Pretraining, choose_action, self_imitation_loss
+from cdred.algos.reward_input import input_dim
 from cdred.constraints import NonNegative
 from cdred.models.actor_critic import ObsActorCritic
 from cdred.nn.layers import Ensemble, ema
@@ -82,7 +83,6 @@ class SACAgent(Algorithm[SACState]):
         entropy_coef: of policy and targets.
         make_model: initialises actor and critics from a key.
         horizon, action_dim: shape of the (unused) planner state.
-        input_dim: components of x = (observation, action).
         discount: gamma.
         critic_optimizer, policy_optimizer: of critics and reward model, and of the policy.
         pretraining: None without.
@@ -96,7 +96,6 @@ class SACAgent(Algorithm[SACState]):
     make_model: Callable[..., ObsActorCritic] = eqx.field(static=True)
     horizon: int = eqx.field(static=True)
     action_dim: int = eqx.field(static=True)
-    input_dim: int = eqx.field(static=True)
     discount: float = eqx.field(static=True)
     critic_optimizer: optax.GradientTransformation = eqx.field(static=True)
     policy_optimizer: optax.GradientTransformation = eqx.field(static=True)
@@ -109,9 +108,10 @@ class SACAgent(Algorithm[SACState]):
     def init(self, key: Key[Array, ""]) -> SACState:
         model_key, reward_key = jax.random.split(key)
         model = self.make_model(key=model_key)
+        dim = input_dim(self.method.reward_input, len(model.absorbing_latent), self.action_dim)
         state = SACState(
             model=model,
-            reward=self.method.make_reward(self.input_dim, key=reward_key),
+            reward=self.method.make_reward(dim, key=reward_key),
             # A copy, so that no buffer is donated twice.
             target_critics=jax.tree.map(jnp.copy, model.critics),
             pretrained=None if self.pretraining is None else self.pretraining.placeholder(model),
@@ -186,7 +186,7 @@ class SACAgent(Algorithm[SACState]):
     ) -> Metrics:
         """Compute the shared diagnostics and Q's part in L_pi; without dynamics there is no prediction error."""
         del recent, valid
-        metrics = diagnostics(state.model, state.reward, batch)
+        metrics = diagnostics(state.model, state.reward, self.method.reward_input, batch)
         if self.uses_demos and self.config.bc_coef:
             transitions = _as_transitions(state.model, batch)
             critics_only = jax.grad(lambda policy: self._critic_term(policy, state, transitions, key)[0])

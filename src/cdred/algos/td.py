@@ -9,7 +9,8 @@ from jaxtyping import Array, Float, Key
 
 from cdred.algos import losses
 from cdred.algos.method import CriticState, LatentBatch, Method, MethodLosses, TDParams
-from cdred.nn.layers import SharedLatent, concat_input
+from cdred.algos.reward_input import reward_input
+from cdred.nn.layers import SharedLatent
 
 
 class RewardOutput(NamedTuple):
@@ -39,8 +40,8 @@ class RewardMethod(Method):
         next_z: Float[Array, " Z"],
         discount: float,
     ) -> Float[Array, ""]:
-        del next_z, discount
-        return state.reward(concat_input(z, action))
+        del discount
+        return state.reward(reward_input(self.reward_input, z, action, next_z))
 
 
 def td_losses(

@@ -24,6 +24,7 @@ from cdred.algos.method import (
 )
 from cdred.algos.optim import OptimConfig
 from cdred.algos.pretrain import Pretrained, Pretraining, choose_action, self_imitation_loss
+from cdred.algos.reward_input import input_dim
 from cdred.models.world_model import WorldModel
 from cdred.nn.layers import Ensemble, SharedLatent, ema
 from cdred.planning.mppi import MPPI, Fallback, MPPIState, TrajectoryValueFn
@@ -115,9 +116,10 @@ class WorldModelAgent(Algorithm[AgentState]):
     def init(self, key: Key[Array, ""]) -> AgentState:
         model_key, reward_key = jax.random.split(key)
         model = self.make_model(key=model_key)
+        dim = input_dim(self.method.reward_input, model.latent_dim, self.action_dim)
         state = AgentState(
             model=model,
-            reward=self.method.make_reward(model.latent_dim + self.action_dim, key=reward_key),
+            reward=self.method.make_reward(dim, key=reward_key),
             # A copy, so that no buffer is donated twice.
             target_critics=jax.tree.map(jnp.copy, model.critics),
             pretrained=None if self.pretraining is None else self.pretraining.placeholder(model),
@@ -246,7 +248,7 @@ class WorldModelAgent(Algorithm[AgentState]):
         sample = jax.vmap(jax.vmap(model.encode))(agent.obs).reshape(-1, encoded.shape[-1])
         valid = valid & ~recent.absorbing[:, -1]
         args = (predicted[:, -1], encoded[:, -1], valid, sample, ~agent.absorbing.reshape(-1))
-        metrics = diagnostics(model, state.reward, batch)
+        metrics = diagnostics(model, state.reward, self.method.reward_input, batch)
         metrics["open_loop_fvu"] = fraction_variance_unexplained(*args)
         metrics["dynamics_error_ratio"] = dynamics_error_ratio(predicted[:, 1], encoded[:, 0], encoded[:, 1], valid)
         if batch.expert is not None and self.config.bc_coef:

@@ -55,15 +55,15 @@ class SharedLatent(eqx.Module):
 
 
 class SplitInput(eqx.Module):
-    """Input x = (z, a) kept in two parts, of a `SharedLatent` and an action."""
+    """Input x = (z, y) kept in two parts, of a `SharedLatent` and an action or a next latent."""
 
     z: Float[Array, " Z"]
-    action: Float[Array, " A"]
+    y: Float[Array, " Y"]
 
 
-def concat_input(z: Float[Array, " Z"] | SharedLatent, action: Float[Array, " A"]) -> Float[Array, " in"] | SplitInput:
-    """Return x = (z, a), the input of critics, dynamics and reward models."""
-    return SplitInput(z.z, action) if isinstance(z, SharedLatent) else jnp.concatenate([z, action])
+def concat_input(z: Float[Array, " Z"] | SharedLatent, y: Float[Array, " Y"]) -> Float[Array, " in"] | SplitInput:
+    """Return x = (z, y), the input of critics, dynamics and reward models; y is an action or a next latent."""
+    return SplitInput(z.z, y) if isinstance(z, SharedLatent) else jnp.concatenate([z, y])
 
 
 class Linear(eqx.Module):
@@ -87,8 +87,8 @@ class Linear(eqx.Module):
 
     def __call__(self, x: Float[Array, " in"] | SplitInput) -> Float[Array, " out"]:
         if isinstance(x, SplitInput):
-            of_z, of_action = jnp.split(self.weight, [x.z.size])
-            return dot(x.z, of_z, self.precision) + dot(x.action, of_action, self.precision) + self.bias
+            of_z, of_y = jnp.split(self.weight, [x.z.size])
+            return dot(x.z, of_z, self.precision) + dot(x.y, of_y, self.precision) + self.bias
         return dot(x, self.weight, self.precision) + self.bias
 
 
