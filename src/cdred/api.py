@@ -13,7 +13,7 @@ import numpy as np
 
 from cdred.checkpoint import checkpoint
 from cdred.compilation_cache import use_compilation_cache
-from cdred.config import AlgoName, PlannerName, RunConfig, total_steps
+from cdred.config import AlgoName, PlannerName, RunConfig, needs_actions, total_steps
 from cdred.constraints import check_choice
 from cdred.data.demonstrations import save_demos
 from cdred.data.formats.registry import check_output_path
@@ -37,7 +37,7 @@ from cdred.report.comparison import write_comparison
 from cdred.report.results import evaluation_dict, reference_dict, result_dict
 from cdred.report.run_report import write_report
 from cdred.report.video import comparison_video
-from cdred.resolve import demos_path, load_run_demos, resolve_demos, resolve_settings
+from cdred.resolve import adapt_to_demos, demos_path, load_run_demos, resolve_demos, resolve_settings
 from cdred.run_folder import (
     LoadedRun,
     check_same_demos,
@@ -111,8 +111,13 @@ def _train_or_resume(config: RunConfig, given: DemoDataset | None, quiet: bool) 
     if given is not None:
         given = to_task_units(given, "demos", spec)
         given = validate_demos(
-            given, "demos", spec, allow_variable_horizon=config.allow_variable_horizon, require_actions=True
+            given,
+            "demos",
+            spec,
+            allow_variable_horizon=config.allow_variable_horizon,
+            require_actions=needs_actions(config),
         )
+    config = adapt_to_demos(config, given)
     result = finished_result(folder, config)
     if given is not None:
         check_same_demos(folder, given)
@@ -327,8 +332,9 @@ def _write_video(folder: Path, demos: DemoDataset | None, log: LogFn) -> None:
     """Write the video of a finished run. A failure, such as a missing renderer, is logged and does not fail the run."""
     start = time.perf_counter()
     try:
-        name = "expert-and-agent.mp4" if demos else "agent.mp4"
-        path = comparison_video(load(folder), demos, folder / "videos" / name)
+        replayed = demos if demos and demos.has_actions else None
+        name = "expert-and-agent.mp4" if replayed else "agent.mp4"
+        path = comparison_video(load(folder), replayed, folder / "videos" / name)
         log(f"video: {path} ({time.perf_counter() - start:.0f} s)")
     except Exception as error:
         log(f"no video: {error if isinstance(error, UserError) else format_exception(error)}")

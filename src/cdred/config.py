@@ -241,6 +241,18 @@ def override(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
     return replace(config, **{**changes, **groups})
 
 
+def needs_actions(config: RunConfig) -> bool:
+    """Return True if the algorithm learns from the actions of demonstrations, beyond BC terms and pretraining."""
+    reward = getattr(config, config.algo.removesuffix("-sac"), None)
+    return getattr(reward, "input", "state-action") == "state-action"
+
+
+def without_actions(config: RunConfig) -> RunConfig:
+    """Return the settings for demonstrations without actions: no pretraining and no BC terms."""
+    pretrain = replace(config.pretrain, updates=0, propose_actions=False, self_imitation_coef=0.0)
+    return replace(config, pretrain=pretrain, optim=replace(config.optim, bc_coef=0.0, bc_encoder_coef=0.0))
+
+
 @cache
 def _groups() -> dict[str, Any]:
     """Return the config class of each group."""

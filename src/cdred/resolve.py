@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from cdred.config import RunConfig, override, preset, validate
-from cdred.data.demonstrations import load_demos
+from cdred.config import RunConfig, needs_actions, override, preset, validate, without_actions
+from cdred.data.demonstrations import load_demos, read_demos
 from cdred.data.formats.common import sanitize_text
 from cdred.data.quality import format_selection
 from cdred.data.rescale import RESCALED_KEY
@@ -93,6 +93,8 @@ def resolve_demos(config: RunConfig, spec: EnvSpec, log: LogFn) -> DemoDataset |
             log(f"demonstrations: {config.demos} does not state its task; its shapes fit {spec.task}")
         if rescaled := demos.provenance.get(RESCALED_KEY):
             log(f"demonstrations: actions rescaled to [-1, 1], {sanitize_text(str(rescaled))}")
+        if not demos.has_actions:
+            log("demonstrations: they have no actions, so there is no pretraining and no BC term")
         return demos
     num = int(config.demos)
     demos = get_demos(config.task, num, on_episode=_log_collection(config.task, num, log))
@@ -109,7 +111,24 @@ def demos_path(config: RunConfig) -> Path | None:
 
 def load_run_demos(config: RunConfig, spec: EnvSpec) -> DemoDataset:
     """Read the demonstrations at the path in `config.demos`."""
-    return load_demos(config.demos, spec, allow_variable_horizon=config.allow_variable_horizon)
+    return load_demos(
+        config.demos,
+        spec,
+        allow_variable_horizon=config.allow_variable_horizon,
+        require_actions=needs_actions(config),
+    )
+
+
+def adapt_to_demos(config: RunConfig, given: DemoDataset | None) -> RunConfig:
+    """Return the settings without pretraining and BC terms if the demonstrations have no actions and need none.
+
+    Args:
+        config: settings.
+        given: demonstrations that were given as an object; otherwise they are those at the path in `config.demos`.
+    """
+    path = None if needs_actions(config) or given is not None else demos_path(config)
+    demos = read_demos(path) if path is not None and path.exists() else given
+    return config if demos is None or demos.has_actions else without_actions(config)
 
 
 def _log_collection(task: str, num: int, log: LogFn) -> Callable[[int, int], None]:

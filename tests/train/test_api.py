@@ -180,6 +180,28 @@ def test_unknown_rewards_give_unknown_scores(demos, tmp_path):
 
 
 @pytest.mark.usefixtures("toy")
+@pytest.mark.parametrize("as_object", [True, False])
+def test_demonstrations_without_actions_switch_bc_off(demos, tmp_path, as_object):
+    observed = [replace(demo, action=demo.action[:, :0]) for demo in demos]
+    given = DemoDataset("probe/point", tuple(observed), demos.provenance)
+    if not as_object:
+        cdred.save_demos(given, tmp_path / "demos.npz")
+        given = tmp_path / "demos.npz"
+    config = run_config(tmp_path / "run")
+    config = replace(config, pretrain=replace(config.pretrain, updates=40))
+    with pytest.raises(UserError, match=r"holds observations only.*--cdred\.input transition"):
+        cdred.train(config, demos=given, quiet=True)
+    result = cdred.train(config, demos=given, cdred={"input": "transition"}, quiet=True)
+    saved = read_config(tmp_path / "run/config.yaml")
+    assert (saved.optim.bc_coef, saved.pretrain.updates, saved.cdred.input) == (0.0, 0, "transition")
+    # The same settings as given return the finished run.
+    assert cdred.train(config, demos=given, cdred={"input": "transition"}, quiet=True) == result
+    # With actions, they are used.
+    cdred.train(replace(config, out=str(tmp_path / "all")), demos=demos, cdred={"input": "transition"}, quiet=True)
+    assert read_config(tmp_path / "all/config.yaml").pretrain.updates == 40
+
+
+@pytest.mark.usefixtures("toy")
 def test_finished_run_notices_that_its_file_has_changed(demos, tmp_path):
     path = tmp_path / "demos.npz"
     cdred.save_demos(demos, path)

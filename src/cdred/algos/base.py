@@ -27,13 +27,18 @@ class Batch(NamedTuple):
     """One update's batch: B segments of each replay buffer that the algorithm uses.
 
     `validation` is never trained on: it is for metrics. Updates are given it only where `uses_env` is False.
-    `selected` is None without self-imitation.
+    `selected` is None without self-imitation. The expert's actions have no components where none were recorded.
     """
 
     expert: Segment | None
     agent: Segment | None
     validation: Segment | None = None
     selected: Selected | None = None
+
+    @property
+    def demonstrated(self) -> Segment | None:
+        """The expert's segments if their actions are known."""
+        return None if self.expert is None or not self.expert.action.shape[-1] else self.expert
 
 
 class Algorithm(eqx.Module, Generic[State]):

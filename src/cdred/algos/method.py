@@ -6,7 +6,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, runtime_checkab
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Bool, Float, Key, Shaped
 
 from cdred.algos.base import Batch, Metrics
 from cdred.algos.reward_input import RewardInput, batch_input
@@ -20,7 +20,8 @@ class LatentBatch(NamedTuple):
     """Batch of N segments, the expert's half first, as the model encodes it.
 
     `latents` are z_0 .. z_H rolled out by the dynamics, `target_latents` the encodings h(s_1) .. h(s_H). Without a
-    world model H is 1 and both are encodings.
+    world model H is 1 and both are encodings. Where the expert's actions are unknown, `segments.action` has those of
+    the agent only, and the expert's `latents` are encodings.
     """
 
     segments: Segment
@@ -31,6 +32,15 @@ class LatentBatch(NamedTuple):
     def state_actions(self) -> Float[Array, "N H in"]:
         """Concatenated x_t = (z_t, a_t)."""
         return self.reward_inputs("state-action")
+
+    @property
+    def all_actions_known(self) -> bool:
+        """False if the expert's actions are unknown."""
+        return len(self.segments.action) == len(self.latents)
+
+    def with_actions(self, values: Shaped[Array, "N ..."]) -> Shaped[Array, "M ..."]:
+        """Return the rows of those segments whose actions are known, which come last."""
+        return values[-len(self.segments.action) :]
 
     def reward_inputs(self, kind: RewardInput) -> Float[Array, "N H in"]:
         """Return the inputs x_t of a reward model of `kind`."""
@@ -118,11 +128,16 @@ class Method(eqx.Module):
 
 
 def concat_batch(batch: Batch) -> Segment:
-    """Concatenate the segments of both replay buffers, the expert's first."""
+    """Concatenate the segments of both replay buffers, the expert's first; unknown actions are left out."""
     assert batch.agent is not None, "critics are trained on the agent's own data"
     if batch.expert is None:
         return batch.agent
-    return jax.tree.map(lambda e, a: jnp.concatenate([e, a]), batch.expert, batch.agent)
+
+    def join(expert: Array, agent: Array) -> Array:
+        # Unknown actions have no components.
+        return jnp.concatenate([expert, agent]) if expert.size else agent
+
+    return jax.tree.map(join, batch.expert, batch.agent)
 
 
 def encode_batch(

@@ -43,7 +43,7 @@ def reward_input(
 def batch_input(
     kind: RewardInput,
     latents: Float[Array, "N T Z"],
-    action: Float[Array, "N H A"],
+    action: Float[Array, "M H A"],
     target_latents: Float[Array, "N H Z"],
 ) -> Float[Array, "N H in"]:
     """Return the inputs of a batch of segments.
@@ -54,7 +54,7 @@ def batch_input(
     Args:
         kind: kind of input.
         latents: z_0 .. z_H, the first of which is an encoding.
-        action: a_0 .. a_{H-1}.
+        action: a_0 .. a_{H-1}, of all N segments if it is part of the input.
         target_latents: encodings h(s_1) .. h(s_H).
     """
     if kind == "state-action":

@@ -161,7 +161,7 @@ class SACAgent(Algorithm[SACState]):
             soft, (values, log_prob) = self._critic_term(policy, state, batch, key)
             metrics = {"policy_loss": soft, "q_pi": jnp.mean(values), "policy_entropy": -log_prob}
             total = self._past_warmup(state) * soft
-            if self.uses_demos:
+            if self.uses_demos and batch.all_actions_known:
                 bc = metrics["bc_loss"] = _bc_loss(policy, state, batch)
                 # Without a weight the term is a metric only, and needs no gradient.
                 total += self.config.bc_coef * bc if self.config.bc_coef else 0.0
@@ -187,7 +187,7 @@ class SACAgent(Algorithm[SACState]):
         """Compute the shared diagnostics and Q's part in L_pi; without dynamics there is no prediction error."""
         del recent, valid
         metrics = diagnostics(state.model, state.reward, self.method.reward_input, batch)
-        if self.uses_demos and self.config.bc_coef:
+        if batch.demonstrated is not None and self.config.bc_coef:
             transitions = _as_transitions(state.model, batch)
             critics_only = jax.grad(lambda policy: self._critic_term(policy, state, transitions, key)[0])
             bc_only = jax.grad(lambda policy: self.config.bc_coef * _bc_loss(policy, state, transitions))

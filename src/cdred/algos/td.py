@@ -52,7 +52,9 @@ def td_losses(
     value_key: Key[Array, ""],
     dropout_key: Key[Array, ""],
 ) -> MethodLosses:
-    """Compute the critic loss on q_t = R(z_t, a_t) + gamma min_{2 of 5} Qbar(h(s_{t+1}), a'), and the reward loss.
+    """Compute the critic loss on q_t = R_t + gamma min_{2 of 5} Qbar(h(s_{t+1}), a'), and the reward loss.
+
+    Critics learn from transitions with known actions.
 
     Args:
         state: its critics are differentiated; its target critics give the values of next states.
@@ -63,9 +65,10 @@ def td_losses(
         dropout_key: of the critics' dropout.
     """
     entropy_coef = params.target_entropy_coef
-    value = losses.target_values(state.model, state.target_critics, batch.target_latents, entropy_coef, value_key)
-    target = jax.lax.stop_gradient(output.reward + params.discount * value)
-    args = (batch.latents[:, :-1], batch.segments.action, target, params.rho, dropout_key)
+    latents, target_latents, reward = map(batch.with_actions, (batch.latents, batch.target_latents, output.reward))
+    value = losses.target_values(state.model, state.target_critics, target_latents, entropy_coef, value_key)
+    target = jax.lax.stop_gradient(reward + params.discount * value)
+    args = (latents[:, :-1], batch.segments.action, target, params.rho, dropout_key)
     return MethodLosses(
         losses.critic_loss(state.model, *args),
         losses.rho_weighted(output.loss, params.rho),

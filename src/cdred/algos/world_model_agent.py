@@ -175,15 +175,16 @@ class WorldModelAgent(Algorithm[AgentState]):
             The loss, and with it the rolled-out latents without gradient and the metrics.
         """
         config, segments = self.config, concat_batch(batch)
-        terminated = segments.absorbing[:, 1:]
-        target_latents = encode_batch(state.model, segments.obs[:, 1:], terminated)
+        target_latents = encode_batch(state.model, segments.obs[:, 1:], segments.absorbing[:, 1:])
         state = state.replace_trainable(params)
         encoder_scale = None if state.pretrained is None else state.pretrained.encoder_scale
-        latents = jax.vmap(rollout_latents, in_axes=(None, 0, None))(state.model, segments, encoder_scale)
-        method = self.method.losses(state, LatentBatch(segments, latents, target_latents), self._td_params, key)
+        encoded = LatentBatch(segments, batch_latents(state.model, segments, encoder_scale), target_latents)
+        method = self.method.losses(state, encoded, self._td_params, key)
+        args = (encoded.latents, target_latents, segments.absorbing[:, 1:])
+        latents, targets, terminated = map(encoded.with_actions, args)
         termination_args = (state.model, latents[:, :-1], segments.action, terminated, config.rho)
         terms = {
-            "consistency_loss": losses.consistency_loss(latents[:, 1:], target_latents, config.rho),
+            "consistency_loss": losses.consistency_loss(latents[:, 1:], targets, config.rho),
             "critic_loss": method.critic_loss,
             "reward_loss": method.reward_loss,
             "termination_loss": losses.termination_loss(*termination_args),
@@ -194,10 +195,10 @@ class WorldModelAgent(Algorithm[AgentState]):
             + config.reward_coef * terms["reward_loss"]
             + config.termination_coef * terms["termination_loss"]
         )
-        if config.bc_encoder_coef and batch.expert is not None:
+        if config.bc_encoder_coef and batch.demonstrated is not None:
             loss += config.bc_encoder_coef * self._bc_loss(state.model.policy, state, batch, latents)
         metrics = terms | {"loss": loss} | reward_metrics(method.reward, self.uses_demos) | method.metrics
-        return loss, (jax.lax.stop_gradient(latents), metrics)
+        return loss, (jax.lax.stop_gradient(encoded.latents), metrics)
 
     def policy_loss(
         self,
@@ -216,7 +217,7 @@ class WorldModelAgent(Algorithm[AgentState]):
         loss, (values, log_prob) = self._critic_term(policy, state, latents, key)
         metrics = {"policy_loss": loss, "q_pi": jnp.mean(values), "policy_entropy": -log_prob}
         loss = self._past_warmup(state) * loss
-        if batch.expert is not None:
+        if batch.demonstrated is not None:
             bc = self._bc_loss(policy, state, batch, latents)
             metrics["bc_loss"] = bc
             # Without a weight the term is a metric only, and needs no gradient.
@@ -251,13 +252,13 @@ class WorldModelAgent(Algorithm[AgentState]):
         metrics = diagnostics(model, state.reward, self.method.reward_input, batch)
         metrics["open_loop_fvu"] = fraction_variance_unexplained(*args)
         metrics["dynamics_error_ratio"] = dynamics_error_ratio(predicted[:, 1], encoded[:, 0], encoded[:, 1], valid)
-        if batch.expert is not None and self.config.bc_coef:
+        if batch.demonstrated is not None and self.config.bc_coef:
             metrics["q_gradient_share"] = self._q_gradient_share(state, batch, key)
         return metrics
 
     def _q_gradient_share(self, state: AgentState, batch: Batch, key: Key[Array, ""]) -> Float[Array, ""]:
         """Compute the share of the critics' gradient in that of L_pi, by norms; the rest is the BC term's."""
-        latents = jax.vmap(rollout_latents, in_axes=(None, 0))(state.model, concat_batch(batch))
+        latents = batch_latents(state.model, concat_batch(batch))
         critics_only = jax.grad(lambda policy: self._critic_term(policy, state, latents, key)[0])(state.model.policy)
         bc_only = jax.grad(lambda policy: self.config.bc_coef * self._bc_loss(policy, state, batch, latents))
         return gradient_share(critics_only, bc_only(state.model.policy))
@@ -385,6 +386,19 @@ class WorldModelAgent(Algorithm[AgentState]):
             total += self.discount**h * self.predict_reward(state, latent, action, next_latent)
             latent = next_latent
         return total + self.discount**self.planner.config.horizon * bootstrap(state.model, latent)
+
+
+def batch_latents(
+    model: WorldModel, segments: Segment, encoder_scale: Float[Array, ""] | None = None
+) -> Float[Array, "N T Z"]:
+    """Roll out the latents of a batch; where actions are unknown, encode the observations instead."""
+    unknown = len(segments.obs) - len(segments.action)
+    known = jax.tree.map(lambda x: x[-len(segments.action) :], segments)
+    rolled_out = jax.vmap(rollout_latents, in_axes=(None, 0, None))(model, known, encoder_scale)
+    if not unknown:
+        return rolled_out
+    encoded = encode_batch(model, segments.obs[:unknown], segments.absorbing[:unknown])
+    return jnp.concatenate([jax.lax.stop_gradient(encoded), rolled_out])
 
 
 def rollout_latents(

@@ -76,11 +76,15 @@ class ReplayBuffer(eqx.Module):
     num_absorbing: int = eqx.field(static=True)
 
     @classmethod
-    def init(cls, spec: EnvSpec, num_envs: int, capacity: int, horizon: int) -> Self:
-        """Return an empty buffer of `num_envs` x `capacity` rows, for segments of up to `horizon` transitions."""
+    def init(cls, spec: EnvSpec, num_envs: int, capacity: int, horizon: int, action_dim: int | None = None) -> Self:
+        """Return an empty buffer of `num_envs` x `capacity` rows, for segments of up to `horizon` transitions.
+
+        `action_dim` replaces that of the task, if given.
+        """
+        action_dim = spec.action_dim if action_dim is None else action_dim
         return cls(
             obs=jnp.zeros((num_envs, capacity, *spec.obs_shape), jnp.float32),
-            action=jnp.zeros((num_envs, capacity, spec.action_dim), jnp.float32),
+            action=jnp.zeros((num_envs, capacity, action_dim), jnp.float32),
             reward=jnp.zeros((num_envs, capacity), jnp.float32),
             absorbing=jnp.zeros((num_envs, capacity), bool),
             success=jnp.zeros((num_envs, capacity), bool),
@@ -181,12 +185,15 @@ class ReplayBuffer(eqx.Module):
 
 
 def from_trajectories(trajectories: Sequence[Trajectory], spec: EnvSpec, horizon: int) -> ReplayBuffer:
-    """Return a full buffer of one environment that holds the given episodes, such as the expert's."""
+    """Return a full buffer of one environment that holds the given episodes, such as the expert's.
+
+    Where no actions were recorded, it has none either: actions without components.
+    """
     rows = sum(
         len(trajectory) + 1 + horizon * (spec.can_terminate and trajectory.terminated) for trajectory in trajectories
     )
     # One row more, where the next episode would begin, as if the episodes had been added step by step.
-    empty = ReplayBuffer.init(spec, 1, rows + 1, horizon)
+    empty = ReplayBuffer.init(spec, 1, rows + 1, horizon, trajectories[0].action.shape[1])
     replay = jax.tree.map(lambda x: np.array(x), empty)
     row = 0
     for trajectory in trajectories:

@@ -43,8 +43,8 @@ def validate_demos(
         raise UserError(f"{source}: no trajectory in it, expected at least one.")
     if require_actions and not dataset.has_actions:
         raise UserError(
-            f"{source}: it holds observations only, no actions, but training requires actions: "
-            "use a recording with actions."
+            f"{source}: it holds observations only, no actions, but training requires actions: use a recording with "
+            "actions, or learn from the observations alone (--algo cdred --cdred.input transition)."
         )
     if spec is not None:
         check_action_repeat(dataset, source, spec)
