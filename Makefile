@@ -1,10 +1,12 @@
 # Everything runs in .venv, made from pyproject.toml on the first call and again when it changes.
 PYTHON ?= python3
+# The version of the GPU machine of benchmarks/gpu.sh.
+PYTHON312 ?= python3.12
 BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup maniskill mjx train walk test test-slow test-mjx test-maniskill lint type bench figures clean
+.PHONY: help setup maniskill mjx train walk test test-slow test-mjx test-maniskill lint type bench figures gpu-wheels gpu-rehearsal clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -77,5 +79,19 @@ bench: $(READY)  ## simulators' speed beside EnvPool's, and that of updates, pla
 figures: $(READY)  ## redraw results/plots from the files in results
 	$(BIN)/python benchmarks/figures.py
 
+gpu-wheels: .venv-gpu/.ready  ## pack and check what a GPU machine without a network lacks, for benchmarks/gpu.sh
+	.venv-gpu/bin/python benchmarks/gpu_packages.py
+
+# Only what that machine has.
+.venv-gpu/.ready: benchmarks/gpu_requirements/machine.txt
+	$(PYTHON312) -m venv --clear .venv-gpu
+	.venv-gpu/bin/python -m pip install --quiet --requirement $<
+	@touch $@
+
+gpu-rehearsal: gpu-wheels  ## all stages of benchmarks/gpu.sh with small networks, on what the GPU machine has
+	for stage in a b c; do \
+		PYTHON=.venv-gpu/bin/python benchmarks/gpu.sh $$stage build/gpu-rehearsal --rehearse || exit 1; \
+	done
+
 clean:  ## remove .venv and caches
-	rm -rf .venv .cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-gpu .gpu .cache .pytest_cache .ruff_cache .import_linter_cache

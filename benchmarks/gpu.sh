@@ -1,63 +1,41 @@
 #!/usr/bin/env bash
-# Measurements on a GPU, one part at a time; needs Python and JAX only.
+# Measurements on a GPU, one stage at a time, without a network.
 #
-#     benchmarks/gpu.sh agreement|speed|tasks OUT [PRESET]
+#     benchmarks/gpu.sh a|b|c OUT [--rehearse] [OPTION ...]
 #
-# agreement: numerical tests on the GPU; one update on GPU and CPU; effect of TF32 and bfloat16.
-# speed:     updates of 1 to 16 seeds, plans of 1 to 64 environments, whole loops, precisions.
-# tasks:     whole tasks with the simulator on the GPU: an expert by TD-MPC2, then five seeds of CDRED from it.
+# a: CPU and GPU agree; times of updates and plans, beside the authors' code if AUTHORS names a checkout of it. 8 minutes.
+# b: a whole task with the simulator on the GPU: an expert by TD-MPC2, then five seeds of CDRED from it. 9 minutes.
+# c: whole tasks with simulators on the host's cores: five seeds of CDRED and BC on two Meta-World tasks. 9 minutes.
 #
-# Wheels in .whl/, if any, are installed. PRESET defaults to `paper`; `debug` tries everything in minutes.
+# OUT/<stage>.json has every measurement as soon as it is made. Packages that the machine lacks are taken from the
+# archives in .gpu, made by `make gpu-wheels`: .gpu/common.tar.xz for all stages, .gpu/mjx.tar.xz for b,
+# .gpu/metaworld.tar.xz for c. --rehearse tries every line with small networks; OPTIONs are those of
+# benchmarks/gpu_speed.py (a) or benchmarks/gpu_tasks.py (b, c). LIMIT_S replaces the limit, PYTHON the interpreter.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-part=$1 out=$2 preset=${3:-paper}
-python=${PYTHON:-python3}
-mkdir -p "$out"
-if compgen -G '.whl/*.whl' >/dev/null; then
-    "$python" -m pip install --quiet --no-index --no-deps --no-compile --target "${SITE:=/tmp/site}" --upgrade .whl/*.whl
-fi
-export PYTHONPATH="src:${SITE:-}" PYTHONUNBUFFERED=1
-cdred() { "$python" -m cdred "$@"; }
-platform=$("$python" -c 'import jax; print(jax.default_backend())')
-echo "$platform, preset $preset"
-
-agreement() {
-    # A failure of the tests must not stop the rest.
-    "$python" -m pytest -q -p no:cacheprovider tests/nn tests/models tests/planning tests/algos \
-        >"$out/tests.txt" 2>&1 || echo "tests failed: $out/tests.txt"
-    tail -n 3 "$out/tests.txt"
-    devices=cpu
-    [ "$platform" = cpu ] || devices="cpu cuda"
-    # shellcheck disable=SC2086
-    "$python" benchmarks/agreement.py --devices $devices --preset "$preset" --json "$out/agreement.json"
-}
-
-speed() {
-    for seeds in 1 2 4 8 16; do
-        cdred bench update --preset "$preset" --seeds "$seeds" --json "$out/update-$seeds.json" || true
-    done
-    for envs in 1 16 64; do
-        cdred bench plan --preset "$preset" --envs "$envs" --json "$out/plan-$envs.json" || true
-    done
-    for precision in tf32 bfloat16; do
-        for what in update plan; do
-            cdred bench "$what" --preset "$preset" --precision.model "$precision" --precision.reward "$precision" \
-                --json "$out/$what-$precision.json" || true
-        done
-    done
-    cdred bench loop --preset "$preset" --task "${LOOP_TASK:-mjx/CheetahRun}" --json "$out/loop.json" || true
-}
-
-tasks() {
-    for task in ${TASKS:-mjx/CheetahRun mjx/WalkerRun}; do
-        name=${task#mjx/}
-        cdred train-expert "$task" --preset "$preset" --steps "${STEPS:-100000}" --num 100 --out "$out/$name.npz"
-        cdred train "$task" --preset "$preset" --steps "${STEPS:-100000}" --demos "$out/$name.npz" \
-            --seeds 0 1 2 3 4 --out "$out/$name" --no-video
-    done
-}
-
-case $part in
-agreement | speed | tasks) "$part" ;;
-*) echo "gpu.sh: unknown part '$part'; choose agreement, speed or tasks" >&2 && exit 2 ;;
+usage() { echo "usage: benchmarks/gpu.sh a|b|c OUT [--rehearse] [OPTION ...]" >&2 && exit 2; }
+[ $# -ge 2 ] || usage
+stage=$1 out=$2
+shift 2
+case $stage in
+a) limit=${LIMIT_S:-480} archives=common ;;
+b) limit=${LIMIT_S:-540} archives="common mjx" ;;
+c) limit=${LIMIT_S:-540} archives="common metaworld" ;;
+*) usage ;;
 esac
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+mkdir -p "$scratch/site" "$out"
+for archive in $archives; do
+    [ -f ".gpu/$archive.tar.xz" ] || { echo "gpu.sh: .gpu/$archive.tar.xz is missing: run make gpu-wheels" >&2 && exit 2; }
+    tar -C "$scratch/site" -xJf ".gpu/$archive.tar.xz"
+done
+export PYTHONPATH="src:$scratch/site" PYTHONNOUSERSITE=1 PYTHONUNBUFFERED=1
+# An empty cache, so that compile times are those of a first run, and later programs of a stage find earlier ones.
+export JAX_COMPILATION_CACHE_DIR="$scratch/xla" XDG_CACHE_HOME="$scratch/cache"
+# The authors' code takes its memory from the same GPU.
+export XLA_PYTHON_CLIENT_PREALLOCATE=false
+program=(benchmarks/gpu_tasks.py "$stage")
+[ "$stage" != a ] || program=(benchmarks/gpu_speed.py ${AUTHORS:+--authors "$AUTHORS"})
+# Less what has passed, and ten seconds for the interpreter's start and end.
+"${PYTHON:-python3}" "${program[@]}" --out "$out" --limit-s $((limit - SECONDS - 10)) "$@" 2>&1 | tee "$out/$stage.log"

@@ -283,21 +283,31 @@ def train_expert(
     check_num_demos(num)
     result = train(config, quiet=quiet)
     best = int(np.argmax(result["eval"]["return"]))
-    seed = config.seeds[best]
-    loaded = load_run(run_folder(config), None)
-    learner = jax.tree.map(lambda x: x[best : best + 1], loaded.learner)
     demo_provenance = {
         "expert": f"{config.algo} on the true reward, {result['steps']} steps, best of {len(config.seeds)}",
         **{key: result[key] for key in ("preset", "commit", "versions")},
     }
-    with make_vector_env(config.task, (seed,), min(num, RECORDING_ENVS), "demos") as envs:
-        fns = make_compiled_fns(replace(loaded.config, seeds=(seed,)), envs.spec)
-        minimum = -np.inf if threshold is None else threshold
-        demos = record_agent(
-            fns, learner, envs, num, threshold=minimum, provenance=demo_provenance, on_episode=on_episode
-        )
+    loaded = load_run(run_folder(config), None)
+    demos = record_demos(loaded, best, num, threshold, provenance=demo_provenance, on_episode=on_episode)
     save_demos(demos, out)
     return demos
+
+
+def record_demos(
+    loaded: LoadedRun,
+    index: int,
+    num: int,
+    threshold: float | None = None,
+    *,
+    provenance: dict[str, object] | None = None,
+    on_episode: Callable[[int, int], None] | None = None,
+) -> DemoDataset:
+    """Record episodes of one agent of a run, finished or not; arguments as of `train_expert`, `index` of the seed."""
+    seed, learner = loaded.config.seeds[index], jax.tree.map(lambda x: x[index : index + 1], loaded.learner)
+    minimum = -np.inf if threshold is None else threshold
+    with make_vector_env(loaded.config.task, (seed,), min(num, RECORDING_ENVS), "demos") as envs:
+        fns = make_compiled_fns(replace(loaded.config, seeds=(seed,)), envs.spec)
+        return record_agent(fns, learner, envs, num, threshold=minimum, provenance=provenance, on_episode=on_episode)
 
 
 def load(

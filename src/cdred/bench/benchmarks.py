@@ -43,18 +43,34 @@ class Measurement(NamedTuple):
         ms: median milliseconds per update or plan, of all seeds and environments.
         gflop: operations of it, in 1e9.
         mb: bytes read and written, in 1e6, without caches.
+        memory_mb: memory of arguments, results and temporary arrays together, in 1e6 bytes; None where unknown.
         gflops: 1e9 operations per second.
         fraction_of_peak: `gflops` divided by peak GFLOP/s.
-        scopes: device time per scope.
+        scopes: device time per scope; empty without a profile.
     """
 
     compile_s: float
     ms: float
     gflop: float
     mb: float
+    memory_mb: float | None
     gflops: float
     fraction_of_peak: float
     scopes: list[ScopeTime]
+
+
+class CompileTime(NamedTuple):
+    """Seconds of a compilation and size of its result.
+
+    Attributes:
+        trace_s: seconds of tracing and lowering, which no cache saves.
+        compile_s: seconds of XLA.
+        instructions: lines of the compiled program.
+    """
+
+    trace_s: float
+    compile_s: float
+    instructions: int
 
 
 class TimedFn(NamedTuple):
@@ -81,50 +97,59 @@ class Bench:
     def __init__(self, config: RunConfig, num_steps: int = NUM_STEPS):
         self.config, self.fns = config, make_compiled_fns(config, SPEC)
         num_seeds, horizon = len(config.seeds), config.mppi.horizon
-        self.learner = self.fns.init(seed_keys(config.seeds, INIT))
+        # One seed after another, so that one program serves all numbers of seeds.
+        learners = [self.fns.init(seed_keys((seed,), INIT)) for seed in config.seeds]
+        self.learner = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *learners)
         self.replay = jax.tree.map(lambda x: jnp.repeat(x[None], num_seeds, axis=0), random_buffer(num_steps, horizon))
         algorithm = self.fns.algorithm
         self.expert = random_buffer(NUM_STEPS, horizon) if algorithm.uses_demos else None
         self.plan_state = self.fns.init_plan(num_seeds, config.envs)
         self.learn_keys, self.act_keys = (seed_keys(config.seeds, purpose) for purpose in (LEARN, ACT))
 
-    def update(self, repeats: int, peak_gflops: float) -> Measurement:
+    def update(self, repeats: int, peak_gflops: float, with_scopes: bool = True) -> Measurement:
         """Measure one gradient step of all seeds."""
-        return _measure(self._timed_update(), repeats, peak_gflops)
+        return _measure(self._timed_update(), repeats, peak_gflops, with_scopes=with_scopes)
 
-    def plan(self, repeats: int, peak_gflops: float) -> Measurement:
+    def plan(self, repeats: int, peak_gflops: float, with_scopes: bool = True) -> Measurement:
         """Measure the actions of one step of all environments of all seeds."""
-        return _measure(self._timed_plan(), 5 * repeats, peak_gflops, self._scan_cost())
+        return _measure(self._timed_plan(), 5 * repeats, peak_gflops, self._scan_cost(), with_scopes)
+
+    def compilation(self) -> dict[str, CompileTime]:
+        """Measure the compilation of `init`, `act` and `learn`, in full unless JAX's cache has them."""
+        functions = {
+            "init": (self.fns.init, (seed_keys(self.config.seeds, INIT),)),
+            "act": (self.fns.act, self._plan_arguments(0)),
+            "learn": (self.fns.learn, self._update_arguments(0)),
+        }
+        return {name: _compile_time(*call) for name, call in functions.items()}
 
     def milliseconds(self, repeats: int) -> dict[str, float]:
         """Measure `update_ms` and `plan_ms` of all seeds and environments."""
         update, plan = self._timed_update(), self._timed_plan()
         return {"update_ms": update.ms(repeats), "plan_ms": plan.ms(5 * repeats)}
 
-    def _timed_update(self) -> TimedFn:
-        def arguments(count: int) -> tuple:
-            return self.learner, self.replay, self.expert, self.learn_keys, np.int32(count), None
+    def _update_arguments(self, count: int) -> tuple[Any, ...]:
+        return self.learner, self.replay, self.expert, self.learn_keys, np.int32(count), None
 
+    def _plan_arguments(self, count: int) -> tuple[Any, ...]:
+        shape = (len(self.config.seeds), self.config.envs)
+        obs, is_first = np.zeros((*shape, *SPEC.obs_shape), np.float32), np.full(shape, count == 0)
+        return self.learner, self.plan_state, obs, is_first, self.act_keys, np.int32(count), np.True_
+
+    def _timed_update(self) -> TimedFn:
         def learn(count: int):
-            self.learner, metrics, _ = compiled(*arguments(count))
+            self.learner, metrics, _ = compiled(*self._update_arguments(count))
             return metrics["loss"]
 
-        compiled, compile_s = _compile(self.fns.learn, arguments(0))
+        compiled, compile_s = _compile(self.fns.learn, self._update_arguments(0))
         return TimedFn(learn, compiled, compile_s, self.fns.updates_per_call)
 
     def _timed_plan(self) -> TimedFn:
-        shape = (len(self.config.seeds), self.config.envs)
-        obs = np.zeros((*shape, *SPEC.obs_shape), np.float32)
-
-        def arguments(count: int) -> tuple:
-            is_first = np.full(shape, count == 0)
-            return self.learner, self.plan_state, obs, is_first, self.act_keys, np.int32(count), np.True_
-
         def act(count: int):
-            action, self.plan_state = compiled(*arguments(count))
+            action, self.plan_state = compiled(*self._plan_arguments(count))
             return action
 
-        compiled, compile_s = _compile(self.fns.act, arguments(0))
+        compiled, compile_s = _compile(self.fns.act, self._plan_arguments(0))
         return TimedFn(act, compiled, compile_s, 1)
 
     def _scan_cost(self) -> np.ndarray:
@@ -235,17 +260,42 @@ def _compile(function, arguments: tuple) -> tuple[jax.stages.Compiled, float]:
     return function.lower(*arguments).compile(), time.perf_counter() - start
 
 
+def _compile_time(function, arguments: tuple) -> CompileTime:
+    start = time.perf_counter()
+    lowered = function.lower(*arguments)
+    traced = time.perf_counter()
+    compiled = lowered.compile()
+    compile_s = time.perf_counter() - traced
+    return CompileTime(traced - start, compile_s, len((compiled.as_text() or "").splitlines()))
+
+
 def _cost(compiled: jax.stages.Compiled) -> np.ndarray:
     """Return operations and bytes according to the compiler."""
     cost = compiled.cost_analysis() or {}
     return np.array([cost.get("flops", np.nan), cost.get("bytes accessed", np.nan)])
 
 
-def _measure(timed: TimedFn, repeats: int, peak_gflops: float, uncounted: np.ndarray | float = 0.0) -> Measurement:
+def _memory_mb(compiled: jax.stages.Compiled) -> float | None:
+    """Return the memory that a call takes; a donated argument and the result in its place count once."""
+    sizes = compiled.memory_analysis()
+    if sizes is None:
+        return None
+    kept = sizes.argument_size_in_bytes + sizes.output_size_in_bytes - sizes.alias_size_in_bytes
+    return (kept + sizes.temp_size_in_bytes) / 1e6
+
+
+def _measure(
+    timed: TimedFn,
+    repeats: int,
+    peak_gflops: float,
+    uncounted: np.ndarray | float = 0.0,
+    with_scopes: bool = True,
+) -> Measurement:
     """Measure a function; `uncounted` are operations and bytes per update or plan missing in the cost analysis."""
-    ms = timed.ms(repeats)
-    times = profile(lambda: jax.block_until_ready(timed.call(repeats + 1)), timed.compiled.as_text() or "")
-    scopes = [ScopeTime(x.scope, x.forward_ms / timed.rounds, x.backward_ms / timed.rounds) for x in times]
-    gflop, mb = (_cost(timed.compiled) + uncounted) / np.array([1e9, 1e6])
-    gflops = gflop / ms * 1e3
-    return Measurement(timed.compile_s, ms, float(gflop), float(mb), float(gflops), float(gflops / peak_gflops), scopes)
+    ms, scopes = timed.ms(repeats), []
+    if with_scopes:
+        times = profile(lambda: jax.block_until_ready(timed.call(repeats + 1)), timed.compiled.as_text() or "")
+        scopes = [ScopeTime(x.scope, x.forward_ms / timed.rounds, x.backward_ms / timed.rounds) for x in times]
+    gflop, mb = (float(x) for x in (_cost(timed.compiled) + uncounted) / np.array([1e9, 1e6]))
+    gflops, memory_mb = gflop / ms * 1e3, _memory_mb(timed.compiled)
+    return Measurement(timed.compile_s, ms, gflop, mb, memory_mb, gflops, gflops / peak_gflops, scopes)

@@ -22,18 +22,19 @@ if TYPE_CHECKING:
 class BenchOptions:
     """Measure the time of an update, of planning, or of the whole training loop."""
 
-    benchmark: Annotated[Literal["update", "plan", "loop", "seeds", "scaling"], tyro.conf.Positional]
+    benchmark: Annotated[Literal["update", "plan", "compile", "loop", "seeds", "scaling"], tyro.conf.Positional]
     """update, plan: one gradient step, or planning for one env step, with operations, fraction of peak FLOP/s and time
-    per part; loop: steps per second on TASK; seeds: update and plan for 1 to 16 vmapped seeds; scaling: update and plan
-    for growing numbers of seeds, environments and targets, network widths and replay buffers."""
+    per part; compile: compiling both and the initialization, without the cache of compiled programs; loop: steps per
+    second on TASK; seeds: update and plan for 1 to 16 vmapped seeds; scaling: update and plan for growing numbers of
+    seeds, environments and targets, network widths and replay buffers."""
     preset: PresetName = "cpu"
     """Preset of all other settings."""
     algo: AlgoName = "cdred"
     """Algorithm."""
     seeds: int = 1
-    """Number of vmapped seeds (update, plan, loop)."""
+    """Number of vmapped seeds (update, plan, compile, loop)."""
     envs: int = 1
-    """Environments per seed (plan, loop)."""
+    """Environments per seed (plan, compile, loop)."""
     task: str = "metaworld/button-press"
     """Task of `loop`."""
     vectorization: VectorizationMode = "sync"
@@ -58,11 +59,16 @@ def main(arguments: list[str]) -> None:
         raise UserError(f"--repeats must be at least 1, got {options.repeats}.")
     config = _run_config(options)
     validate(config)
+    import jax
+
     from cdred.bench import benchmarks
     from cdred.compilation_cache import use_compilation_cache  # after parsing, because it imports JAX
     from cdred.provenance import provenance
 
-    use_compilation_cache()
+    if options.benchmark == "compile":
+        jax.config.update("jax_enable_compilation_cache", False)
+    else:
+        use_compilation_cache()
     peak_gflops = benchmarks.matmul_gflops(config.precision.model)
     result = provenance()
     print(f"{result['device']}, large matrix product: {peak_gflops:,.0f} GFLOP/s in {config.precision.model}")
@@ -98,6 +104,11 @@ def _measure(config: RunConfig, options: BenchOptions, peak_gflops: float) -> di
 
     if options.benchmark in ("update", "plan"):
         return _measure_one(benchmarks.Bench(config), options, peak_gflops)
+    if options.benchmark == "compile":
+        times = benchmarks.Bench(config).compilation()
+        for name, time in times.items():
+            print(f"{name}: traced in {time.trace_s:.1f} s, compiled in {time.compile_s:.1f} s")
+        return {name: time._asdict() for name, time in times.items()}
     if options.benchmark == "loop":
         demos = resolve_demos(config, get_env_spec(config.task), print)
         rates = benchmarks.loop_rates(config, demos, options.repeats)
