@@ -69,8 +69,7 @@ def compute(device: str, name: Any, precision: Any, updates: int) -> dict[str, n
         bench = Bench(replace(config, optim=replace(config.optim, reward_warmup_updates=0)))
         arrays = {"reward": rewards(bench)}
         for count in range(updates):
-            arguments = (bench.learner, bench.replay, bench.expert, bench.learn_keys, np.int32(count), None)
-            bench.learner, metrics, _ = bench.fns.learn(*arguments)
+            bench.learner, metrics, _ = bench.fns.learn(*bench.update_arguments(count))
             if count == 0:
                 paths, _ = jax.tree_util.tree_flatten_with_path(eqx.filter(bench.learner, eqx.is_inexact_array))
                 arrays |= {f"state{jax.tree_util.keystr(path)}": np.asarray(leaf) for path, leaf in paths}

@@ -35,6 +35,8 @@ export PYTHONPATH="src:$scratch/site" PYTHONNOUSERSITE=1 PYTHONUNBUFFERED=1
 export JAX_COMPILATION_CACHE_DIR="$scratch/xla" XDG_CACHE_HOME="$scratch/cache"
 # The authors' code takes its memory from the same GPU.
 export XLA_PYTHON_CLIENT_PREALLOCATE=false
+# What a rehearsal does on a CPU is compile; it need not compile well.
+case " $* " in *" --rehearse "*) export JAX_DISABLE_MOST_OPTIMIZATIONS=1 ;; esac
 program=(benchmarks/gpu_tasks.py "$stage")
 [ "$stage" != a ] || program=(benchmarks/gpu_speed.py ${AUTHORS:+--authors "$AUTHORS"})
 # Less what has passed, and ten seconds for the interpreter's start and end.

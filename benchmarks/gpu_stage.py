@@ -66,7 +66,7 @@ class Stage:
             estimate_s: seconds that it needs; it is skipped if fewer are left.
 
         Returns:
-            The result; None if there is none.
+            The result; None if it was skipped or failed.
         """
         if estimate_s > self.seconds_left():
             self.skip(name, f"needs about {estimate_s:.0f} s, {self.seconds_left():.0f} s are left")
@@ -74,13 +74,14 @@ class Stage:
         started = self.seconds()
         entry = {"status": RUNNING, "started_s": round(started, 1), "seconds": None, "result": None}
         self._record(name, entry)
+        result, outcome = None, {"status": DONE}
         try:
             result = function(lambda partial: self._record(name, entry | {"result": partial}, quiet=True))
-            outcome: dict[str, Any] = {"status": DONE, "result": result}
+            outcome |= {"result": result}
         except Exception as error:
             with self._lock:
-                result = self._document["measurements"][name]["result"]
-            outcome = {"status": FAILED, "error": f"{type(error).__name__}: {error}"[:2000], "result": result}
+                published = self._document["measurements"][name]["result"]
+            outcome = {"status": FAILED, "error": f"{type(error).__name__}: {error}"[:2000], "result": published}
         self._record(name, entry | {"seconds": round(self.seconds() - started, 1)} | outcome)
         return result
 

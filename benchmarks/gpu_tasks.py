@@ -26,7 +26,7 @@ from typing import Any
 from gpu_stage import Publish, Stage
 
 import cdred
-from cdred.api import RECORDING_ENVS, record_demos
+from cdred.api import RECORDING_ENVS, record_episodes
 from cdred.bench.benchmarks import loop_rates
 from cdred.compilation_cache import use_compilation_cache
 from cdred.config import PrecisionConfig, RunConfig, preset
@@ -190,7 +190,7 @@ def record(expert: RunConfig, path: Path, options: argparse.Namespace, _: Publis
     """Record the expert's episodes, keep them in OUT too unless they are too large, and return their provenance."""
     loaded = load_run(Path(expert.out), None)
     about = {"expert": f"tdmpc2 on the true reward, {loaded.steps} steps", "preset": expert.preset} | provenance()
-    demos = record_demos(loaded, 0, options.num_demos, provenance=about)
+    demos = record_episodes(loaded, 0, options.num_demos, provenance=about)
     save_demos(demos, path)
     if path.stat().st_size <= MAX_DEMO_BYTES:
         shutil.copyfile(path, options.out / f"{options.task.replace('/', '-')}.npz")

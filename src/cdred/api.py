@@ -288,12 +288,12 @@ def train_expert(
         **{key: result[key] for key in ("preset", "commit", "versions")},
     }
     loaded = load_run(run_folder(config), None)
-    demos = record_demos(loaded, best, num, threshold, provenance=demo_provenance, on_episode=on_episode)
+    demos = record_episodes(loaded, best, num, threshold, provenance=demo_provenance, on_episode=on_episode)
     save_demos(demos, out)
     return demos
 
 
-def record_demos(
+def record_episodes(
     loaded: LoadedRun,
     index: int,
     num: int,

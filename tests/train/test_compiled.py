@@ -1,5 +1,6 @@
 """`act` and `learn` compile once, and every seed is independent of the others."""
 
+import re
 from dataclasses import replace
 
 import jax
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 
 from cdred.algos.factory import make_algorithm
+from cdred.bench.benchmarks import Bench
+from cdred.config import preset
 from cdred.data.replay_buffer import ReplayBuffer, Transition, from_trajectories
 from cdred.train.compiled import CompiledFns
 from cdred.train.keys import ACT, INIT, LEARN, seed_keys
@@ -128,3 +131,12 @@ def test_obs_stats_leave_a_model_without_normalizer_unchanged(config, spec, expe
     after = fns.set_obs_stats(before, agent_buffers(spec, SEEDS), expert)
     assert all(np.array_equal(a, b) for a, b in zip(leaves, jax.tree.leaves(after), strict=True))
     assert after.model.normalizer is None
+
+
+def test_update_and_plan_have_no_operation_of_varying_order():
+    # On GPUs XLA adds up scatters and convolutions in an order that varies (docs/reliability.md).
+    bench = Bench(replace(preset("debug"), updates_per_call=1))
+    for function, arguments in ((bench.fns.learn, bench.update_arguments(0)), (bench.fns.act, bench.plan_arguments(0))):
+        operations = set(re.findall(r"(?:stablehlo|chlo)\.(\w+)", function.lower(*arguments).as_text()))
+        assert "dot_general" in operations
+        assert not {"scatter", "select_and_scatter", "convolution"} & operations

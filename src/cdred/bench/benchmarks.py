@@ -115,11 +115,12 @@ class Bench:
         return _measure(self._timed_plan(), 5 * repeats, peak_gflops, self._scan_cost(), with_scopes)
 
     def compilation(self) -> dict[str, CompileTime]:
-        """Measure the compilation of `init`, `act` and `learn`, in full unless JAX's cache has them."""
+        """Measure the compilation of what takes longest in a run, in full unless JAX's cache has it."""
         functions = {
             "init": (self.fns.init, (seed_keys(self.config.seeds, INIT),)),
-            "act": (self.fns.act, self._plan_arguments(0)),
-            "learn": (self.fns.learn, self._update_arguments(0)),
+            "act": (self.fns.act, self.plan_arguments(0)),
+            "learn": (self.fns.learn, self.update_arguments(0)),
+            "diagnose": (self.fns.diagnose, self.update_arguments(0)),
         }
         return {name: _compile_time(*call) for name, call in functions.items()}
 
@@ -128,28 +129,30 @@ class Bench:
         update, plan = self._timed_update(), self._timed_plan()
         return {"update_ms": update.ms(repeats), "plan_ms": plan.ms(5 * repeats)}
 
-    def _update_arguments(self, count: int) -> tuple[Any, ...]:
+    def update_arguments(self, count: int) -> tuple[Any, ...]:
+        """Return the arguments of `learn` after `count` updates."""
         return self.learner, self.replay, self.expert, self.learn_keys, np.int32(count), None
 
-    def _plan_arguments(self, count: int) -> tuple[Any, ...]:
+    def plan_arguments(self, count: int) -> tuple[Any, ...]:
+        """Return the arguments of `act` after `count` steps."""
         shape = (len(self.config.seeds), self.config.envs)
         obs, is_first = np.zeros((*shape, *SPEC.obs_shape), np.float32), np.full(shape, count == 0)
         return self.learner, self.plan_state, obs, is_first, self.act_keys, np.int32(count), np.True_
 
     def _timed_update(self) -> TimedFn:
         def learn(count: int):
-            self.learner, metrics, _ = compiled(*self._update_arguments(count))
+            self.learner, metrics, _ = compiled(*self.update_arguments(count))
             return metrics["loss"]
 
-        compiled, compile_s = _compile(self.fns.learn, self._update_arguments(0))
+        compiled, compile_s = _compile(self.fns.learn, self.update_arguments(0))
         return TimedFn(learn, compiled, compile_s, self.fns.updates_per_call)
 
     def _timed_plan(self) -> TimedFn:
         def act(count: int):
-            action, self.plan_state = compiled(*self._plan_arguments(count))
+            action, self.plan_state = compiled(*self.plan_arguments(count))
             return action
 
-        compiled, compile_s = _compile(self.fns.act, self._plan_arguments(0))
+        compiled, compile_s = _compile(self.fns.act, self.plan_arguments(0))
         return TimedFn(act, compiled, compile_s, 1)
 
     def _scan_cost(self) -> np.ndarray:

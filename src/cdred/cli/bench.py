@@ -24,9 +24,9 @@ class BenchOptions:
 
     benchmark: Annotated[Literal["update", "plan", "compile", "loop", "seeds", "scaling"], tyro.conf.Positional]
     """update, plan: one gradient step, or planning for one env step, with operations, fraction of peak FLOP/s and time
-    per part; compile: compiling both and the initialization, without the cache of compiled programs; loop: steps per
-    second on TASK; seeds: update and plan for 1 to 16 vmapped seeds; scaling: update and plan for growing numbers of
-    seeds, environments and targets, network widths and replay buffers."""
+    per part; compile: compiling these, initialization and diagnostics, without the cache of compiled programs; loop:
+    steps per second on TASK; seeds: update and plan for 1 to 16 vmapped seeds; scaling: update and plan for growing
+    numbers of seeds, environments and targets, network widths and replay buffers."""
     preset: PresetName = "cpu"
     """Preset of all other settings."""
     algo: AlgoName = "cdred"
