@@ -44,7 +44,8 @@ MAX_DEMO_BYTES = 5_000_000
 POLL_S, RESERVE_S = 5.0, 40.0
 # Sizes that try every line in a minute. The rehearsal's simulator compiles fast.
 REHEARSAL: dict[str, Any] = {"preset": "debug", "num_demos": 3, "seeds": (0, 1), "eval_episodes": 2}
-REHEARSAL_STEPS = {"b": 6000, "c": 600}
+# Stage b begins with an episode of 500 random steps in ten environments.
+REHEARSAL_STEPS = {"b": 5600, "c": 600}
 
 
 def main() -> None:
@@ -119,10 +120,10 @@ def host_stage(stage: Stage, options: argparse.Namespace, folder: Path) -> None:
 
 
 def run_config(options: argparse.Namespace, task: str, out: Path, **changes: Any) -> RunConfig:
-    """Return the settings of a training run; an evaluation every tenth of the steps."""
-    every = max(1, options.steps // 10)
+    """Return the settings of a training run; an evaluation every tenth of the steps, in a rehearsal every half."""
+    every = options.steps // (2 if options.rehearse else 10)
     settings: dict[str, Any] = {"steps": options.steps, "seeds": tuple(options.seeds), "video": False}
-    settings |= {"eval_every": every, "checkpoint_every": 2 * every, "log_every": max(1, every // 5)}
+    settings |= {"eval_every": every, "checkpoint_every": 2 * every, "log_every": every // 5}
     settings |= {"eval_episodes": max(1, options.eval_episodes // 4), "final_eval_episodes": options.eval_episodes}
     settings |= {"random_episodes": 1, "updates_per_call": 40, "task": task, "out": str(out)}
     return replace(preset(options.preset), **settings | changes)

@@ -236,7 +236,7 @@ def load_run(folder: Path, planner: PlannerName | None, best: bool = False, env:
         config = _with_given_env(folder, config)
     with make_vector_env(config.task, config.seeds, config.envs, "eval", vectorization=config.vectorization) as envs:
         fns, snapshot = make_compiled_fns(config, envs.spec), envs.snapshot()
-    template = eqx.filter_eval_shape(fns.init, seed_keys(config.seeds, INIT))
+    template = eqx.filter_eval_shape(fns.init_fn, seed_keys(config.seeds, INIT))
     learner, _ = checkpoint.load(source, template, "learner")
     if planner is not None and fns.algorithm.pretraining is not None:
         learner = fns.set_acting(learner, np.zeros(len(config.seeds), np.int32))

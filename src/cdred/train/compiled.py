@@ -79,7 +79,8 @@ def require_finite_actions(finite: Bool[np.ndarray, " S"], seeds: tuple[int, ...
 class CompiledFns:
     """Jitted functions of an algorithm. `act` and `learn` compile once each.
 
-    `act_fn` and `learn_fn` are the functions that they compile, for other compiled programs to call.
+    `init_fn`, `act_fn` and `learn_fn` are the functions that they compile, for other compiled programs to call, or for
+    the shapes of their results.
 
     Args:
         algorithm: the algorithm.
@@ -107,7 +108,8 @@ class CompiledFns:
             function = shard_map_seeds(function, mesh, in_specs)
             return jax.jit(function, donate_argnums=donate, compiler_options=options)
 
-        self.init = compiled(jax.vmap(algorithm.init), SEEDS, options=FAST_COMPILATION)
+        self.init_fn = jax.vmap(algorithm.init)
+        self.init = compiled(self.init_fn, SEEDS, options=FAST_COMPILATION)
         act_specs = (SEEDS, SEEDS, SEEDS, SEEDS, SEEDS, REPLICATED, REPLICATED)
         self.act = compiled(self.act_fn, *act_specs, donate=(1,))
         self.act_pretrained = compiled(partial(self.act_fn, pretrained=True), *act_specs, donate=(1,))

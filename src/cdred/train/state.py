@@ -1,5 +1,6 @@
 """State of a run as one pytree: everything that learning, acting and resuming need."""
 
+from collections.abc import Callable
 from typing import Any, Self
 
 import equinox as eqx
@@ -76,12 +77,12 @@ class TrainState(eqx.Module):
     @classmethod
     def create(cls, fns: CompiledFns, envs: AnyVectorEnv, eval_envs: AnyVectorEnv, capacity: int) -> Self:
         """Make the state before the first step; `envs` must have been reset."""
-        return cls(**_device_fields(fns, envs, capacity), **_host_fields(envs, eval_envs))
+        return cls(**_device_fields(fns, fns.init, envs, capacity), **_host_fields(envs, eval_envs))
 
     @classmethod
     def abstract(cls, fns: CompiledFns, envs: AnyVectorEnv, eval_envs: AnyVectorEnv, capacity: int) -> Self:
         """Make the state of `create` with shapes in place of device arrays, without allocating them."""
-        shapes = eqx.filter_eval_shape(lambda: _device_fields(fns, envs, capacity))
+        shapes = eqx.filter_eval_shape(lambda: _device_fields(fns, fns.init_fn, envs, capacity))
         return cls(**shapes, **_host_fields(envs, eval_envs))
 
     def shard(self, mesh: Mesh | None) -> Self:
@@ -93,11 +94,12 @@ class TrainState(eqx.Module):
         return type(self)(**(vars(self) | changes))
 
 
-def _device_fields(fns: CompiledFns, envs: AnyVectorEnv, capacity: int) -> dict[str, Any]:
+def _device_fields(fns: CompiledFns, init: Callable[..., PyTree], envs: AnyVectorEnv, capacity: int) -> dict[str, Any]:
+    """Make the fields on the device; `init` is `fns.init`, or `fns.init_fn` where only shapes are computed."""
     num_seeds, num_envs = envs.shape
     empty = ReplayBuffer.init(envs.spec, num_envs, capacity, fns.horizon)
     return {
-        "learner": fns.init(seed_keys(envs.seeds, INIT)),
+        "learner": init(seed_keys(envs.seeds, INIT)),
         "replay": jax.tree.map(lambda x: jnp.repeat(x[None], num_seeds, axis=0), empty),
         "plan": fns.init_plan(num_seeds, num_envs),
     }
