@@ -44,8 +44,8 @@ MAX_DEMO_BYTES = 5_000_000
 POLL_S, RESERVE_S = 5.0, 40.0
 # Sizes that try every line in a minute. The rehearsal's simulator compiles fast.
 REHEARSAL: dict[str, Any] = {"preset": "debug", "num_demos": 3, "seeds": (0, 1), "eval_episodes": 2}
-# Stage b begins with an episode of 500 random steps in ten environments.
-REHEARSAL_STEPS = {"b": 5600, "c": 600}
+# Stage b begins with an episode of 500 random steps in ten environments, stage c with one of 100 steps in three.
+REHEARSAL_STEPS = {"b": 5600, "c": 390}
 
 
 def main() -> None:
@@ -104,7 +104,7 @@ def device_stage(stage: Stage, options: argparse.Namespace, folder: Path) -> Non
 def host_stage(stage: Stage, options: argparse.Namespace, folder: Path) -> None:
     """Train CDRED and BC on tasks whose simulators run in processes of their own."""
     tasks, demos = [], {}
-    for task in HOST_TASKS:
+    for task in HOST_TASKS[:1] if options.rehearse else HOST_TASKS:
         demos[task] = folder / f"{task.replace('/', '-')}.npz"
         collected = stage.measure(f"demonstrations, {task}", partial(collect, task, options.num_demos, demos[task]))
         if collected:
@@ -154,8 +154,11 @@ def run_document(config: RunConfig, lines: list[dict[str, Any]]) -> dict[str, An
 def limited(out: Path, limit: float, stage: Stage, publish: Publish) -> Iterator[None]:
     """Publish the curves of the run that the body trains while they grow, and stop it by SIGTERM at the limit.
 
-    One signal, and only after training has installed its handler: without it, or twice, it would end this process.
+    One signal, and only after training has installed its handler, for which a second one means to stop without saving.
+    One that comes after training has ended is ignored.
     """
+    # A handler, because worker processes would inherit that the signal is ignored.
+    previous = signal.signal(signal.SIGTERM, lambda *_: None)
     ended, config = threading.Event(), {"out": str(out)}
 
     def watch() -> None:
@@ -174,6 +177,7 @@ def limited(out: Path, limit: float, stage: Stage, publish: Publish) -> Iterator
     finally:
         ended.set()
         thread.join()
+        signal.signal(signal.SIGTERM, previous)
 
 
 def curves(out: Path) -> list[dict[str, Any]]:
