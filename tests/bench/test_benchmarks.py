@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cdred.bench.benchmarks import SPEC, Bench, loop_rates
+from cdred.bench.benchmarks import SPEC, Bench, _memory_mb, loop_rates
 from cdred.bench.profile import OTHER, operation_scopes, profile
 from cdred.bench.scaling_plot import plot_scaling
 from cdred.cli.main import main
@@ -109,6 +109,35 @@ def test_loop_rates_of_a_task():
     rates = loop_rates(config, resolve_demos(config, get_env_spec(config.task), print), 3)
     assert rates["steps_per_second"] == pytest.approx(2 * 1e3 / rates["total_ms"])
     assert rates["simulators_ms"] > 0
+
+
+@pytest.mark.usefixtures("toy")
+def test_compilation_of_every_function_is_measured(monkeypatch):
+    compiled = []
+    original = jax.stages.Lowered.compile
+    monkeypatch.setattr(jax.stages.Lowered, "compile", lambda *args: compiled.append(1) or original(*args))
+    times = Bench(replace(preset("debug"), updates_per_call=1)).compilation()
+    assert list(times) == ["init", "act", "learn", "diagnose"]
+    assert len(compiled) == 4
+    assert all(time.instructions > 0 for time in times.values())
+
+
+def test_every_number_of_seeds_has_the_learners_of_its_seeds():
+    one, two = (Bench(replace(preset("debug"), seeds=seeds)).learner for seeds in ((1,), (0, 1)))
+    last = jax.tree.map(lambda leaf: leaf[1:], two)
+    assert all(map(np.array_equal, jax.tree.leaves(one), jax.tree.leaves(last)))
+
+
+def test_memory_counts_a_donated_argument_once():
+    x, size = jnp.ones((1000, 250)), 1.0  # MB
+
+    def mb(donate):
+        measured = _memory_mb(jax.jit(lambda x: x + 1.0, donate_argnums=donate).lower(x).compile())
+        assert measured is not None
+        return measured
+
+    assert mb(()) == pytest.approx(2 * size, rel=0.01)
+    assert mb((0,)) == pytest.approx(size, rel=0.01)
 
 
 def test_scaling_plot_is_written(tmp_path):
