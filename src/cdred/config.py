@@ -28,11 +28,10 @@ from cdred.models.world_model import ModelConfig
 from cdred.planning.mppi import MPPIConfig
 from cdred.suggest import suggest_setting
 from cdred.text import shorten
-from cdred.types import Precision, VectorizationMode
+from cdred.types import Precision, PresetName, VectorizationMode
 
 AlgoName = Literal["cdred", "iqmpc", "gail", "red", "iqlearn-sac", "gail-sac", "red-sac", "cdred-sac", "bc", "tdmpc2"]
 MODEL_FREE: tuple[AlgoName, ...] = ("iqlearn-sac", "gail-sac", "red-sac", "cdred-sac")
-PresetName = Literal["cpu", "paper", "debug"]
 PlannerName = Literal["mppi", "policy"]
 
 

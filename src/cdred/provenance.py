@@ -7,8 +7,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import jax
-
 PACKAGES = (
     "cdred",
     "jax",
@@ -27,6 +25,8 @@ PACKAGES = (
 
 def provenance() -> dict[str, Any]:
     """Return `{"device", "commit", "versions"}`; the commit is None outside a git checkout, `+` marks local changes."""
+    import jax  # here: versions are also read where JAX is not needed
+
     device = jax.devices()[0]
     return {
         "device": f"{device.platform}: {device.device_kind}",

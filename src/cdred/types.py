@@ -17,6 +17,9 @@ Precision = Literal["float32", "tf32", "bfloat16"]
 VectorizationMode = Literal["sync", "thread", "process"]
 """How the environments of a `VectorEnv` are stepped: in the calling thread, in threads, or in processes."""
 
+PresetName = Literal["cpu", "paper", "debug"]
+"""Name of a preset of all settings (`cdred.config.preset`)."""
+
 LogFn = Callable[[str], None]
 """Function that shows the user a message of one or more lines."""
 

@@ -19,6 +19,8 @@ VERBS = {
     "train-expert": ("cdred.cli.train_expert", "train TD-MPC2 on the true reward and record demonstrations with it"),
     "demos": ("cdred.cli.demos", "collect, convert, inspect, check and list demonstrations"),
     "bench": ("cdred.cli.bench", "measure the speed of updates, planning and whole training loops"),
+    "tasks": ("cdred.cli.tasks", "list tasks with their sizes, their demonstrations, and if they load here"),
+    "doctor": ("cdred.cli.doctor", "check the installation: packages, device, simulators, rendering, a short training"),
     "report": ("cdred.cli.report", "draw the report of a run; print a table of several runs"),
 }
 USAGE = (

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from cdred.data import rescale
 from cdred.data.formats.common import OnProgress, corrupt_as_user_error
 from cdred.data.formats.registry import FormatName, detect_format, get_writer
@@ -148,3 +150,9 @@ def bundled_demos() -> dict[str, Path]:
     """Return the files of the demonstrations that come with the package, by task name `<suite>/<name>`."""
     files = sorted(BUNDLED_FOLDER.glob("*/*.npz"))
     return {file.relative_to(BUNDLED_FOLDER).with_suffix("").as_posix(): file for file in files}
+
+
+def num_bundled(path: Path) -> int:
+    """Return the number of episodes in a file of `bundled_demos`, of which nothing else is read."""
+    with np.load(path) as arrays:
+        return len(arrays["lengths"])

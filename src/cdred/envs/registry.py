@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 
 class Suite(NamedTuple):
-    """Module of a suite's adapter, and the extra of this package that installs its dependencies (None: no extra).
+    """Module of a suite's adapter, and how its dependencies are installed.
+
+    `extra` of this package installs them, if there is one. `command` is used in its place where they need an
+    environment of their own.
 
     An adapter has `make(name, render_size)` and `task_names()`. Optional are `scripted_expert(name)` and
     `planned_expert(name)`, `remote_interpreter()` for a suite with its own interpreter, and `jax_env(name)` for
@@ -35,6 +38,7 @@ class Suite(NamedTuple):
 
     module: str
     extra: str | None = None
+    command: str | None = None
 
 
 SUITES = {
@@ -42,8 +46,8 @@ SUITES = {
     "dmc": Suite("cdred.envs.suites.dmc", "dmc"),
     "gym": Suite("cdred.envs.suites.gym"),
     "env": Suite("cdred.envs.suites.own"),
-    "maniskill": Suite("cdred.envs.suites.maniskill"),
-    "mjx": Suite("cdred.envs.suites.mjx", "mjx"),
+    "maniskill": Suite("cdred.envs.suites.maniskill", command="make maniskill"),
+    "mjx": Suite("cdred.envs.suites.mjx", "mjx", "make mjx"),
     "probe": Suite("cdred.envs.suites.probes"),
     "jaxprobe": Suite("cdred.envs.suites.jax_probes"),
 }
@@ -115,6 +119,23 @@ def list_tasks(suite: str) -> list[str]:
         UserError: unknown suite, or a missing package.
     """
     return [f"{suite}/{name}" for name in _adapter(suite).task_names()]
+
+
+def install_command(task: str, extra: str | None = None) -> str:
+    """Return the command that installs what a task, or all tasks of a suite, need.
+
+    Commands of `make` are for the folder of the repository.
+
+    Args:
+        task: name of the task or of its suite.
+        extra: of this package, for tasks that need another one than their suite.
+
+    Raises:
+        UserError: unknown suite.
+    """
+    suite = _require_suite(task.partition("/")[0])
+    extra = extra or suite.extra
+    return suite.command or (f"pip install 'cdred[{extra}]'" if extra else "pip install --force-reinstall cdred")
 
 
 def at_action_repeat(task: str, action_repeat: int) -> str:
@@ -213,13 +234,17 @@ def _options(task: str, path: str, parameters: str, adapter: ModuleType) -> dict
     return {"action_repeat": int(value)}
 
 
-def _adapter(suite: str) -> ModuleType:
+def _require_suite(suite: str) -> Suite:
     if suite not in SUITES:
         near = did_you_mean(suite, PUBLIC_SUITES, num=3)
         raise UserError(f"no suite '{suite}'.{near} There are: {', '.join(PUBLIC_SUITES)}.")
-    module, extra = SUITES[suite]
+    return SUITES[suite]
+
+
+def _adapter(suite: str) -> ModuleType:
+    module = _require_suite(suite).module
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        hint = f"pip install 'cdred[{extra}]'" if extra else "reinstall cdred"
+        hint = install_command(suite)
         raise UserError(f"{suite} tasks need a package that cannot be imported ({error}): {hint}") from error

@@ -35,7 +35,8 @@ def start_or_resume(run: TrainingRun) -> tuple[TrainState, float]:
     Returns:
         The state and the wall-clock seconds spent before.
     """
-    config, capacity, folder = run.config, buffer_capacity(run), checkpoint.latest(run.checkpoints)
+    config, folder = run.config, checkpoint.latest(run.checkpoints)
+    capacity = buffer_capacity(config, run.envs.spec, run.fns.algorithm.uses_env)
     saved_shape = checkpoint.read_shape(folder, "replay/episode_step") if folder else None
     saved_capacity = saved_shape[-1] if saved_shape else capacity
     capacity = max(capacity, saved_capacity)

@@ -141,10 +141,15 @@ def make_compiled_fns(config: RunConfig, spec: EnvSpec) -> CompiledFns:
     )
 
 
-def buffer_capacity(run: TrainingRun) -> int:
-    """Compute the rows of the agent buffer per environment: `buffer_size`, or fewer if the run cannot fill them."""
-    config, spec = run.config, run.envs.spec
-    if not run.fns.algorithm.uses_env:
+def buffer_capacity(config: RunConfig, spec: EnvSpec, uses_env: bool) -> int:
+    """Compute the rows of the agent buffer per environment: `buffer_size`, or fewer if the run cannot fill them.
+
+    Args:
+        config: settings of the run.
+        spec: the task.
+        uses_env: `Algorithm.uses_env`.
+    """
+    if not uses_env:
         return config.mppi.horizon + 2
     steps_per_env = -(-total_steps(config) // config.envs)
     if spec.can_terminate:

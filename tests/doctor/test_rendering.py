@@ -1,0 +1,36 @@
+"""Which OpenGL library can render, and what to set."""
+
+import pytest
+
+from cdred.doctor import rendering
+from cdred.doctor.rendering import rendering_check
+
+
+@pytest.mark.parametrize(
+    ("selected", "usable", "mark", "fix"),
+    [
+        ("egl", "egl osmesa", "ok", ""),
+        ("EGL ", "egl", "ok", ""),
+        ("egl", "osmesa", "missing", "export MUJOCO_GL=osmesa"),
+        ("", "egl", "missing", "export MUJOCO_GL=egl"),
+        ("", "glfw egl", "ok", ""),
+        ("osmesa", "", "missing", rendering.LIBRARIES),
+    ],
+)
+def test_fix_is_a_backend_that_can_render(selected, usable, mark, fix):
+    failures = {name: None if name in usable.split() else "no library" for name in rendering.BACKENDS}
+    check = rendering_check(selected, failures)
+    assert (check.mark, check.fix) == (mark, fix)
+    assert ("no library" in check.result) == (mark == "missing")
+
+
+def test_backend_without_its_library_gives_the_reason(monkeypatch, tmp_path):
+    """A package of MuJoCo that renders nothing stands for one without OpenGL."""
+    (tmp_path / "mujoco.py").write_text("import os\nraise ImportError(f\"no {os.environ['MUJOCO_GL']} library\")")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
+    assert rendering.render_failure("osmesa") == "ImportError: no osmesa library (exit code 1)"
+
+
+def test_without_mujoco_nothing_is_rendered(monkeypatch):
+    monkeypatch.setattr(rendering, "find_spec", lambda _: None)
+    assert rendering.check_rendering().mark == "missing"
