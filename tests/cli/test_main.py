@@ -34,6 +34,12 @@ def test_version(capsys):
     assert number.split(".") == tomllib.loads(PYPROJECT.read_text())["project"]["version"].split(".")
 
 
+def test_windows_is_refused(monkeypatch, capsys):
+    monkeypatch.setattr("sys.platform", "win32")
+    assert main(["--version"]) == 2
+    assert "use WSL 2" in capsys.readouterr().err
+
+
 def test_values_of_options_are_not_taken_for_others():
     """A task after the value of a choice, negative numbers, and None."""
     check_options(RunConfig, ["--algo", "bc", "probe/point", "--seeds", "-1", "--out", "-x1"], "cdred train")

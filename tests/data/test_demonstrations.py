@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -7,12 +8,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from cdred.data.demonstrations import bundled_demos, inspect_demos, load_demos, save_demos
+from cdred.data.demonstrations import bundled_demos, inspect_demos, load_demos, num_bundled, save_demos
 from cdred.demos.scripted import collect_scripted, get_demos
 from cdred.envs.registry import make
 from cdred.errors import UserError
 from cdred.types import DemoDataset, Trajectory
 
+# In a clone only.
+COMPLETE_SETS = Path(__file__).parents[2] / "demonstrations"
 WRITTEN = [("folder", None), ("file.npz", None), ("other", "npz"), ("minari.npz", "minari"), ("robot", "lerobot")]
 
 
@@ -158,11 +161,27 @@ def test_task_without_bundled_demos_is_missing():
 def test_bundled_demos_fit_their_task(task, path):
     env = make(task)
     dataset = load_demos(path, env.spec)
-    assert path.stat().st_size < 5 * 2**20
     assert dataset.task == task
-    assert len(dataset) >= 10
+    assert len(dataset) == num_bundled(path) >= 30
     assert {"expert", "expert_level", "attempts", "versions"} <= set(dataset.provenance)
     env.close()
+
+
+def test_bundled_demos_are_small():
+    """A package index, and everybody who installs the package, has to take them."""
+    assert sum(path.stat().st_size for path in bundled_demos().values()) < 8e6
+
+
+@pytest.mark.parametrize("path", sorted(COMPLETE_SETS.glob("*/*.npz")), ids=lambda path: path.stem)
+def test_bundled_demos_are_the_first_of_the_complete_set(path):
+    complete = load_demos(path)
+    bundled = load_demos(bundled_demos()[complete.task])
+    assert bundled.provenance == complete.provenance | {"first_of": len(complete)}
+    assert len(bundled) < len(complete)
+    for first, same in zip(bundled, complete, strict=False):
+        for name in ("obs", "action", "reward"):
+            np.testing.assert_array_equal(getattr(first, name), getattr(same, name))
+        assert (first.seed, first.terminated, first.truncated) == (same.seed, same.terminated, same.truncated)
 
 
 def test_bundled_demos_equal_a_new_collection():

@@ -13,10 +13,12 @@ from cdred import RunConfig
 from cdred.cli.bench import BenchOptions
 from cdred.cli.compare import CompareOptions
 from cdred.cli.demos import Collect, Convert, Info
+from cdred.cli.doctor import DoctorOptions
 from cdred.cli.evaluate import EvalOptions
 from cdred.cli.main import VERBS
 from cdred.cli.options import options_of
 from cdred.cli.report import ReportOptions
+from cdred.cli.tasks import TasksOptions
 from cdred.cli.train_expert import TrainExpertOptions
 from doc_pages import code_blocks, headings
 
@@ -32,8 +34,10 @@ SETTINGS = (
     Collect,
     Convert,
     Info,
+    DoctorOptions,
     EvalOptions,
     ReportOptions,
+    TasksOptions,
     TrainExpertOptions,
 )
 MAX_LINE = 120
@@ -157,3 +161,10 @@ def test_citation_matches_the_project():
     assert citation["license"] == project["license"]
     title = citation["preferred-citation"]["title"]
     assert title in (ROOT / "README.md").read_text()
+
+
+def test_description_for_a_package_index_has_no_relative_links():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    targets = re.findall(r"\]\(([^)\s]+)\)", (ROOT / project["readme"]).read_text())
+    assert targets
+    assert [target for target in targets if not target.startswith("https://")] == []

@@ -34,8 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         0 on success, 1 if demonstrations cannot be used for training (`cdred demos info`) or disagree with their replay
-        (`cdred demos check`), 2 for an error that the user can fix, 3 if training diverged, 130 or 143 after Ctrl-C or
-        SIGTERM.
+        (`cdred demos check`), or if something of the installation does not work (`cdred doctor`), 2 for an error that
+        the user can fix, 3 if training diverged, 130 or 143 after Ctrl-C or SIGTERM.
     """
     try:
         try:
@@ -50,6 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
+    if sys.platform == "win32":
+        return _report(
+            "Windows is not supported (file locks, signals and inherited sockets are POSIX's): use WSL 2.", 2
+        )
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_usage())
         return 0 if arguments else 2

@@ -59,9 +59,10 @@ def describe(name: PresetName, spec: EnvSpec | None) -> dict[str, Any]:
 
 
 def parse_spec(text: str) -> EnvSpec:
-    """Return the spec that `dataclasses.asdict` gave as JSON, which has lists where a spec has tuples."""
-    fields: dict[str, Any] = json.loads(text)
-    return EnvSpec(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})
+    """Return the spec that `dataclasses.asdict` gave as JSON, without the names of parts."""
+    fields = json.loads(text)
+    # JSON has lists where a spec has tuples.
+    return EnvSpec(**(fields | {"obs_shape": tuple(fields["obs_shape"]), "obs_parts": ()}))
 
 
 if __name__ == "__main__":
