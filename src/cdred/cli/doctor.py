@@ -35,8 +35,8 @@ class DoctorOptions:
     task: str | None = None
     """Task whose sizes are used for it; None for one of a suite that works here."""
     self_test: bool = True
-    """Train for some updates on a small task without a simulator, in a temporary folder, load the checkpoint and act;
-    about half a minute."""
+    """Train for some updates on a small task without a simulator, in a temporary folder, load the checkpoint and act.
+    This takes about a minute of processor time, most of it to compile."""
     json: bool = False
     """Print JSON instead of a table."""
 
@@ -92,7 +92,7 @@ def print_checks(checks: list[Check], problems: list[str]) -> None:
     console.print(table)
     fixes = [check for check in checks if check.fix]
     if fixes:
-        console.print("\nTo install or change what is not ok (make: in the folder of the repository):")
+        console.print("\nTo install or change what is not ok (make and pip install . in the folder of the repository):")
     for check in fixes:
         for command in check.fix.splitlines():
             # A command is copied: it must not be broken into lines.

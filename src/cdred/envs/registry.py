@@ -124,7 +124,7 @@ def list_tasks(suite: str) -> list[str]:
 def install_command(task: str, extra: str | None = None) -> str:
     """Return the command that installs what a task, or all tasks of a suite, need.
 
-    Commands of `make` are for the folder of the repository.
+    `make ...` and `pip install .` are for the folder of the repository.
 
     Args:
         task: name of the task or of its suite.
@@ -135,7 +135,7 @@ def install_command(task: str, extra: str | None = None) -> str:
     """
     suite = _require_suite(task.partition("/")[0])
     extra = extra or suite.extra
-    return suite.command or (f"pip install 'cdred[{extra}]'" if extra else "pip install --force-reinstall cdred")
+    return suite.command or (f"pip install 'cdred[{extra}]'" if extra else "pip install .")
 
 
 def at_action_repeat(task: str, action_repeat: int) -> str:
