@@ -34,7 +34,7 @@ def test_suite_that_works_has_versions_and_sizes():
 def test_missing_packages_are_named_with_the_command(name, command, monkeypatch):
     monkeypatch.setattr(suites, "not_installed", lambda _: ["one", "two"])
     check, spec = probe_suite(BY_NAME[name])
-    assert check == (name, "missing", "one and two are not installed", command)
+    assert check == (name, "missing", "one, two are not installed", command)
     assert spec is None
 
 

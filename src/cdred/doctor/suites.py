@@ -67,7 +67,7 @@ def probe_suite(probe: Probe) -> Probed:
     """
     command = install_command(probe.task, probe.extra)
     if absent := _absent_packages(probe.extra):
-        listed = " and ".join(absent)
+        listed = ", ".join(absent)
         verb = "is" if len(absent) == 1 else "are"
         return Probed(Check(probe.name, "missing", f"{listed} {verb} not installed", command))
     try:
