@@ -43,6 +43,15 @@ def test_missing_suite_shows_the_command(capsys, monkeypatch):
     assert "dmc cannot list its tasks: pip install 'cdred[dmc]'" in output
 
 
+def test_reason_of_a_refusal_is_below_the_table(capsys):
+    assert main(["tasks", "gym/CartPole-v1"]) == 0
+    output = capsys.readouterr().out
+    assert re.search(r"^gym/CartPole-v1 +- +- +- +none +no *$", output, re.M)
+    (reason,) = [line for line in output.splitlines() if line.startswith("no: ")]
+    assert "Discrete" in reason
+    assert reason.count("gym/CartPole-v1") == 1
+
+
 def test_json_has_null_for_what_is_unknown(capsys):
     assert main(["tasks", "maniskill/PushT", "--json"]) == 0
     (task,) = json.loads(capsys.readouterr().out)

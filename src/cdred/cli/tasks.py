@@ -128,7 +128,8 @@ def loads_here(info: TaskInfo) -> str:
 def _notes(tasks: list[TaskInfo], unlisted: dict[str, str], made: bool) -> list[str]:
     suites = {info.task.partition("/")[0] for info in tasks}
     notes = [plural(len(tasks), "task")]
-    notes += [f"{info.task}: {info.reason}" for info in tasks if info.loads is False and not info.install]
+    refused = [info for info in tasks if info.loads is False and not info.install]
+    notes += [f"no: {info.task}: {(info.reason or '').removeprefix(info.task).lstrip(': ')}" for info in refused]
     if not made:
         notes.append("Sizes: give a PATTERN that matches up to 20 tasks, or --sizes.")
     if "gym" in suites and not made:
