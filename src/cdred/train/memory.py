@@ -35,7 +35,7 @@ class RunMemory(NamedTuple):
 def run_memory(config: RunConfig, spec: EnvSpec) -> RunMemory:
     """Compute the device memory of a run with these settings on a task."""
     fns = make_compiled_fns(config, spec)
-    learner = eqx.filter_eval_shape(fns.init, seed_keys(config.seeds, INIT))
+    learner = eqx.filter_eval_shape(fns.init_fn, seed_keys(config.seeds, INIT))
     leaves, _ = jax.tree_util.tree_flatten_with_path(eqx.filter(learner, _is_shape))
     sizes = [(OPTIMIZER_STATE in jax.tree_util.keystr(path), leaf.size * leaf.dtype.itemsize) for path, leaf in leaves]
     return RunMemory(
