@@ -112,6 +112,24 @@ def test_encoder_is_frozen_or_free(make_pretrained, batch, encoder, fixed):
     assert not same(new.model.dynamics, state.model.dynamics)
 
 
+@pytest.mark.parametrize("encoder", ["frozen", "free"])
+def test_values_shape_the_dynamics_only_with_a_free_encoder(make_pretrained, batch, encoder):
+    agent, state, _ = make_pretrained(encoder=encoder)
+    head = lambda s: s.model.critics.members.head.weight  # noqa: E731
+    value = 0.3 * jax.random.normal(KEY, head(state).shape)
+    state = eqx.tree_at(lambda s: (s.updates, head(s)), state, (jnp.array(1000, jnp.int32), value))
+
+    def gradient(value_coef):
+        changed = replace(agent, config=replace(agent.config, value_coef=value_coef))
+        params = lambda dynamics: state.trainable._replace(dynamics=dynamics)  # noqa: E731
+        loss = lambda dynamics: changed.model_loss(params(dynamics), state, batch, KEY)[0]  # noqa: E731
+        return jnp.concatenate([x.ravel() for x in jax.tree.leaves(jax.jit(jax.grad(loss))(state.model.dynamics))])
+
+    without, with_values = gradient(0.0), gradient(1.0)
+    assert jnp.any(without != 0)
+    assert np.allclose(without, with_values, rtol=1e-4, atol=1e-7) == (encoder == "frozen")
+
+
 def test_free_encoder_learns_as_without_pretraining(make_pretrained, batch):
     """The factor of the encoder's gradient changes nothing where it is 1."""
     agent, state, _ = make_pretrained(encoder="free")

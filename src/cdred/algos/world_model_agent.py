@@ -179,10 +179,20 @@ class WorldModelAgent(Algorithm[AgentState]):
         state = state.replace_trainable(params)
         encoder_scale = None if state.pretrained is None else state.pretrained.encoder_scale
         encoded = LatentBatch(segments, batch_latents(state.model, segments, encoder_scale), target_latents)
-        method = self.method.losses(state, encoded, self._td_params, key)
-        args = (encoded.latents, target_latents, segments.absorbing[:, 1:])
-        latents, targets, terminated = map(encoded.with_actions, args)
-        termination_args = (state.model, latents[:, :-1], segments.action, terminated, config.rho)
+        # Where the encoder is frozen, dynamics have but one task, to predict. Gradients of values, whose scale is far
+        # larger than that of errors of prediction, would take them away from it.
+        valued = encoded._replace(latents=scale_gradient(encoded.latents, encoder_scale))
+        method = self.method.losses(state, valued, self._td_params, key)
+        latents, targets, terminated = map(
+            encoded.with_actions, (encoded.latents, target_latents, segments.absorbing[:, 1:])
+        )
+        termination_args = (
+            state.model,
+            encoded.with_actions(valued.latents)[:, :-1],
+            segments.action,
+            terminated,
+            config.rho,
+        )
         terms = {
             "consistency_loss": losses.consistency_loss(latents[:, 1:], targets, config.rho),
             "critic_loss": method.critic_loss,
@@ -405,9 +415,14 @@ def rollout_latents(
     model: WorldModel, segment: Segment, encoder_scale: Float[Array, ""] | None = None
 ) -> Float[Array, "T Z"]:
     """Roll out the latents of a segment from z_0 = h(s_0) along its actions; scale the gradient of h, if given."""
-    encoded = model.encode(segment.obs[0])
-    if encoder_scale is not None:
-        fixed = jax.lax.stop_gradient(encoded)
-        encoded = fixed + encoder_scale * (encoded - fixed)
+    encoded = scale_gradient(model.encode(segment.obs[0]), encoder_scale)
     first = jnp.where(segment.absorbing[0], model.absorbing_latent, encoded)
     return model.rollout(first, segment.action, segment.absorbing[1:])
+
+
+def scale_gradient(x: Float[Array, "..."], scale: Float[Array, ""] | None) -> Float[Array, "..."]:
+    """Return x, through which gradients are multiplied by `scale`, if given."""
+    if scale is None:
+        return x
+    fixed = jax.lax.stop_gradient(x)
+    return fixed + scale * (x - fixed)
