@@ -27,7 +27,7 @@ class ExpertValue(Method):
 
     def losses(self, state, batch, params, key):
         del key
-        x = batch.state_actions
+        x = batch.state_actions(state.model)
         q = jax.vmap(jax.vmap(lambda x: state.model.critics(x)[:, 0]))(x)
         label = (jnp.arange(len(x)) < len(x) // 2).astype(jnp.float32)[:, None, None]
         loss = jnp.mean((q - label) ** 2, axis=-1)

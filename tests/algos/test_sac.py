@@ -66,7 +66,7 @@ def test_batch_is_split_into_transitions(make_sac):
     rows = [(segments, i, t) for segments in batch[:2] for i in range(2) for t in range(3)]
     np.testing.assert_array_equal(transitions.latents[:, 0], [s.obs[i, t] for s, i, t in rows])
     np.testing.assert_array_equal(transitions.target_latents[:, 0], [s.obs[i, t + 1] for s, i, t in rows])
-    np.testing.assert_array_equal(transitions.state_actions[:, 0, 3:], [s.action[i, t] for s, i, t in rows])
+    np.testing.assert_array_equal(transitions.state_actions(model)[:, 0, 3:], [s.action[i, t] for s, i, t in rows])
 
 
 def test_absorbing_state_is_encoded_as_indicator_alone(make_sac, spec):

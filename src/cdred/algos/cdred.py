@@ -206,4 +206,4 @@ class CDRED(RewardMethod):
 
     def reward_output(self, state: CriticState, batch: LatentBatch, key: Key[Array, ""]) -> RewardOutput:
         assert isinstance(state.reward, CoupledRND)
-        return cdred_reward(state.reward, batch.reward_inputs(self.config.input), key)
+        return cdred_reward(state.reward, batch.reward_inputs(self.config.input, state.model), key)

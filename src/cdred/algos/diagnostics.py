@@ -65,7 +65,7 @@ def expert_novelty(
     reward: RewardModel, model: ActorCritic, kind: RewardInput, segments: Segment
 ) -> Float[Array, ""] | None:
     """Compute the mean of `RewardModel.expert_novelty` over transitions; None where the model has none."""
-    z = encode_batch(model, segments.obs, segments.absorbing)
+    z = model.features(encode_batch(model, segments.obs, segments.absorbing))
     x = batch_input(kind, z, segments.action, z[:, 1:])
     novelty = jax.vmap(jax.vmap(reward.expert_novelty))(x)
     return None if novelty is None else jnp.mean(novelty)

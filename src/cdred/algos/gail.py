@@ -92,5 +92,5 @@ class GAIL(RewardMethod):
     def reward_output(self, state: CriticState, batch: LatentBatch, key: Key[Array, ""]) -> RewardOutput:
         assert isinstance(state.reward, Discriminator)
         return gail_reward(
-            state.reward, batch.reward_inputs(self.config.input), key, penalty=self.config.gradient_penalty
+            state.reward, batch.reward_inputs(self.config.input, state.model), key, penalty=self.config.gradient_penalty
         )

@@ -40,7 +40,7 @@ def iq_learn_losses(
     # Without a weight the penalty's gradient need not be computed.
     if config.gradient_penalty:
         values = partial(model.values_per_critic, model.critics)
-        penalty = losses.gradient_penalty(values, batch.state_actions, penalty_key, len(model.critics))
+        penalty = losses.gradient_penalty(values, batch.state_actions(model), penalty_key, len(model.critics))
         loss += config.gradient_penalty * penalty
     return MethodLosses(
         losses.rho_weighted(loss, params.rho),

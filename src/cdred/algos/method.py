@@ -28,10 +28,9 @@ class LatentBatch(NamedTuple):
     latents: Float[Array, "N T Z"]
     target_latents: Float[Array, "N H Z"]
 
-    @property
-    def state_actions(self) -> Float[Array, "N H in"]:
-        """Concatenated x_t = (z_t, a_t)."""
-        return self.reward_inputs("state-action")
+    def state_actions(self, model: ActorCritic) -> Float[Array, "N H in"]:
+        """Return x_t = (z_t, a_t) as critics see it."""
+        return self.reward_inputs("state-action", model)
 
     @property
     def all_actions_known(self) -> bool:
@@ -42,9 +41,10 @@ class LatentBatch(NamedTuple):
         """Return the rows of those segments whose actions are known, which come last."""
         return values[-len(self.segments.action) :]
 
-    def reward_inputs(self, kind: RewardInput) -> Float[Array, "N H in"]:
+    def reward_inputs(self, kind: RewardInput, model: ActorCritic) -> Float[Array, "N H in"]:
         """Return the inputs x_t of a reward model of `kind`."""
-        return batch_input(kind, self.latents, self.segments.action, self.target_latents)
+        latents, target_latents = model.features(self.latents), model.features(self.target_latents)
+        return batch_input(kind, latents, self.segments.action, target_latents)
 
 
 class MethodLosses(NamedTuple):

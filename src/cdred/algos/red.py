@@ -110,4 +110,4 @@ class RED(RewardMethod):
     def reward_output(self, state: CriticState, batch: LatentBatch, key: Key[Array, ""]) -> RewardOutput:
         del key
         assert isinstance(state.reward, REDReward)
-        return red_reward(state.reward, batch.reward_inputs(self.config.input))
+        return red_reward(state.reward, batch.reward_inputs(self.config.input, state.model))

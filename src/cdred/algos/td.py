@@ -41,7 +41,8 @@ class RewardMethod(Method):
         discount: float,
     ) -> Float[Array, ""]:
         del discount
-        return state.reward(reward_input(self.reward_input, z, action, next_z))
+        features, next_features = state.model.shared_features(z), state.model.features(next_z)
+        return state.reward(reward_input(self.reward_input, features, action, next_features))
 
 
 def td_losses(

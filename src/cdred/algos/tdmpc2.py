@@ -74,4 +74,4 @@ class TDMPC2(RewardMethod):
         del key
         assert isinstance(state.reward, RewardHead)
         reward = batch.segments.reward
-        return RewardOutput(jax.vmap(jax.vmap(state.reward.loss))(batch.state_actions, reward), reward)
+        return RewardOutput(jax.vmap(jax.vmap(state.reward.loss))(batch.state_actions(state.model), reward), reward)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
-from cdred.nn.layers import MLP, Ensemble, SharedLatent, concat_input
+from cdred.nn.layers import MLP, Ensemble, SharedLatent, SplitInput, concat_input
 from cdred.nn.normalizer import ObsNormalizer
 from cdred.nn.tanh_gaussian import TanhGaussian
 from cdred.nn.two_hot import TwoHot
@@ -38,6 +38,10 @@ class ActorCritic(eqx.Module):
     def encode(self, obs: Float[Array, "*obs"]) -> Float[Array, " Z"]:
         """Encode an observation."""
 
+    def features(self, z: Float[Array, "*batch Z"]) -> Float[Array, "*batch Z"]:
+        """Compute what critics and reward models see of encoded observations: by default the observations."""
+        return z
+
     @property
     @abstractmethod
     def actor(self) -> PyTree:
@@ -57,7 +61,17 @@ class ActorCritic(eqx.Module):
         self, critics: Ensemble, z: Float[Array, " Z"] | SharedLatent, action: Float[Array, " A"]
     ) -> Float[Array, " N"]:
         """Compute the values of an ensemble of critics (online, target or a subset) at (z, a)."""
-        return self._decode(critics(concat_input(z, action)))
+        return self._decode(critics(self.critic_input(z, action)))
+
+    def critic_input(
+        self, z: Float[Array, " Z"] | SharedLatent, action: Float[Array, " A"]
+    ) -> Float[Array, " in"] | SplitInput:
+        """Return the input of critics, dynamics and termination head at (z, a)."""
+        return concat_input(self.shared_features(z), action)
+
+    def shared_features(self, z: Float[Array, " Z"] | SharedLatent) -> Float[Array, " Z"] | SharedLatent:
+        """Compute `features` of a latent that may be shared by a batch of actions."""
+        return SharedLatent(self.features(z.z)) if isinstance(z, SharedLatent) else self.features(z)
 
     @jax.named_scope("critics")
     def values_per_critic(self, critics: Ensemble, x: Float[Array, "N in"]) -> Float[Array, " N"]:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Key
 
 from cdred.constraints import HiddenDims, NonNegative, Positive, PositiveInt
 from cdred.models.actor_critic import ActorCritic, make_critics
-from cdred.nn.layers import MLP, Ensemble, SharedLatent, concat_input, simnorm
+from cdred.nn.layers import MLP, Ensemble, SharedLatent, simnorm
 from cdred.nn.normalizer import ObsNormalizer
 from cdred.nn.two_hot import TwoHot
 from cdred.types import Precision
@@ -42,6 +42,8 @@ class ModelConfig:
     better from few demonstrations."""
     residual_dynamics: bool = False
     """Latent dynamics predict the change of z instead of z'."""
+    center_latents: bool = False
+    """Critics, dynamics and reward see V z - 1 in place of z, for SimNorm groups of V: 0 where a group is uniform."""
     dropout: NonNegative = 0.01
     """Dropout rate of the first layer of a world model's critics in updates; critics on raw observations have none."""
 
@@ -67,6 +69,7 @@ class WorldModel(ActorCritic):
     latent_dim: int = eqx.field(static=True)
     simnorm_dim: int = eqx.field(static=True)
     residual_dynamics: bool = eqx.field(static=True, default=False)
+    center_latents: bool = eqx.field(static=True, default=False)
 
     @classmethod
     def create(
@@ -121,6 +124,7 @@ class WorldModel(ActorCritic):
             latent_dim=config.latent_dim,
             simnorm_dim=config.simnorm_dim,
             residual_dynamics=config.residual_dynamics,
+            center_latents=config.center_latents,
         )
 
     @property
@@ -134,6 +138,14 @@ class WorldModel(ActorCritic):
         flat = obs.reshape(-1)
         return self.encoder(flat if self.normalizer is None else self.normalizer(flat))
 
+    def features(self, z: Float[Array, "*batch Z"]) -> Float[Array, "*batch Z"]:
+        """Compute V z - 1 with centred latents, else z.
+
+        A smooth encoder leaves every component near 1 / V, and little of the input of a network of (z, a) then depends
+        on the state.
+        """
+        return self.simnorm_dim * z - 1.0 if self.center_latents else z
+
     @property
     def actor(self) -> tuple[MLP, MLP]:
         return self.encoder, self.policy
@@ -144,7 +156,7 @@ class WorldModel(ActorCritic):
     @jax.named_scope("dynamics")
     def next(self, z: Float[Array, " Z"] | SharedLatent, action: Float[Array, " A"]) -> Float[Array, " Z"]:
         """Compute z' = d(z, a), or SimNorm(log z + d(z, a)) with residual dynamics, which is z where d is 0."""
-        output = self.dynamics(concat_input(z, action))
+        output = self.dynamics(self.critic_input(z, action))
         if not self.residual_dynamics:
             return output
         latent = z.z if isinstance(z, SharedLatent) else z
@@ -165,4 +177,4 @@ class WorldModel(ActorCritic):
         if self.termination is None:
             return next_z
         with jax.named_scope("termination"):
-            return jnp.where(self.termination(concat_input(z, action))[0] > 0.0, self.absorbing_latent, next_z)
+            return jnp.where(self.termination(self.critic_input(z, action))[0] > 0.0, self.absorbing_latent, next_z)
