@@ -181,7 +181,7 @@ def authors(code: Path, stage: Stage, _: Publish) -> dict[str, Any]:
 
 def tests(output: Path, stage: Stage, _: Publish) -> dict[str, Any]:
     """Run the numerical tests on this device for as long as there is time, and return the last line of pytest."""
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow", "-p", "no:cacheprovider", *TESTS]
+    command = [sys.executable, "-m", "pytest", "-m", "not slow", "-p", "no:cacheprovider", *TESTS]
     with output.open("w") as file:
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=os.environ)
         try:

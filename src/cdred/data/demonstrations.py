@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from cdred.data import rescale
 from cdred.data.formats.common import OnProgress, corrupt_as_user_error
+from cdred.data.formats.npz_archive import read_archive
 from cdred.data.formats.registry import FormatName, detect_format, get_writer
 from cdred.data.formats.safety import check_symlinks
 from cdred.data.rescale import ActionBounds
@@ -154,5 +153,4 @@ def bundled_demos() -> dict[str, Path]:
 
 def num_bundled(path: Path) -> int:
     """Return the number of episodes in a file of `bundled_demos`, of which nothing else is read."""
-    with np.load(path) as arrays:
-        return len(arrays["lengths"])
+    return len(read_archive(path, (), ("lengths",), required=("lengths",)).arrays["lengths"])
