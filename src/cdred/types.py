@@ -146,3 +146,8 @@ class Segment(NamedTuple):
     action: "Float[Array, '... A']"
     reward: "Float[Array, '...']"
     absorbing: "Bool[Array, '...']"
+
+    @property
+    def has_actions(self) -> bool:
+        """False where only observations were recorded: actions then have no components."""
+        return self.action.shape[-1] > 0

@@ -12,7 +12,7 @@ import pytest
 from cdred.algos.diagnostics import expert_novelty
 from cdred.algos.factory import make_algorithm
 from cdred.algos.method import LatentBatch, TDParams
-from cdred.algos.reward_input import RewardInput, batch_input, input_dim, reward_input
+from cdred.algos.reward_input import RewardInput, batch_input, input_dim, transition_input
 from cdred.nn.layers import MLP, SharedLatent
 
 KEY = jax.random.key(3)
@@ -42,9 +42,9 @@ def test_planning_sees_the_input_that_is_trained_on(kind):
     """In planning the latent is shared by many actions; where the model is exact, the inputs are the same."""
     z, action, next_z = jnp.array([1.0, 2.0]), jnp.array([0.3]), jnp.array([4.0, 5.0])
     trained = batch_input(kind, jnp.stack([z, next_z])[None], action[None, None], next_z[None, None])[0, 0]
-    np.testing.assert_array_equal(reward_input(kind, z, action, next_z), trained)
+    np.testing.assert_array_equal(transition_input(kind, z, action, next_z), trained)
     network = MLP(input_dim(kind, 2, 1), (8,), 3, key=KEY)
-    shared = network(reward_input(kind, SharedLatent(z), action, next_z))
+    shared = network(transition_input(kind, SharedLatent(z), action, next_z))
     np.testing.assert_allclose(shared, network(trained), rtol=1e-5)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from cdred.algos.factory import make_algorithm
 from cdred.algos.method import concat_batch
-from cdred.algos.world_model_agent import batch_latents, rollout_latents
+from cdred.algos.rollouts import batch_latents, rollout_latents
 from cdred.config import needs_actions, preset, without_actions
 
 KEY = jax.random.key(3)

@@ -27,7 +27,7 @@ class Batch(NamedTuple):
     """One update's batch: B segments of each replay buffer that the algorithm uses.
 
     `validation` is never trained on: it is for metrics. Updates are given it only where `uses_env` is False.
-    `selected` is None without self-imitation. The expert's actions have no components where none were recorded.
+    `selected` is None without self-imitation.
     """
 
     expert: Segment | None
@@ -36,9 +36,9 @@ class Batch(NamedTuple):
     selected: Selected | None = None
 
     @property
-    def demonstrated(self) -> Segment | None:
-        """The expert's segments if their actions are known."""
-        return None if self.expert is None or not self.expert.action.shape[-1] else self.expert
+    def expert_with_actions(self) -> Segment | None:
+        """The expert's segments; None without any, or without their actions."""
+        return self.expert if self.expert is not None and self.expert.has_actions else None
 
 
 class Algorithm(eqx.Module, Generic[State]):

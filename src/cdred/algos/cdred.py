@@ -29,7 +29,6 @@ class CDREDConfig:
 
     input: RewardInput = "state-action"
     """What the densities are estimated on: (z, a), the transition (z, z'), or the state z'."""
-
     zeta: Fraction = 0.8
     """Weight of the expert bonus against the agent bonus (1: no agent bonus)."""
     alpha: Fraction = 0.9

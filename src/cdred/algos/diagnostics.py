@@ -20,12 +20,12 @@ def diagnostics(model: ActorCritic, reward: RewardModel | None, kind: RewardInpu
     Mean |Q| on the expert's data (where its actions are unknown, the agent's), the novelty of the expert's and of
     validation data, and the policy's action error on the latter, as far as there are any.
     """
-    segments = batch.agent if batch.demonstrated is None else batch.demonstrated
+    segments = batch.agent if batch.expert_with_actions is None else batch.expert_with_actions
     assert segments is not None, "critics are trained on the agent's own data"
     sources = {"novelty_expert": batch.expert, "novelty_validation": batch.validation}
     novelty = {name: expert_novelty(reward, model, kind, s) for name, s in sources.items() if s is not None and reward}
     metrics = {"mean_abs_q": mean_abs_q(model, segments)} | {k: v for k, v in novelty.items() if v is not None}
-    if batch.validation is not None and batch.validation.action.shape[-1]:
+    if batch.validation is not None and batch.validation.has_actions:
         metrics["action_error_validation"] = action_error(model, batch.validation)
     return metrics
 

@@ -24,7 +24,6 @@ class GAILConfig:
 
     input: RewardInput = "state-action"
     """What the discriminator sees: (z, a), the transition (z, z'), or the state z'."""
-
     hidden_dims: HiddenDims = (1024, 1024, 1024)
     """Hidden layers of the discriminator."""
     gradient_penalty: NonNegative = 0.1

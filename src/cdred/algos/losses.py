@@ -61,7 +61,7 @@ def termination_loss(
     """Compute sum_t rho^t of the termination head's binary cross-entropy at (z_t, a_t); 0 without such a head."""
     if model.termination is None:
         return jnp.zeros(())
-    inputs = jax.vmap(jax.vmap(model.critic_input))(latents, action)
+    inputs = jax.vmap(jax.vmap(model.state_action))(latents, action)
     logits = jax.vmap(jax.vmap(model.termination))(inputs)[..., 0]
     return rho_weighted(optax.sigmoid_binary_cross_entropy(logits, terminated.astype(jnp.float32)), rho)
 
@@ -82,7 +82,7 @@ def critic_loss(
     assert two_hot is not None, "TD regression needs distributional critics"
 
     def cross_entropy(z, a, q, k):
-        logits = model.critics(model.critic_input(z, a), k)
+        logits = model.critics(model.state_action(z, a), k)
         return jnp.mean(jax.vmap(two_hot.cross_entropy, in_axes=(0, None))(logits, q))
 
     per_segment = jax.vmap(cross_entropy, in_axes=(0, 0, 0, None if keys is None else 0))

@@ -38,7 +38,7 @@ class LatentBatch(NamedTuple):
         return len(self.segments.action) == len(self.latents)
 
     def with_actions(self, values: Shaped[Array, "N ..."]) -> Shaped[Array, "M ..."]:
-        """Return the rows of those segments whose actions are known, which come last."""
+        """Return the rows of the segments with known actions: all, or without the expert's actions the agent's."""
         return values[-len(self.segments.action) :]
 
     def reward_inputs(self, kind: RewardInput, model: ActorCritic) -> Float[Array, "N H in"]:

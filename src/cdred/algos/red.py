@@ -23,7 +23,6 @@ class REDConfig:
 
     input: RewardInput = "state-action"
     """What the predictor is fitted on: (z, a), the transition (z, z'), or the state z'."""
-
     sigma: Positive = 1.0
     """Rate at which the reward falls with the squared distance from the target."""
     embedding_dim: PositiveInt = 64

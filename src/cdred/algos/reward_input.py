@@ -19,7 +19,7 @@ def input_dim(kind: RewardInput, latent_dim: int, action_dim: int) -> int:
     return {"state-action": latent_dim + action_dim, "transition": 2 * latent_dim, "state": latent_dim}[kind]
 
 
-def reward_input(
+def transition_input(
     kind: RewardInput,
     z: Float[Array, " Z"] | SharedLatent,
     action: Float[Array, " A"],

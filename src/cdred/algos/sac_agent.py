@@ -187,7 +187,7 @@ class SACAgent(Algorithm[SACState]):
         """Compute the shared diagnostics and Q's part in L_pi; without dynamics there is no prediction error."""
         del recent, valid
         metrics = diagnostics(state.model, state.reward, self.method.reward_input, batch)
-        if batch.demonstrated is not None and self.config.bc_coef:
+        if batch.expert_with_actions is not None and self.config.bc_coef:
             transitions = _as_transitions(state.model, batch)
             critics_only = jax.grad(lambda policy: self._critic_term(policy, state, transitions, key)[0])
             bc_only = jax.grad(lambda policy: self.config.bc_coef * _bc_loss(policy, state, transitions))

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Key
 
 from cdred.algos import losses
 from cdred.algos.method import CriticState, LatentBatch, Method, MethodLosses, TDParams
-from cdred.algos.reward_input import reward_input
+from cdred.algos.reward_input import transition_input
 from cdred.nn.layers import SharedLatent
 
 
@@ -41,8 +41,8 @@ class RewardMethod(Method):
         discount: float,
     ) -> Float[Array, ""]:
         del discount
-        features, next_features = state.model.shared_features(z), state.model.features(next_z)
-        return state.reward(reward_input(self.reward_input, features, action, next_features))
+        features, next_features = state.model.features(z), state.model.features(next_z)
+        return state.reward(transition_input(self.reward_input, features, action, next_features))
 
 
 def td_losses(

@@ -25,6 +25,7 @@ from cdred.algos.method import (
 from cdred.algos.optim import OptimConfig
 from cdred.algos.pretrain import Pretrained, Pretraining, choose_action, self_imitation_loss
 from cdred.algos.reward_input import input_dim
+from cdred.algos.rollouts import batch_latents, rollout_latents, scale_gradient
 from cdred.models.world_model import WorldModel
 from cdred.nn.layers import Ensemble, SharedLatent, ema
 from cdred.planning.mppi import MPPI, Fallback, MPPIState, TrajectoryValueFn
@@ -178,26 +179,20 @@ class WorldModelAgent(Algorithm[AgentState]):
         target_latents = encode_batch(state.model, segments.obs[:, 1:], segments.absorbing[:, 1:])
         state = state.replace_trainable(params)
         encoder_scale = None if state.pretrained is None else state.pretrained.encoder_scale
-        encoded = LatentBatch(segments, batch_latents(state.model, segments, encoder_scale), target_latents)
-        # Where the encoder is frozen, dynamics have but one task, to predict. Gradients of values, whose scale is far
-        # larger than that of errors of prediction, would take them away from it.
-        valued = encoded._replace(latents=scale_gradient(encoded.latents, encoder_scale))
-        method = self.method.losses(state, valued, self._td_params, key)
-        latents, targets, terminated = map(
-            encoded.with_actions, (encoded.latents, target_latents, segments.absorbing[:, 1:])
-        )
-        termination_args = (
-            state.model,
-            encoded.with_actions(valued.latents)[:, :-1],
-            segments.action,
-            terminated,
-            config.rho,
+        latents = batch_latents(state.model, segments, encoder_scale)
+        # With a frozen encoder the dynamics learn to predict, and nothing else: the gradients of values and of
+        # termination would outweigh that of the consistency loss.
+        encoded = LatentBatch(segments, scale_gradient(latents, encoder_scale), target_latents)
+        method = self.method.losses(state, encoded, self._td_params, key)
+        predicted, target, start, terminated = map(
+            encoded.with_actions,
+            (latents[:, 1:], target_latents, encoded.latents[:, :-1], segments.absorbing[:, 1:]),
         )
         terms = {
-            "consistency_loss": losses.consistency_loss(latents[:, 1:], targets, config.rho),
+            "consistency_loss": losses.consistency_loss(predicted, target, config.rho),
             "critic_loss": method.critic_loss,
             "reward_loss": method.reward_loss,
-            "termination_loss": losses.termination_loss(*termination_args),
+            "termination_loss": losses.termination_loss(state.model, start, segments.action, terminated, config.rho),
         }
         loss = (
             config.consistency_coef * terms["consistency_loss"]
@@ -205,10 +200,10 @@ class WorldModelAgent(Algorithm[AgentState]):
             + config.reward_coef * terms["reward_loss"]
             + config.termination_coef * terms["termination_loss"]
         )
-        if config.bc_encoder_coef and batch.demonstrated is not None:
+        if config.bc_encoder_coef and batch.expert_with_actions is not None:
             loss += config.bc_encoder_coef * self._bc_loss(state.model.policy, state, batch, latents)
         metrics = terms | {"loss": loss} | reward_metrics(method.reward, self.uses_demos) | method.metrics
-        return loss, (jax.lax.stop_gradient(encoded.latents), metrics)
+        return loss, (jax.lax.stop_gradient(latents), metrics)
 
     def policy_loss(
         self,
@@ -227,7 +222,7 @@ class WorldModelAgent(Algorithm[AgentState]):
         loss, (values, log_prob) = self._critic_term(policy, state, latents, key)
         metrics = {"policy_loss": loss, "q_pi": jnp.mean(values), "policy_entropy": -log_prob}
         loss = self._past_warmup(state) * loss
-        if batch.demonstrated is not None:
+        if batch.expert_with_actions is not None:
             bc = self._bc_loss(policy, state, batch, latents)
             metrics["bc_loss"] = bc
             # Without a weight the term is a metric only, and needs no gradient.
@@ -262,7 +257,7 @@ class WorldModelAgent(Algorithm[AgentState]):
         metrics = diagnostics(model, state.reward, self.method.reward_input, batch)
         metrics["open_loop_fvu"] = fraction_variance_unexplained(*args)
         metrics["dynamics_error_ratio"] = dynamics_error_ratio(predicted[:, 1], encoded[:, 0], encoded[:, 1], valid)
-        if batch.demonstrated is not None and self.config.bc_coef:
+        if batch.expert_with_actions is not None and self.config.bc_coef:
             metrics["q_gradient_share"] = self._q_gradient_share(state, batch, key)
         return metrics
 
@@ -396,33 +391,3 @@ class WorldModelAgent(Algorithm[AgentState]):
             total += self.discount**h * self.predict_reward(state, latent, action, next_latent)
             latent = next_latent
         return total + self.discount**self.planner.config.horizon * bootstrap(state.model, latent)
-
-
-def batch_latents(
-    model: WorldModel, segments: Segment, encoder_scale: Float[Array, ""] | None = None
-) -> Float[Array, "N T Z"]:
-    """Roll out the latents of a batch; where actions are unknown, encode the observations instead."""
-    unknown = len(segments.obs) - len(segments.action)
-    known = jax.tree.map(lambda x: x[-len(segments.action) :], segments)
-    rolled_out = jax.vmap(rollout_latents, in_axes=(None, 0, None))(model, known, encoder_scale)
-    if not unknown:
-        return rolled_out
-    encoded = encode_batch(model, segments.obs[:unknown], segments.absorbing[:unknown])
-    return jnp.concatenate([jax.lax.stop_gradient(encoded), rolled_out])
-
-
-def rollout_latents(
-    model: WorldModel, segment: Segment, encoder_scale: Float[Array, ""] | None = None
-) -> Float[Array, "T Z"]:
-    """Roll out the latents of a segment from z_0 = h(s_0) along its actions; scale the gradient of h, if given."""
-    encoded = scale_gradient(model.encode(segment.obs[0]), encoder_scale)
-    first = jnp.where(segment.absorbing[0], model.absorbing_latent, encoded)
-    return model.rollout(first, segment.action, segment.absorbing[1:])
-
-
-def scale_gradient(x: Float[Array, "..."], scale: Float[Array, ""] | None) -> Float[Array, "..."]:
-    """Return x, through which gradients are multiplied by `scale`, if given."""
-    if scale is None:
-        return x
-    fixed = jax.lax.stop_gradient(x)
-    return fixed + scale * (x - fixed)

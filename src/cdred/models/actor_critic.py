@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from functools import partial
-from typing import Self
+from typing import Self, TypeVar
 
 import equinox as eqx
 import jax
@@ -14,6 +14,9 @@ from cdred.nn.normalizer import ObsNormalizer
 from cdred.nn.tanh_gaussian import TanhGaussian
 from cdred.nn.two_hot import TwoHot
 from cdred.types import Precision
+
+# Encoded observations `[..., Z]`, or one that a batch of actions shares.
+Latents = TypeVar("Latents", bound=Array | SharedLatent)
 
 
 class ActorCritic(eqx.Module):
@@ -38,8 +41,8 @@ class ActorCritic(eqx.Module):
     def encode(self, obs: Float[Array, "*obs"]) -> Float[Array, " Z"]:
         """Encode an observation."""
 
-    def features(self, z: Float[Array, "*batch Z"]) -> Float[Array, "*batch Z"]:
-        """Compute what critics and reward models see of encoded observations: by default the observations."""
+    def features(self, z: Latents) -> Latents:
+        """Compute what critics and reward models see of encoded observations: these, if not overridden."""
         return z
 
     @property
@@ -61,17 +64,13 @@ class ActorCritic(eqx.Module):
         self, critics: Ensemble, z: Float[Array, " Z"] | SharedLatent, action: Float[Array, " A"]
     ) -> Float[Array, " N"]:
         """Compute the values of an ensemble of critics (online, target or a subset) at (z, a)."""
-        return self._decode(critics(self.critic_input(z, action)))
+        return self._decode(critics(self.state_action(z, action)))
 
-    def critic_input(
+    def state_action(
         self, z: Float[Array, " Z"] | SharedLatent, action: Float[Array, " A"]
     ) -> Float[Array, " in"] | SplitInput:
-        """Return the input of critics, dynamics and termination head at (z, a)."""
-        return concat_input(self.shared_features(z), action)
-
-    def shared_features(self, z: Float[Array, " Z"] | SharedLatent) -> Float[Array, " Z"] | SharedLatent:
-        """Compute `features` of a latent that may be shared by a batch of actions."""
-        return SharedLatent(self.features(z.z)) if isinstance(z, SharedLatent) else self.features(z)
+        """Return x = (z, a) as critics, dynamics and termination head see it."""
+        return concat_input(self.features(z), action)
 
     @jax.named_scope("critics")
     def values_per_critic(self, critics: Ensemble, x: Float[Array, "N in"]) -> Float[Array, " N"]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
 from cdred.constraints import HiddenDims, NonNegative, Positive, PositiveInt
-from cdred.models.actor_critic import ActorCritic, make_critics
+from cdred.models.actor_critic import ActorCritic, Latents, make_critics
 from cdred.nn.layers import MLP, Ensemble, SharedLatent, simnorm
 from cdred.nn.normalizer import ObsNormalizer
 from cdred.nn.two_hot import TwoHot
@@ -138,13 +138,13 @@ class WorldModel(ActorCritic):
         flat = obs.reshape(-1)
         return self.encoder(flat if self.normalizer is None else self.normalizer(flat))
 
-    def features(self, z: Float[Array, "*batch Z"]) -> Float[Array, "*batch Z"]:
+    def features(self, z: Latents) -> Latents:
         """Compute V z - 1 with centred latents, else z.
 
         A smooth encoder leaves every component near 1 / V, and little of the input of a network of (z, a) then depends
         on the state.
         """
-        return self.simnorm_dim * z - 1.0 if self.center_latents else z
+        return jax.tree.map(lambda x: self.simnorm_dim * x - 1.0, z) if self.center_latents else z
 
     @property
     def actor(self) -> tuple[MLP, MLP]:
@@ -156,7 +156,7 @@ class WorldModel(ActorCritic):
     @jax.named_scope("dynamics")
     def next(self, z: Float[Array, " Z"] | SharedLatent, action: Float[Array, " A"]) -> Float[Array, " Z"]:
         """Compute z' = d(z, a), or SimNorm(log z + d(z, a)) with residual dynamics, which is z where d is 0."""
-        output = self.dynamics(self.critic_input(z, action))
+        output = self.dynamics(self.state_action(z, action))
         if not self.residual_dynamics:
             return output
         latent = z.z if isinstance(z, SharedLatent) else z
@@ -177,4 +177,4 @@ class WorldModel(ActorCritic):
         if self.termination is None:
             return next_z
         with jax.named_scope("termination"):
-            return jnp.where(self.termination(self.critic_input(z, action))[0] > 0.0, self.absorbing_latent, next_z)
+            return jnp.where(self.termination(self.state_action(z, action))[0] > 0.0, self.absorbing_latent, next_z)
