@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from cdred.checkpoint import checkpoint
+from cdred.checkpoint.arrays import is_array
 from cdred.errors import UserError
 from disk_faults import disk_faults
 
@@ -44,7 +45,7 @@ def as_bytes(leaf) -> tuple:
 
 
 def assert_bitwise_identical(left, right) -> None:
-    left, right = (eqx.filter(tree, checkpoint._is_array) for tree in (left, right))
+    left, right = (eqx.filter(tree, is_array) for tree in (left, right))
     assert jax.tree.structure(left) == jax.tree.structure(right)
     for x, y in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
         assert isinstance(x, jax.Array) == isinstance(y, jax.Array)

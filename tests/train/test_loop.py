@@ -11,6 +11,7 @@ import pytest
 import cdred
 from cdred import api
 from cdred.checkpoint import checkpoint
+from cdred.checkpoint.arrays import named_arrays
 from cdred.config_file import to_yaml
 from cdred.data.demonstrations import save_demos
 from cdred.errors import UserError
@@ -200,7 +201,7 @@ def test_interval_elapsed():
 
 def assert_arrays_equal_by_name(tree, prefix, expected):
     """Compare every leaf with the array of its path; `expected` has no other arrays below `prefix`."""
-    named = checkpoint._named_arrays(tree, prefix)
+    named = named_arrays(tree, prefix)
     assert named.keys() == {name for name in expected if name.startswith(f"{prefix}/")} != set()
     for name, leaf in named.items():
         np.testing.assert_array_equal(leaf, expected[name], err_msg=name)

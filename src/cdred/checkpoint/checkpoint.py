@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 from jaxtyping import PyTree
 from safetensors import SafetensorError, safe_open
 
 from cdred.checkpoint import replay_shards
+from cdred.checkpoint.arrays import describe, format_entry, is_array, named_arrays, path_name, restore, to_host
 from cdred.checkpoint.replay_shards import ReplayShards
 from cdred.data.replay_buffer import ReplayBuffer
 from cdred.errors import UserError
@@ -120,14 +120,14 @@ def load(folder: Path, like: PyTree, prefix: str = "") -> tuple[PyTree, dict[str
         UserError: a file is damaged, or the checkpoint has other names, shapes or dtypes than `like`.
     """
     index = _read_index(folder)
-    entries, wanted = index["arrays"], _named_arrays(like, prefix)
+    entries, wanted = index["arrays"], named_arrays(like, prefix)
     _check_structure(folder, entries, wanted, prefix)
     try:
         stored = _read_arrays(folder, index, wanted.keys())
-        restored = [_restore(stored.pop(name), entries[name], x) for name, x in wanted.items()]
+        restored = [restore(stored.pop(name), entries[name], x) for name, x in wanted.items()]
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{folder / ARRAYS} is damaged ({error}).\n{_recovery_hint(folder)}") from error
-    arrays, static = eqx.partition(like, _is_array)
+    arrays, static = eqx.partition(like, is_array)
     return eqx.combine(jax.tree.unflatten(jax.tree.structure(arrays), restored), static), index["meta"]
 
 
@@ -169,11 +169,11 @@ def size(folder: Path) -> CheckpointSize:
 
 
 def _write_folder(root: Path, name: str, step: int, state: PyTree, meta: dict[str, Any], base: Path | None) -> Path:
-    named, base_index = _named_arrays(state), _base_index(base)
+    named, base_index = named_arrays(state), _base_index(base)
     buffers = [ReplayShards(path, replay) for path, replay in _replays(state).items()]
     dirty = {shards.path: _dirty_files(shards, base_index, step) for shards in buffers}
     sharded = {f"{shards.path}/{field}" for shards in buffers for field in replay_shards.FIELDS}
-    data = safetensors.numpy.save(_to_host({array: x for array, x in named.items() if array not in sharded}))
+    data = safetensors.numpy.save(to_host({array: x for array, x in named.items() if array not in sharded}))
     needed = len(data) + sum(len(dirty[shards.path]) * shards.shard_rows * shards.row_bytes for shards in buffers)
     replays = {shards.path: shards.metadata() for shards in buffers}
     index = {"format": FORMAT, "step": step, "meta": meta, "replays": replays}
@@ -186,7 +186,7 @@ def _write_folder(root: Path, name: str, step: int, state: PyTree, meta: dict[st
         files = {ARRAYS: _write_file(draft / ARRAYS, data, step)}
         for shards in buffers:
             files |= _write_shards(draft, shards, dirty[shards.path], step, base, base_index)
-        index |= {"files": files, "arrays": {array: _describe(x) for array, x in named.items()}}
+        index |= {"files": files, "arrays": {array: describe(x) for array, x in named.items()}}
         write_synced(draft / INDEX, (json.dumps(index | {"crc32": _index_crc(index)}, indent=1) + "\n").encode())
         _commit(draft, final)
     except OSError as error:
@@ -197,7 +197,7 @@ def _write_folder(root: Path, name: str, step: int, state: PyTree, meta: dict[st
 
 def _replays(state: PyTree) -> dict[str, ReplayBuffer]:
     nodes, _ = jax.tree_util.tree_flatten_with_path(state, is_leaf=lambda node: isinstance(node, ReplayBuffer))
-    return {_path(path): node for path, node in nodes if isinstance(node, ReplayBuffer)}
+    return {path_name(path): node for path, node in nodes if isinstance(node, ReplayBuffer)}
 
 
 def _base_index(base: Path | None) -> dict[str, Any] | None:
@@ -255,12 +255,6 @@ def _write_file(path: Path, data: bytes, step: int) -> dict[str, Any]:
     return {"bytes": len(data), "crc32": zlib.crc32(data), "step": step}
 
 
-def _to_host(named: dict[str, Any]) -> dict[str, np.ndarray]:
-    host = jax.device_get({name: jax.random.key_data(x) if _is_key(x) else x for name, x in named.items()})
-    # safetensors copies raw memory, so a transposed view would be stored scrambled.
-    return {name: np.asarray(x, order="C") for name, x in host.items()}
-
-
 def _read_arrays(folder: Path, index: dict[str, Any], names: Iterable[str]) -> dict[str, np.ndarray]:
     """Read the arrays `names` from the files that hold them."""
     names, arrays = set(names), {}
@@ -289,62 +283,17 @@ def _read_file(folder: Path, name: str, index: dict[str, Any]) -> dict[str, np.n
         raise UserError(f"{folder / name} is damaged ({error}).\n{_recovery_hint(folder)}") from error
 
 
-def _is_array(leaf: object) -> bool:
-    return isinstance(leaf, (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct))
-
-
-def _is_key(leaf: Any) -> bool:
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _named_arrays(tree: PyTree, prefix: str = "") -> dict[str, Any]:
-    """Map readable paths, e.g. `learner/model/encoder/0/weight`, to array leaves, in the order of the tree."""
-    paths, _ = jax.tree_util.tree_flatten_with_path(eqx.filter(tree, _is_array))
-    leaves = [(_path(path), leaf) for path, leaf in paths]
-    named = {"/".join(filter(None, (prefix, name))): leaf for name, leaf in leaves}
-    assert len(named) == len(leaves), "two leaves of the state share a path: a dict key contains '/'"
-    return named
-
-
-def _path(path: tuple) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
-def _describe(leaf: Any) -> dict[str, Any]:
-    """Return shape and dtype as in the program: keys have a key dtype, although their data are stored as uint32."""
-    entry = {"shape": list(leaf.shape), "dtype": str(leaf.dtype)}
-    if _is_key(leaf) and isinstance(leaf, jax.Array):
-        entry["impl"] = str(jax.random.key_impl(leaf))
-    return entry
-
-
-def _restore(stored: np.ndarray, entry: dict[str, Any], like: Any) -> Any:
-    if _is_key(like):
-        restored = jax.random.wrap_key_data(jnp.array(stored), impl=entry["impl"])
-    elif isinstance(like, np.generic):
-        restored = stored[()]
-    else:
-        restored = stored if isinstance(like, np.ndarray) else jnp.array(stored)
-    if (restored.shape, str(restored.dtype)) != (like.shape, str(like.dtype)):
-        raise ValueError(f"{stored.dtype} of shape {stored.shape}, but {INDEX} has {_format_entry(entry)}")
-    return restored
-
-
 def _check_structure(folder: Path, stored: dict[str, Any], wanted: dict[str, Any], prefix: str) -> None:
     stored = {name: x for name, x in stored.items() if not prefix or name == prefix or name.startswith(f"{prefix}/")}
-    expected = {name: _describe(x) for name, x in wanted.items()}
+    expected = {name: describe(x) for name, x in wanted.items()}
     for name in sorted(stored.keys() | expected.keys()):
-        need, found = _format_entry(expected.get(name)), _format_entry(stored.get(name))
+        need, found = format_entry(expected.get(name)), format_entry(stored.get(name))
         if need != found:
             raise UserError(
                 f"{folder}: `{name}` does not fit: expected {need}, found {found}.\n"
                 "The checkpoint belongs to another configuration or version of cdred: "
                 "use the settings in the run's config.yaml, or give another --out folder."
             )
-
-
-def _format_entry(entry: dict[str, Any] | None) -> str:
-    return f"{entry['dtype']} of shape {tuple(entry['shape'])}" if entry else "nothing"
 
 
 def _read_index(folder: Path) -> dict[str, Any]:
@@ -369,7 +318,7 @@ def _index_crc(index: dict[str, Any]) -> int:
 def _check_index(index: dict[str, Any]) -> None:
     """Raise AttributeError, KeyError or TypeError if the index has another structure than `save` writes."""
     for entry in index["arrays"].values():
-        _format_entry(entry)
+        format_entry(entry)
     for mapping in (index["meta"], index["replays"], *index["files"].values()):
         mapping.items()
 
