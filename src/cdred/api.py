@@ -132,6 +132,8 @@ def _train_or_resume(config: RunConfig, given: DemoDataset | None, quiet: bool) 
     with closing(NullLogger() if quiet else TerminalLogger(*settings)) as terminal:
         # Before anything is written, because they may be unusable.
         demos = resolve_demos(config, spec, terminal.message) if given is None else given
+        if demos is not None and not demos.has_actions:
+            terminal.message("demonstrations: they have no actions, so there is no pretraining and no BC term")
         with lock_folder(folder), disk_errors(folder), SignalHandler().installed() as signal_handler:
             if demos is not None:
                 record_demos(folder, demos, save=given is not None)
@@ -302,7 +304,19 @@ def record_episodes(
     provenance: dict[str, object] | None = None,
     on_episode: Callable[[int, int], None] | None = None,
 ) -> DemoDataset:
-    """Record episodes of one agent of a run, finished or not; arguments as of `train_expert`, `index` of the seed."""
+    """Record episodes of one agent of a run, finished or not.
+
+    Args:
+        loaded: the run.
+        index: which of its seeds.
+        num: number of episodes to keep.
+        threshold: least return of an episode to be kept; None keeps all.
+        provenance: stored with the episodes.
+        on_episode: called after each attempt with the numbers of kept and of attempted episodes.
+
+    Raises:
+        UserError: too few episodes reach the threshold.
+    """
     seed, learner = loaded.config.seeds[index], jax.tree.map(lambda x: x[index : index + 1], loaded.learner)
     minimum = -np.inf if threshold is None else threshold
     with make_vector_env(loaded.config.task, (seed,), min(num, RECORDING_ENVS), "demos") as envs:

@@ -93,8 +93,6 @@ def resolve_demos(config: RunConfig, spec: EnvSpec, log: LogFn) -> DemoDataset |
             log(f"demonstrations: {config.demos} does not state its task; its shapes fit {spec.task}")
         if rescaled := demos.provenance.get(RESCALED_KEY):
             log(f"demonstrations: actions rescaled to [-1, 1], {sanitize_text(str(rescaled))}")
-        if not demos.has_actions:
-            log("demonstrations: they have no actions, so there is no pretraining and no BC term")
         return demos
     num = int(config.demos)
     demos = get_demos(config.task, num, on_episode=_log_collection(config.task, num, log))

@@ -3,7 +3,7 @@
 import pytest
 
 from cdred.doctor import suites
-from cdred.doctor.suites import PROBES, Probe, probe_suite
+from cdred.doctor.suites import PROBES, probe_suite
 
 BY_NAME = {probe.name: probe for probe in PROBES}
 
@@ -46,27 +46,22 @@ def test_missing_interpreter_has_the_commands_that_make_it(monkeypatch, tmp_path
     assert check.fix.splitlines()[0].startswith("python3 -m venv .venv-maniskill && ")
 
 
-def test_package_that_cannot_be_imported_is_a_problem(monkeypatch, tmp_path):
-    """It is installed, but its import fails, as with another version of MuJoCo."""
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("raise ImportError('another MuJoCo')", "another MuJoCo"),
+        ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "was killed by signal 9"),
+    ],
+)
+def test_installed_package_that_does_not_work_is_a_problem(code, reason, monkeypatch, tmp_path):
     (tmp_path / "dm_control").mkdir()
-    (tmp_path / "dm_control" / "__init__.py").write_text("raise ImportError('another MuJoCo')")
+    (tmp_path / "dm_control" / "__init__.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(suites, "not_installed", lambda _: [])
     check, _ = probe_suite(BY_NAME["dmc"])
-    assert check.mark == "problem"
+    assert (check.mark, check.fix) == ("problem", "pip install 'cdred[dmc]'")
     assert "dmc/walker-walk cannot be made" in check.result
-    assert "another MuJoCo" in check.result
-    assert check.fix == "pip install 'cdred[dmc]'"
-
-
-def test_suite_that_ends_its_process_is_a_problem(monkeypatch, tmp_path):
-    (tmp_path / "dm_control").mkdir()
-    (tmp_path / "dm_control" / "__init__.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(suites, "not_installed", lambda _: [])
-    check, _ = probe_suite(BY_NAME["dmc"])
-    assert check.mark == "problem"
-    assert "was killed by signal 9" in check.result
+    assert reason in check.result
 
 
 def test_suite_that_hangs_is_stopped(monkeypatch, tmp_path):
@@ -74,4 +69,3 @@ def test_suite_that_hangs_is_stopped(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(TimeoutError):
         suites.task_spec("gym/slow_env:Task-v0", seconds=5)
-    assert Probe("a", "gym/slow_env:Task-v0", None).extra is None

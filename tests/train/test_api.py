@@ -181,7 +181,7 @@ def test_unknown_rewards_give_unknown_scores(demos, tmp_path):
 
 @pytest.mark.usefixtures("toy")
 @pytest.mark.parametrize("as_object", [True, False])
-def test_demonstrations_without_actions_switch_bc_off(demos, tmp_path, as_object):
+def test_demonstrations_without_actions_switch_bc_off(demos, tmp_path, as_object, capsys):
     observed = [replace(demo, action=demo.action[:, :0]) for demo in demos]
     given = DemoDataset("probe/point", tuple(observed), demos.provenance)
     if not as_object:
@@ -191,7 +191,8 @@ def test_demonstrations_without_actions_switch_bc_off(demos, tmp_path, as_object
     config = replace(config, pretrain=replace(config.pretrain, updates=40))
     with pytest.raises(UserError, match=r"holds observations only.*--cdred\.input transition"):
         cdred.train(config, demos=given, quiet=True)
-    result = cdred.train(config, demos=given, cdred={"input": "transition"}, quiet=True)
+    result = cdred.train(config, demos=given, cdred={"input": "transition"})
+    assert "they have no actions, so there is no pretraining and no BC term" in capsys.readouterr().out
     saved = read_config(tmp_path / "run/config.yaml")
     assert (saved.optim.bc_coef, saved.pretrain.updates, saved.cdred.input) == (0.0, 0, "transition")
     # The same settings as given return the finished run.

@@ -24,16 +24,16 @@ STYLES = {"ok": "green", "missing": "yellow", "problem": "bold red"}
 @dataclass(frozen=True)
 class DoctorOptions:
     """Check what is installed and what works: Python and packages, device, precision, memory of a preset, simulator
-    suites, rendering, and a training of some seconds.
+    suites, rendering, and a short training.
 
     Marks: ok; missing, for what is optional and cannot be used here; problem, for what is needed or installed and does
     not work. The exit code is 1 if there is a problem, else 0. Nothing is downloaded, and no files are left.
     Simulators, rendering and the training are tried in other processes with a time limit."""
 
     preset: PresetName = "cpu"
-    """Preset whose memory on the device is computed, for one seed."""
+    """Compute the memory on the device of one seed of this preset."""
     task: str | None = None
-    """Task whose sizes are used for it; None for one of a suite that works here."""
+    """Take the sizes of observations and actions for the memory from this task; None for one that can be made here."""
     self_test: bool = True
     """Train for some updates on a small task without a simulator, in a temporary folder, load the checkpoint and act.
     This takes about a minute of processor time, most of it to compile."""

@@ -45,8 +45,7 @@ class TaskInfo(NamedTuple):
 def list_tasks(pattern: str = "") -> tuple[list[TaskInfo], dict[str, str]]:
     """List the tasks that match a pattern, without making their environments.
 
-    A suite whose packages are missing cannot list its tasks: of these, only tasks with bundled demonstrations are
-    known.
+    A suite without its packages cannot list its tasks; only those with bundled demonstrations are returned then.
 
     Args:
         pattern: part of a name in lower or upper case, or with one of `*?[` a pattern of the shell for the whole name.
@@ -99,7 +98,7 @@ def _expert(task: str) -> str:
 
 
 def _needs_mujoco(task: str) -> bool:
-    """Check if a task is one of Gymnasium's in MuJoCo, whose registration does not need the package."""
+    """Check if a task is a MuJoCo task of Gymnasium: these are registered without MuJoCo, too."""
     suite, _, name = task.partition("/")
     if suite != "gym":
         return False

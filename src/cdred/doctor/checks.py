@@ -49,7 +49,7 @@ def run_probe(
     Raises:
         ProbeError: it takes longer, exits with another code or prints no object.
     """
-    # -P: without the working directory, whose files may have the names of packages.
+    # -P: without the working directory, where files may have the names of packages.
     command = [sys.executable, "-P", "-m", module, *arguments]
     try:
         process = subprocess.run(

@@ -21,7 +21,7 @@ def check_device(preset: PresetName, spec: EnvSpec | None, *, driver: Path = NVI
 
     Args:
         preset: name of the preset.
-        spec: task of the run whose memory is computed; None if it is unknown.
+        spec: task of that run; None if it is unknown.
         driver: exists where an NVIDIA GPU can be used.
     """
     task = json.dumps(asdict(spec)) if spec else ""

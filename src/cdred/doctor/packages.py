@@ -9,7 +9,7 @@ from packaging.specifiers import SpecifierSet
 from cdred.doctor.checks import Check
 from cdred.provenance import package_versions
 
-# Packages whose versions are shown, among those that cdred requires.
+# Of the required packages, the versions of these are shown.
 SHOWN = ("cdred", "jax", "jaxlib", "equinox", "optax", "numpy", "gymnasium")
 REINSTALL = "pip install ."
 
@@ -57,7 +57,7 @@ def _applies(requirement: Requirement, extra: str) -> bool:
 
 
 def unmet_requirements(required: list[Requirement]) -> list[Requirement]:
-    """Return the requirements whose package is not installed, or in a version that they exclude."""
+    """Return the requirements that are not met: not installed, or in another version."""
     installed = package_versions(requirement.name for requirement in required)
     return [
         requirement

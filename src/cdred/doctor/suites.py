@@ -26,7 +26,7 @@ class Probe(NamedTuple):
         name: of the suite, or of a part of it.
         task: the task that is made.
         extra: the extra of cdred that installs what it needs; None if it needs none.
-        shown: packages whose versions are shown; those that the suite states if empty.
+        shown: show the versions of these packages; if empty, of those that the suite states.
         own_interpreter: the suite runs in another interpreter.
     """
 
