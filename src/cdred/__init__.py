@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cdred.models.world_model import ModelConfig
     from cdred.planning.mppi import MPPIConfig
     from cdred.train.agent import Agent
-    from cdred.types import DemoDataset, EnvSpec, Trajectory
+    from cdred.types import DemoDataset, EnvSpec, ImageObs, Trajectory
 
 __all__ = [
     "Agent",
@@ -33,6 +33,7 @@ __all__ = [
     "EnvSpec",
     "GAILConfig",
     "IQLearnConfig",
+    "ImageObs",
     "Interrupted",
     "MPPIConfig",
     "ModelConfig",
@@ -70,7 +71,7 @@ _DEFINED_IN = {
     "models.world_model": ("ModelConfig",),
     "planning.mppi": ("MPPIConfig",),
     "train.agent": ("Agent",),
-    "types": ("DemoDataset", "EnvSpec", "Trajectory"),
+    "types": ("DemoDataset", "EnvSpec", "ImageObs", "Trajectory"),
 }
 _MODULE_OF = {name: f"cdred.{module}" for module, names in _DEFINED_IN.items() for name in names}
 

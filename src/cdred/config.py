@@ -27,12 +27,14 @@ from cdred.errors import UserError
 from cdred.models.world_model import ModelConfig
 from cdred.planning.mppi import MPPIConfig
 from cdred.suggest import suggest_setting
+from cdred.task_name import IMAGE_SIZE, OBS, SIZE, parameters_of, with_obs
 from cdred.text import shorten
 from cdred.types import Precision, PresetName, VectorizationMode
 
 AlgoName = Literal["cdred", "iqmpc", "gail", "red", "iqlearn-sac", "gail-sac", "red-sac", "cdred-sac", "bc", "tdmpc2"]
 MODEL_FREE: tuple[AlgoName, ...] = ("iqlearn-sac", "gail-sac", "red-sac", "cdred-sac")
 PlannerName = Literal["mppi", "policy"]
+ObsKind = Literal["state", "pixels", "both"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,11 @@ class RunConfig:
     imports: Annotated[tuple[str, ...], tyro.conf.arg(aliases=("--import",))] = ()
     """Modules that register environments of your own with Gymnasium: names on the import path, or paths of .py files.
     They are imported before the task is made, also by `cdred eval` and in worker processes."""
+    obs: ObsKind = "state"
+    """What the agent observes: the suite's own observation, camera images (pixels), or both (dmc, metaworld, gym and
+    env; images need an algorithm with a world model). It is part of the task's name: dmc/walker-walk?obs=pixels."""
+    image_size: PositiveInt = IMAGE_SIZE
+    """Height and width of the camera images, 32 to 256 pixels."""
     algo: AlgoName = "cdred"
     """Algorithm. On a world model with MPPI: cdred, iqmpc, gail, red, and tdmpc2, which learns from the environment's
     reward and uses no demonstrations. On raw observations with soft actor-critic: cdred-sac, iqlearn-sac, gail-sac,
@@ -203,7 +210,23 @@ def validate(config: RunConfig) -> RunConfig:
     for requirement, met in _combinations(parsed).items():
         if not met:
             raise UserError(f"{requirement}.")
-    return parsed
+    return _with_observations(parsed)
+
+
+def _with_observations(config: RunConfig) -> RunConfig:
+    """Return the settings with the same kind of observation in the task's name and in `obs` and `image_size`."""
+    stated = parameters_of(config.task)
+    if OBS not in stated:
+        return replace(config, task=with_obs(config.task, config.obs, config.image_size)) if config.task else config
+    named, size = stated[OBS], stated.get(SIZE, str(IMAGE_SIZE))
+    if named not in get_args(ObsKind) or not size.isdecimal():
+        # `envs.registry` reports it.
+        return config
+    if config.obs not in ("state", named) or config.image_size not in (IMAGE_SIZE, int(size)):
+        raise UserError(
+            f"--obs {config.obs} --image-size {config.image_size} contradicts the task's name, {config.task}."
+        )
+    return replace(config, obs=named, image_size=int(size))
 
 
 def _check_groups(config: RunConfig) -> None:

@@ -2,11 +2,13 @@
 
 import os
 import sys
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 from rich.console import Console, ConsoleOptions, RenderableType
+from rich.markup import escape
+from rich.progress import Progress
 from rich.segment import Segment
 
 from cdred.text import printable
@@ -75,3 +77,12 @@ def discard_output(stream: TextIO) -> None:
 def print_text(text: str) -> None:
     """Print a message in which control characters are escaped."""
     print(printable(text))
+
+
+@contextmanager
+def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a progress bar on standard error that disappears when the body has finished."""
+    console = SafeConsole(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        bar = progress.add_task(escape(description), total=None)
+        yield lambda done, total: progress.update(bar, completed=done, total=total)

@@ -11,7 +11,7 @@ from cdred.algos.optim import OptimConfig
 from cdred.algos.pretrain import PretrainConfig
 from cdred.algos.red import REDConfig
 from cdred.algos.sac_agent import SACConfig
-from cdred.config import AlgoName, PlannerName, PrecisionConfig, PresetName
+from cdred.config import AlgoName, ObsKind, PlannerName, PrecisionConfig, PresetName
 from cdred.models.world_model import ModelConfig
 from cdred.planning.mppi import MPPIConfig
 from cdred.types import Trajectory, VectorizationMode
@@ -25,6 +25,8 @@ class TrainKeywords(TypedDict, total=False):
 
     task: str
     imports: str | PathLike[str] | Sequence[str | PathLike[str]]
+    obs: ObsKind
+    image_size: int
     algo: AlgoName
     demos: int | str | PathLike[str] | Sequence[Trajectory]
     num_validation_demos: int

@@ -1,6 +1,19 @@
-"""Names of tasks: `<suite>/<name>`, followed by `?repeat=<n>` for another action repeat than the suite's."""
+"""Names of tasks: `<suite>/<name>`, then parameters that differ from the suite's: `?repeat=1&obs=pixels&size=32`.
 
-REPEAT = "repeat"
+- `repeat`: simulator frames per step.
+- `obs`: `pixels`, camera images in place of the suite's observation, or `both`, images beside it.
+- `size`: height and width of the images.
+
+A task has one name: parameters are in this order, and none states a default.
+"""
+
+from collections.abc import Mapping
+
+REPEAT, OBS, SIZE = "repeat", "obs", "size"
+KEYS = (REPEAT, OBS, SIZE)
+# Kinds of observations: the suite's own, which no name states, images, and both.
+OBS_KINDS = ("state", "pixels", "both")
+IMAGE_SIZE = 64
 
 
 def split_parameters(task: str) -> tuple[str, str]:
@@ -9,13 +22,32 @@ def split_parameters(task: str) -> tuple[str, str]:
     return name, parameters
 
 
+def parameters_of(task: str) -> dict[str, str]:
+    """Return the parameters that a task's name states, unchecked; the value of one without `=` is empty."""
+    parts = split_parameters(task)[1]
+    pairs = (part.partition("=") for part in parts.split("&")) if parts else ()
+    return {key: value for key, _, value in pairs}
+
+
+def with_parameters(task: str, changes: Mapping[str, object | None]) -> str:
+    """Return the name of a task with other parameters; None removes one."""
+    name, parameters = split_parameters(task)[0], parameters_of(task) | dict(changes)
+    stated = "&".join(f"{key}={parameters[key]}" for key in KEYS if parameters.get(key) is not None)
+    return f"{name}?{stated}" if stated else name
+
+
 def with_repeat(task: str, action_repeat: int, default: int | None = None) -> str:
     """Return the name of a task at an action repeat, in place of the one that it names; plain at the `default`."""
-    name, _ = split_parameters(task)
-    return name if action_repeat == default else f"{name}?{REPEAT}={action_repeat}"
+    return with_parameters(task, {REPEAT: None if action_repeat == default else action_repeat})
+
+
+def with_obs(task: str, obs: str, size: int = IMAGE_SIZE) -> str:
+    """Return the name of a task with another kind of observation, of `OBS_KINDS`, and size of its images."""
+    images = obs != "state"
+    return with_parameters(task, {OBS: obs if images else None, SIZE: size if images and size != IMAGE_SIZE else None})
 
 
 def repeat_of(task: str) -> int | None:
     """Return the action repeat that a task's name states; None if it states none, which is the suite's."""
-    key, _, value = split_parameters(task)[1].partition("=")
-    return int(value) if key == REPEAT and value.isascii() and value.isdecimal() else None
+    value = parameters_of(task).get(REPEAT, "")
+    return int(value) if value.isascii() and value.isdecimal() else None

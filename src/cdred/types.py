@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Float64
+from jaxtyping import Bool, Float, Float32, Float64, UInt8
 
 if TYPE_CHECKING:
     # At run time it would import JAX, which processes that only step simulators do without.
@@ -23,6 +23,29 @@ PresetName = Literal["cpu", "paper", "debug"]
 LogFn = Callable[[str], None]
 """Function that shows the user a message of one or more lines."""
 
+STACKED_IMAGES = 3
+"""Successive camera images that an agent observes together, as in TD-MPC2 (arXiv 2310.16828)."""
+
+
+class ImageObs(NamedTuple):
+    """Observation with a camera image; batches stack along leading axes of both fields.
+
+    Attributes:
+        state: vector that is observed beside the image `[n]`; n = 0 without one.
+        image: RGB image of an environment `[H, W, 3]`, or the last images `[K, H, W, 3]`, newest last, that an agent
+            observes (K = `STACKED_IMAGES`). At the start of an episode the first one stands for those before it.
+    """
+
+    state: "Float[Any, '... n']"
+    image: "UInt8[Any, '... H W 3']"
+
+
+def map_obs(function: Callable[..., Any], *obs: Any) -> Any:
+    """Apply a function to observations that are arrays, or field by field to observations with images."""
+    if isinstance(obs[0], ImageObs):
+        return ImageObs(*(function(*fields) for fields in zip(*obs, strict=True)))
+    return function(*obs)
+
 
 @dataclass(frozen=True)
 class EnvSpec:
@@ -33,7 +56,7 @@ class EnvSpec:
 
     Attributes:
         task: name of the task, e.g. `metaworld/drawer-close`, with its action repeat if that is not the suite's.
-        obs_shape: shape of one observation.
+        obs_shape: shape of one observation, with images that of the vector beside them: `(0,)` without one.
         action_dim: number of action components A.
         episode_length: steps after which an episode is truncated.
         action_repeat: simulator frames per step.
@@ -42,6 +65,7 @@ class EnvSpec:
         action_low: the environment's own lower bound of each action component; -1 if not given.
         action_high: its upper bounds; 1 if not given.
         obs_parts: names and widths of the parts that an observation is concatenated from; empty if it is one array.
+        image_size: height and width of the camera images; None where none are observed.
     """
 
     task: str
@@ -54,6 +78,7 @@ class EnvSpec:
     action_low: tuple[float, ...] = ()
     action_high: tuple[float, ...] = ()
     obs_parts: tuple[tuple[str, int], ...] = ()
+    image_size: int | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "action_low", tuple(self.action_low) or (-1.0,) * self.action_dim)
@@ -63,6 +88,19 @@ class EnvSpec:
     def action_bounds(self) -> tuple[Float64[np.ndarray, " A"], Float64[np.ndarray, " A"]]:
         """`action_low` and `action_high` as arrays."""
         return np.array(self.action_low, np.float64), np.array(self.action_high, np.float64)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Shape of one camera image; only where images are observed."""
+        assert self.image_size is not None, f"{self.task} has no images"
+        return (self.image_size, self.image_size, 3)
+
+    def zero_obs(self, *leading: int) -> "Float32[np.ndarray, '...'] | ImageObs":
+        """Return observations of zeros as an agent gets them, with leading axes."""
+        state = np.zeros((*leading, *self.obs_shape), np.float32)
+        if self.image_size is None:
+            return state
+        return ImageObs(state, np.zeros((*leading, STACKED_IMAGES, *self.image_shape), np.uint8))
 
 
 @dataclass(frozen=True)
@@ -80,6 +118,7 @@ class Trajectory:
         truncated: the episode ended by a time limit.
         success: goal reached, per step; None where the task does not report it.
         seed: episode seed with which `Env.reset` reproduces the initial state; None if unknown.
+        image: camera images, one per observation; None where none were recorded.
     """
 
     obs: Float32[np.ndarray, "T+1 *obs"]
@@ -89,6 +128,7 @@ class Trajectory:
     truncated: bool
     success: Bool[np.ndarray, " T"] | None = None
     seed: int | None = None
+    image: UInt8[np.ndarray, "T+1 H W 3"] | None = None
 
     def __len__(self) -> int:
         return len(self.action)
@@ -139,10 +179,11 @@ class Segment(NamedTuple):
     A terminated episode continues in an absorbing state, which no action leaves (arXiv 1809.02925): row t is
     `absorbing` if transition t - 1, or an earlier one, was terminated.
 
-    `obs [H+1, *obs]` (meaningless where absorbing), `action [H, A]`, `reward [H]`, `absorbing [H+1]`.
+    `obs [H+1, *obs]` (meaningless where absorbing; an `ImageObs` with images), `action [H, A]`, `reward [H]`,
+    `absorbing [H+1]`.
     """
 
-    obs: "Float[Array, '...']"
+    obs: "Float[Array, '...'] | ImageObs"
     action: "Float[Array, '... A']"
     reward: "Float[Array, '...']"
     absorbing: "Bool[Array, '...']"
@@ -151,3 +192,13 @@ class Segment(NamedTuple):
     def has_actions(self) -> bool:
         """False where only observations were recorded: actions then have no components."""
         return self.action.shape[-1] > 0
+
+    @property
+    def start_obs(self) -> "Float[Array, '...'] | ImageObs":
+        """Observations before the actions of a batch `[N, H, *obs]`."""
+        return map_obs(lambda x: x[:, :-1], self.obs)
+
+    @property
+    def next_obs(self) -> "Float[Array, '...'] | ImageObs":
+        """Observations after the actions of a batch `[N, H, *obs]`."""
+        return map_obs(lambda x: x[:, 1:], self.obs)

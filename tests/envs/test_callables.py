@@ -206,7 +206,7 @@ def test_task_beside_env_is_refused(own):
         ("env/own_slides", "expected env/MODULE:NAME"),
         ("env/no_such_slides:make", "no module no_such_slides on the import path"),
         ("env/own_slides:make_nothing", "no function make_nothing in own_slides"),
-        ("env/own_slides:make_slide?repeat=2", "have no parameters"),
+        ("env/own_slides:make_slide?repeat=2", "have no parameter repeat"),
     ],
 )
 @pytest.mark.usefixtures("own")

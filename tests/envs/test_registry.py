@@ -19,15 +19,15 @@ from cdred.errors import UserError
         ("metaworld/", "expected SUITE/NAME"),
         ("dmc/cheetah-run?repaet=1", r"unknown parameter 'repaet'.*'dmc/cheetah-run\?repeat=1'"),
         ("dmc/cheetah-run?", "unknown parameter ''"),
-        ("dmc/cheetah-run?repeat=1&repeat=4", "divisor of the 1000 frames .*got '1&repeat=4'"),
+        ("dmc/cheetah-run?repeat=1&repeat=4", r"use the name 'dmc/cheetah-run\?repeat=4' of this task"),
         ("dmc/cheetah-run?repeat=3", r"divisor of the 1000 frames of an episode \(1, 2, 4, 5, 8, .*got '3'"),
         ("dmc/cheetah-run?repeat=01", "got '01'"),
         ("dmc/cheetah-run?repeat=0", "got '0'"),
         ("dmc/cheetah-run?repeat=2", "2 is the suite's action repeat, use the plain name 'dmc/cheetah-run'"),
         ("dmc/cheeta-run?repeat=1", "no task 'dmc/cheeta-run'. Did you mean dmc/cheetah-run"),
         ("metaworld/reach?repeat=16", r"divisor of the 200 frames"),
-        ("probe/point?repeat=1", "tasks of this suite have no parameters, expected 'probe/point'"),
-        ("gym/Pendulum-v1?repeat=1", "tasks of this suite have no parameters"),
+        ("probe/point?repeat=1", "tasks of this suite have no parameter repeat, expected 'probe/point'"),
+        ("gym/Pendulum-v1?repeat=1", "tasks of this suite have no parameter repeat"),
     ],
 )
 def test_misspelt_task_gives_a_suggestion(task, message):

@@ -11,8 +11,8 @@ from cdred.checkpoint import checkpoint
 from cdred.cli.main import main
 from cdred.errors import DivergenceError
 from cdred.loggers.terminal import NullLogger
-from cdred.train.compiled import check_finite
 from cdred.train.divergence import MAX_DIVERGENCES
+from cdred.train.finite import check_finite
 from cdred.train.keys import EVALUATE, LEARN, rekey, seed_keys
 from runs import arrays, assert_same_arrays, killed_at, metric_lines, run_config
 from toy import Toy, step_draw, update_draw, use_toy

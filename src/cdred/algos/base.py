@@ -7,7 +7,7 @@ import equinox as eqx
 from jaxtyping import Array, Bool, Float, Key
 
 from cdred.planning.mppi import MPPIState
-from cdred.types import Segment
+from cdred.types import ImageObs, Segment
 
 if TYPE_CHECKING:
     from cdred.algos.pretrain import Pretraining
@@ -93,6 +93,11 @@ class Algorithm(eqx.Module, Generic[State]):
 
     @abstractmethod
     def act(
-        self, state: State, plan: MPPIState, obs: Float[Array, "..."], key: Key[Array, ""], explore: Bool[Array, ""]
+        self,
+        state: State,
+        plan: MPPIState,
+        obs: Float[Array, "..."] | ImageObs,
+        key: Key[Array, ""],
+        explore: Bool[Array, ""],
     ) -> tuple[Float[Array, " A"], MPPIState]:
         """Choose the action for one observation, with or without exploration noise."""

@@ -13,18 +13,19 @@ from cdred.algos import losses
 from cdred.algos.base import Algorithm, Batch, Metrics
 from cdred.algos.pretrain import Pretraining
 from cdred.models.world_model import WorldModel
+from cdred.nn.image_encoder import ImageEncoder
 from cdred.nn.layers import MLP
-from cdred.nn.normalizer import ObsNormalizer
+from cdred.nn.normalizer import ObsNormalizer, normalize_obs
 from cdred.nn.tanh_gaussian import TanhGaussian
 from cdred.planning.mppi import MPPIState
-from cdred.types import Segment
+from cdred.types import ImageObs, Segment
 
 
 class BCPolicy(eqx.Module):
     """Policy pi(. | h(obs)) of a world model's encoder and policy network, without the dynamics."""
 
     normalizer: ObsNormalizer | None
-    encoder: MLP
+    encoder: MLP | ImageEncoder
     policy: MLP
 
     @classmethod
@@ -32,11 +33,8 @@ class BCPolicy(eqx.Module):
         """Take normaliser, encoder and policy of a world model."""
         return cls(model.normalizer, model.encoder, model.policy)
 
-    def __call__(self, obs: Float[Array, "*obs"]) -> TanhGaussian:
-        flat = obs.reshape(-1)
-        return TanhGaussian.from_features(
-            self.policy(self.encoder(flat if self.normalizer is None else self.normalizer(flat)))
-        )
+    def __call__(self, obs: Float[Array, "*obs"] | ImageObs) -> TanhGaussian:
+        return TanhGaussian.from_features(self.policy(self.encoder(normalize_obs(self.normalizer, obs))))
 
 
 class BCState(eqx.Module):
@@ -102,7 +100,12 @@ class BC(Algorithm[BCState]):
         return {}
 
     def act(
-        self, state: BCState, plan: MPPIState, obs: Float[Array, "..."], key: Key[Array, ""], explore: Bool[Array, ""]
+        self,
+        state: BCState,
+        plan: MPPIState,
+        obs: Float[Array, "..."] | ImageObs,
+        key: Key[Array, ""],
+        explore: Bool[Array, ""],
     ) -> tuple[Float[Array, " A"], MPPIState]:
         del key, explore
         return state.policy(obs).mode, plan
@@ -116,5 +119,5 @@ def _loss(params: PyTree, policy: BCPolicy, segments: Segment | None) -> Float[A
     """Compute E |a - mode of pi(. | h(s))|^2 over the transitions of a batch, absorbing states left out."""
     assert segments is not None, "BC is trained on demonstrations"
     policy = eqx.tree_at(_trainable, policy, params)
-    mode = jax.vmap(jax.vmap(lambda obs: policy(obs).mode))(segments.obs[:, :-1])
+    mode = jax.vmap(jax.vmap(lambda obs: policy(obs).mode))(segments.start_obs)
     return losses.action_error(mode, segments.action, segments.absorbing[:, :-1])

@@ -33,7 +33,7 @@ def diagnostics(model: ActorCritic, reward: RewardModel | None, kind: RewardInpu
 def action_error(model: ActorCritic, segments: Segment) -> Float[Array, ""]:
     """Compute `losses.action_error` of the policy's mode; observations are encoded without gradient."""
     absorbing = segments.absorbing[:, :-1]
-    latents = jax.lax.stop_gradient(encode_batch(model, segments.obs[:, :-1], absorbing))
+    latents = jax.lax.stop_gradient(encode_batch(model, segments.start_obs, absorbing))
     return losses.action_error(jax.vmap(jax.vmap(lambda z: model.pi(z).mode))(latents), segments.action, absorbing)
 
 
@@ -56,7 +56,7 @@ def dynamics_error_ratio(
 
 def mean_abs_q(model: ActorCritic, segments: Segment) -> Float[Array, ""]:
     """Compute mean |Q(z, a)| over critics and transitions."""
-    z = encode_batch(model, segments.obs[:, :-1], segments.absorbing[:, :-1])
+    z = encode_batch(model, segments.start_obs, segments.absorbing[:, :-1])
     q = jax.vmap(jax.vmap(lambda z, a: model.values(model.critics, z, a)))(z, segments.action)
     return jnp.mean(jnp.abs(q))
 

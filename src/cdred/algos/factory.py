@@ -19,6 +19,7 @@ from cdred.algos.sac_agent import SACAgent
 from cdred.algos.tdmpc2 import TDMPC2
 from cdred.algos.world_model_agent import ModelParams, WorldModelAgent
 from cdred.config import MODEL_FREE, RunConfig, total_updates
+from cdred.errors import UserError
 from cdred.models.actor_critic import ObsActorCritic
 from cdred.models.world_model import WorldModel
 from cdred.nn.two_hot import TwoHot
@@ -30,7 +31,11 @@ LARGE_ACTION_DIM, EXTRA_ITERATIONS = 20, 2
 
 
 def make_algorithm(config: RunConfig, spec: EnvSpec) -> Algorithm:
-    """Make the algorithm `config.algo` for a task."""
+    """Make the algorithm `config.algo` for a task.
+
+    Raises:
+        UserError: the task has images, and the algorithm has no encoder of them.
+    """
     learning_rate = lr_schedule(config.optim, total_updates(config))
     if config.algo == "bc":
         return BC(
@@ -39,6 +44,8 @@ def make_algorithm(config: RunConfig, spec: EnvSpec) -> Algorithm:
             horizon=config.mppi.horizon,
             action_dim=spec.action_dim,
         )
+    if config.algo in MODEL_FREE and spec.image_size is not None:
+        raise UserError(f"--algo {config.algo} has no encoder of images, which {spec.task} has: use --algo cdred.")
     agent = _sac_agent if config.algo in MODEL_FREE else _world_model_agent
     return agent(config, spec, make_method(config), learning_rate)
 
@@ -127,6 +134,7 @@ def _world_model(config: RunConfig, spec: EnvSpec, two_hot: TwoHot | None, *, ke
         spec.action_dim,
         config.model,
         two_hot=two_hot,
+        image_size=spec.image_size,
         can_terminate=spec.can_terminate,
         precision=config.precision.model,
         key=key,

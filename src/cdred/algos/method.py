@@ -13,7 +13,7 @@ from cdred.algos.reward_input import RewardInput, batch_input
 from cdred.algos.reward_model import RewardModel
 from cdred.models.actor_critic import ActorCritic
 from cdred.nn.layers import Ensemble, SharedLatent
-from cdred.types import Segment
+from cdred.types import ImageObs, Segment
 
 
 class LatentBatch(NamedTuple):
@@ -133,15 +133,14 @@ def concat_batch(batch: Batch) -> Segment:
     if batch.expert is None:
         return batch.agent
 
-    def join(expert: Array, agent: Array) -> Array:
-        # Unknown actions have no components.
-        return jnp.concatenate([expert, agent]) if expert.size else agent
-
-    return jax.tree.map(join, batch.expert, batch.agent)
+    both = (batch.expert, batch.agent)
+    action = jnp.concatenate([s.action for s in both]) if batch.expert.has_actions else batch.agent.action
+    rest = jax.tree.map(lambda *xs: jnp.concatenate(xs), *(s._replace(action=()) for s in both))
+    return rest._replace(action=action)
 
 
 def encode_batch(
-    model: ActorCritic, obs: Float[Array, "N T ..."], absorbing: Bool[Array, "N T"]
+    model: ActorCritic, obs: Float[Array, "N T ..."] | ImageObs, absorbing: Bool[Array, "N T"]
 ) -> Float[Array, "N T Z"]:
     """Encode observations; where `absorbing`, return the absorbing latent."""
     latents = jax.vmap(jax.vmap(model.encode))(obs)

@@ -17,7 +17,7 @@ from cdred.algos.success_detector import DemoStates, SuccessDetector
 from cdred.constraints import NonNegative, NonNegativeInt, Positive, PositiveInt
 from cdred.models.actor_critic import ActorCritic
 from cdred.models.world_model import WorldModel
-from cdred.types import Segment
+from cdred.types import ImageObs, Segment
 
 # How an agent may act after training: as in training, by its policy's mode, by the pretrained policy's mode.
 CANDIDATES = ("agent", "policy", "pretrained")
@@ -76,11 +76,11 @@ class Pretrained(eqx.Module):
     demos_detected: Float[Array, ""]
     acting: Int[Array, ""]
 
-    def encode(self, model: ActorCritic, obs: Float[Array, "..."]) -> Float[Array, " Z"]:
+    def encode(self, model: ActorCritic, obs: Float[Array, "..."] | ImageObs) -> Float[Array, " Z"]:
         """Encode an observation with the pretrained encoder."""
         return model.replace_actor(self.actor).encode(obs)
 
-    def mode(self, model: ActorCritic, obs: Float[Array, "..."]) -> Float[Array, " A"]:
+    def mode(self, model: ActorCritic, obs: Float[Array, "..."] | ImageObs) -> Float[Array, " A"]:
         """Compute the pretrained policy's mode."""
         return model.replace_actor(self.actor).pi(self.encode(model, obs)).mode
 
@@ -88,7 +88,7 @@ class Pretrained(eqx.Module):
 class DemoRows(NamedTuple):
     """All rows of the demonstrations, in order; `step` is that in the episode, negative where a row is empty."""
 
-    obs: Float[Array, "M ..."]
+    obs: Float[Array, "M ..."] | ImageObs
     absorbing: Bool[Array, " M"]
     step: Int[Array, " M"]
 
@@ -132,9 +132,12 @@ class Pretraining(eqx.Module):
         scale = self.config.obs_noise_std
         if not scale:
             return segments
-        unit = 1.0 if model.normalizer is None else model.normalizer.std.reshape(1, 1, *segments.obs.shape[2:])
-        noise = jax.random.normal(key, segments.obs.shape)
-        return segments._replace(obs=segments.obs + scale * unit * noise)
+        # Images have the random shift in place of noise.
+        state = segments.obs.state if isinstance(segments.obs, ImageObs) else segments.obs
+        unit = 1.0 if model.normalizer is None else model.normalizer.std.reshape(1, 1, *state.shape[2:])
+        noisy = state + scale * unit * jax.random.normal(key, state.shape)
+        obs = segments.obs._replace(state=noisy) if isinstance(segments.obs, ImageObs) else noisy
+        return segments._replace(obs=obs)
 
     def placeholder(self, model: ActorCritic) -> Pretrained:
         """Return what an agent keeps before pretraining: the shapes of what `finish` returns."""
@@ -158,7 +161,7 @@ class Pretraining(eqx.Module):
         self,
         model: ActorCritic,
         pretrained: Pretrained,
-        obs: Float[Array, "..."],
+        obs: Float[Array, "..."] | ImageObs,
         key: Key[Array, ""],
         explore: Bool[Array, ""],
     ) -> Float[Array, " A"]:
@@ -172,7 +175,7 @@ def choose_action(
     model: ActorCritic,
     pretrained: Pretrained | None,
     action: Float[Array, " A"],
-    obs: Float[Array, "..."],
+    obs: Float[Array, "..."] | ImageObs,
     explore: Bool[Array, ""],
 ) -> Float[Array, " A"]:
     """Return the agent's own `action`, or without exploration that of the candidate that was chosen to act."""

@@ -32,7 +32,7 @@ from cdred.constraints import NonNegative
 from cdred.models.actor_critic import ObsActorCritic
 from cdred.nn.layers import Ensemble, ema
 from cdred.planning.mppi import MPPIState
-from cdred.types import Segment
+from cdred.types import ImageObs, Segment
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,12 @@ class SACAgent(Algorithm[SACState]):
         return (state.updates >= warmup).astype(jnp.float32)
 
     def act(
-        self, state: SACState, plan: MPPIState, obs: Float[Array, "..."], key: Key[Array, ""], explore: Bool[Array, ""]
+        self,
+        state: SACState,
+        plan: MPPIState,
+        obs: Float[Array, "..."] | ImageObs,
+        key: Key[Array, ""],
+        explore: Bool[Array, ""],
     ) -> tuple[Float[Array, " A"], MPPIState]:
         policy = state.model.pi(state.model.encode(obs))
         action = jnp.where(explore, policy.sample(key)[0], policy.mode)
@@ -217,6 +222,7 @@ def _bc_loss(policy, state, batch):
 def _as_transitions(model: ObsActorCritic, batch: Batch) -> LatentBatch:
     """Split all segments into transitions, each a segment of length 1."""
     segments = concat_batch(batch)
+    assert not isinstance(segments.obs, ImageObs), "images need a world model"
     flat = Segment(
         obs=_pairs(segments.obs),
         action=segments.action.reshape(-1, 1, segments.action.shape[-1]),

@@ -29,7 +29,7 @@ from cdred.algos.rollouts import batch_latents, rollout_latents, scale_gradient
 from cdred.models.world_model import WorldModel
 from cdred.nn.layers import Ensemble, SharedLatent, ema
 from cdred.planning.mppi import MPPI, Fallback, MPPIState, TrajectoryValueFn
-from cdred.types import Segment
+from cdred.types import ImageObs, Segment
 
 
 class ModelParams(NamedTuple):
@@ -176,7 +176,7 @@ class WorldModelAgent(Algorithm[AgentState]):
             The loss, and with it the rolled-out latents without gradient and the metrics.
         """
         config, segments = self.config, concat_batch(batch)
-        target_latents = encode_batch(state.model, segments.obs[:, 1:], segments.absorbing[:, 1:])
+        target_latents = encode_batch(state.model, segments.next_obs, segments.absorbing[:, 1:])
         state = state.replace_trainable(params)
         encoder_scale = None if state.pretrained is None else state.pretrained.encoder_scale
         latents = batch_latents(state.model, segments, encoder_scale)
@@ -276,7 +276,7 @@ class WorldModelAgent(Algorithm[AgentState]):
         self,
         state: AgentState,
         plan: MPPIState,
-        obs: Float[Array, "..."],
+        obs: Float[Array, "..."] | ImageObs,
         key: Key[Array, ""],
         explore: Bool[Array, ""],
     ) -> tuple[Float[Array, " A"], MPPIState]:
@@ -330,7 +330,7 @@ class WorldModelAgent(Algorithm[AgentState]):
         return lambda actions: self.imagined_return(state, start, actions) - weight * jnp.sum((actions - mu) ** 2)
 
     def pretrained_fallback(
-        self, state: AgentState, z: Float[Array, " Z"], obs: Float[Array, "*obs"]
+        self, state: AgentState, z: Float[Array, " Z"], obs: Float[Array, "*obs"] | ImageObs
     ) -> Fallback | None:
         """Return the pretrained policy's action sequence, which a plan replaces only where all critics agree.
 
@@ -357,7 +357,9 @@ class WorldModelAgent(Algorithm[AgentState]):
             modes.append(model.pi(latent).mode)
         return jnp.stack(modes)
 
-    def reward_at(self, state: AgentState, obs: Float[Array, "*obs"], action: Float[Array, " A"]) -> Float[Array, ""]:
+    def reward_at(
+        self, state: AgentState, obs: Float[Array, "*obs"] | ImageObs, action: Float[Array, " A"]
+    ) -> Float[Array, ""]:
         """Compute the reward used in planning, at an observation and an action."""
         z = state.model.encode(obs)
         return self.predict_reward(state, z, action, state.model.predict_next(z, action))

@@ -172,7 +172,7 @@ def _write_folder(root: Path, name: str, step: int, state: PyTree, meta: dict[st
     named, base_index = named_arrays(state), _base_index(base)
     buffers = [ReplayShards(path, replay) for path, replay in _replays(state).items()]
     dirty = {shards.path: _dirty_files(shards, base_index, step) for shards in buffers}
-    sharded = {f"{shards.path}/{field}" for shards in buffers for field in replay_shards.FIELDS}
+    sharded = {array for shards in buffers for array in named if replay_shards.has_rows(array, shards.path)}
     data = safetensors.numpy.save(to_host({array: x for array, x in named.items() if array not in sharded}))
     needed = len(data) + sum(len(dirty[shards.path]) * shards.shard_rows * shards.row_bytes for shards in buffers)
     replays = {shards.path: shards.metadata() for shards in buffers}
@@ -259,7 +259,7 @@ def _read_arrays(folder: Path, index: dict[str, Any], names: Iterable[str]) -> d
     """Read the arrays `names` from the files that hold them."""
     names, arrays = set(names), {}
     for path, metadata in index["replays"].items():
-        entries = {f"{path}/{field}": index["arrays"][f"{path}/{field}"] for field in replay_shards.FIELDS}
+        entries = {array: entry for array, entry in index["arrays"].items() if replay_shards.has_rows(array, path)}
         if names & entries.keys():
             first_rows = {name: replay_shards.first_row(path, name) for name in index["files"]}
             files = ((first, name) for name, first in first_rows.items() if first is not None)

@@ -13,12 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool
 
+from cdred.checkpoint.arrays import named_arrays
 from cdred.data.replay_buffer import EMPTY, ReplayBuffer, rows_written_since
 
-FIELDS = ("obs", "action", "reward", "absorbing", "success", "selected", "episode_step")
 # Bounds on a shard: small enough that a save after few steps writes little, large enough to keep the files few.
 SHARD_BYTES, MAX_SHARD_ROWS = 4 * 2**20, 4096
 SUFFIX = ".safetensors"
+# The only array of a buffer that has no rows.
+INSERT_INDEX = "insert_index"
 
 
 class ReplayShards:
@@ -37,7 +39,7 @@ class ReplayShards:
     def __init__(self, path: str, replay: ReplayBuffer):
         self.path, self.replay = path, replay
         self.axis, self.capacity = replay.insert_index.ndim, replay.episode_step.shape[-1]
-        self._fields = {f"{path}/{name}": getattr(replay, name) for name in FIELDS}
+        self._fields = {name: x for name, x in named_arrays(replay, path).items() if has_rows(name, path)}
         self.row_bytes = sum(x.size * x.dtype.itemsize for x in self._fields.values()) // self.capacity
         max_rows = int(np.clip(SHARD_BYTES // self.row_bytes, 1, MAX_SHARD_ROWS))
         self.shard_rows = rows = min(self.capacity, 2 ** (max_rows.bit_length() - 1))
@@ -81,6 +83,11 @@ class ReplayShards:
         return {name for name, shard in self.row_ranges.items() if rows[shard.start : shard.stop].any()}
 
 
+def has_rows(name: str, path: str) -> bool:
+    """Check if the array `name` of the state belongs to the buffer at `path` and has an axis of rows."""
+    return name.startswith(f"{path}/") and name != f"{path}/{INSERT_INDEX}"
+
+
 def file_name(path: str, first_row: int) -> str:
     """Return the file name of the shard that starts at `first_row`."""
     return f"{path.replace('/', '.')}-{first_row:09d}{SUFFIX}"
@@ -122,5 +129,6 @@ def _nonempty_rows(replay: ReplayBuffer) -> Array:
         mask = x != jnp.full((1,) * x.ndim, empty, x.dtype)
         return jnp.any(mask, [other for other in range(x.ndim) if other != axis])
 
-    fields = {name: getattr(replay, name) for name in FIELDS}
+    # An array without components has no value that could differ.
+    fields = {name: x for name, x in named_arrays(replay).items() if x.size and name != INSERT_INDEX}
     return jnp.any(jnp.stack([differs(x, EMPTY if n == "episode_step" else 0) for n, x in fields.items()]), 0)

@@ -1,9 +1,8 @@
-"""Commands `cdred demos collect`, `convert`, `info`, `check` and `list`."""
+"""Commands `cdred demos collect`, `convert`, `info`, `check`, `render` and `list`."""
 
 import json
 import shlex
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,8 +12,9 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
+from cdred.cli.demos_render import Render, render
 from cdred.cli.options import check_options
-from cdred.console import SafeConsole, print_text
+from cdred.console import SafeConsole, print_text, progress_bar
 from cdred.data.formats.common import sanitize_text
 from cdred.data.formats.registry import FormatName, check_output_path
 from cdred.errors import UserError
@@ -120,11 +120,12 @@ class List:
 
 def main(arguments: list[str]) -> int | None:
     """Run the subcommand given by `arguments`; returns the exit code of `info` and `check`, else None."""
-    verbs = {"collect": Collect, "convert": Convert, "info": Info, "check": Check, "list": List}
+    verbs = {"collect": Collect, "convert": Convert, "info": Info, "check": Check, "render": Render, "list": List}
     if arguments and arguments[0] in verbs:
         check_options(verbs[arguments[0]], arguments[1:], f"cdred demos {arguments[0]}")
     options = tyro.extras.subcommand_cli_from_dict(verbs, args=arguments, prog="cdred demos")
-    return {Collect: collect, Convert: convert, Info: info, Check: check, List: list_bundled}[type(options)](options)
+    commands = {Collect: collect, Convert: convert, Info: info, Check: check, Render: _render, List: list_bundled}
+    return commands[type(options)](options)
 
 
 def collect(options: Collect) -> None:
@@ -163,7 +164,7 @@ def convert(options: Convert) -> None:
     if options.num is not None:
         check_num_demos(options.num)
     given, source = given_bounds(options.action_low, options.action_high), str(options.source)
-    with _progress(f"reading {source}") as on_progress:
+    with progress_bar(f"reading {source}") as on_progress:
         dataset = read_demos(source, options.obs_keys, on_progress)
     if options.skip_bad_episodes:
         episodes = len(dataset)
@@ -188,7 +189,7 @@ def convert(options: Convert) -> None:
             raise UserError(f"--num {options.num}: {source} has {len(dataset)} episodes to choose from.")
         dataset = select_best(dataset, options.num)
         print_text(f"kept {format_selection(dataset)}")
-    with _progress(f"writing {options.out}") as on_progress:
+    with progress_bar(f"writing {options.out}") as on_progress:
         save_demos(dataset, options.out, options.format, on_progress=on_progress)
     info(Info(options.out))
 
@@ -257,7 +258,7 @@ def info(options: Info) -> int:
 
     if options.plot:
         check_new_path(options.plot)
-    with _progress(f"reading {options.path}") as on_progress:
+    with progress_bar(f"reading {options.path}") as on_progress:
         dataset, problem = inspect_demos(options.path, options.obs_keys, on_progress)
     summary, findings = summarize(dataset), find_faults(dataset, problem)
     if options.json:
@@ -284,7 +285,7 @@ def check(options: Check) -> int:
 
     import_modules(options.imports)
     source = str(options.path)
-    with _progress(f"reading {source}") as on_progress:
+    with progress_bar(f"reading {source}") as on_progress:
         dataset = read_demos(source, options.obs_keys, on_progress)
     task = options.task or dataset.task
     if not task:
@@ -294,7 +295,7 @@ def check(options: Check) -> int:
     if options.num is not None:
         check_num_demos(options.num)
         dataset = dataset.take(options.num)
-    with closing(make(task)) as env, _progress(f"replaying {source}") as on_progress:
+    with closing(make(task)) as env, progress_bar(f"replaying {source}") as on_progress:
         dataset = to_task_units(dataset, source, env.spec)
         dataset = validate_demos(dataset, source, env.spec, allow_variable_horizon=True, require_actions=True)
         replays = []
@@ -339,6 +340,11 @@ def _print_replays(replays: "list[Replay]", num_episodes: int, task: str, tolera
         )
 
 
+def _render(options: Render) -> None:
+    render(options)
+    info(Info(options.out))
+
+
 def list_bundled(_options: List) -> None:
     """Print one line per task with bundled demonstrations."""
     from cdred.data.demonstrations import bundled_demos, load_demos
@@ -350,12 +356,3 @@ def list_bundled(_options: List) -> None:
         spread = "{mean:,.0f} ({min:,.0f} to {max:,.0f})".format(**summarize(dataset)["return"])
         table.add_row(task, str(len(dataset)), spread, str(dataset.provenance["expert"]))
     SafeConsole().print(table)
-
-
-@contextmanager
-def _progress(description: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a progress bar on standard error that disappears when the body has finished."""
-    console = SafeConsole(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task(escape(description), total=None)
-        yield lambda done, total: progress.update(bar, completed=done, total=total)

@@ -7,7 +7,7 @@ import numpy as np
 
 from cdred.data.formats.common import sanitize_text
 from cdred.errors import UserError
-from cdred.task_name import repeat_of, split_parameters, with_repeat
+from cdred.task_name import REPEAT, repeat_of, with_parameters, with_repeat
 from cdred.types import DemoDataset, EnvSpec, Trajectory
 
 # Keys of the provenance: simulator frames per step, and what was folded to that.
@@ -38,7 +38,7 @@ def check_action_repeat(dataset: DemoDataset, source: str, spec: EnvSpec) -> Non
     stated = stated_repeat(dataset, source)
     if stated in (None, spec.action_repeat):
         return
-    plain = split_parameters(spec.task)[0]
+    plain = with_parameters(spec.task, {REPEAT: None})
     task = plain if dataset.task == plain != spec.task else with_repeat(plain, stated)
     raise UserError(
         f"{source}: it was recorded at an action repeat of {stated}, expected {spec.action_repeat}, that of "
@@ -131,6 +131,7 @@ def _fold(trajectory: Trajectory, num: int) -> Trajectory:
     return replace(
         trajectory,
         obs=trajectory.obs[[*starts, steps]],
+        image=None if trajectory.image is None else trajectory.image[[*starts, steps]],
         action=trajectory.action[starts],
         reward=None
         if reward is None

@@ -31,6 +31,7 @@ def summarize(dataset: DemoDataset) -> dict[str, Any]:
             "shape": list(dataset[0].obs.shape[1:]),
             **_range([trajectory.obs for trajectory in dataset], None),
         },
+        "image": None if dataset[0].image is None else list(dataset[0].image.shape[1:]),
         "action": {"size": dataset[0].action.shape[1], **_range([trajectory.action for trajectory in dataset], 0)},
         "return": _summarize_returns(dataset),
         "success": _summarize_success(dataset),
@@ -98,12 +99,12 @@ def _range(arrays: list[np.ndarray], axis: int | None) -> dict[str, Any]:
 
 def format_summary(summary: dict[str, Any]) -> dict[str, str]:
     """Format the result of `summarize` as text by row label."""
-    steps, obs, action = (summary[key] for key in ("steps", "observation", "action"))
+    steps, action = summary["steps"], summary["action"]
     text = {
         "task": summary["task"] or "unknown",
         "episodes": f"{summary['episodes']}, {steps['min']} to {steps['max']} steps",
         "ends": f"{summary['terminated']} terminated, {summary['truncated']} truncated",
-        "observation": f"{tuple(obs['shape'])}, from {obs['min']:.2f} to {obs['max']:.2f}",
+        "observation": _format_observation(summary),
         "action": "none (observations only)",
         "return": _format_known(summary, "return", "{mean:,.1f} on average, {min:,.1f} to {max:,.1f}"),
         "success": _format_known(summary, "success", "{once:.0%} at least once, {at_end:.0%} at the end"),
@@ -111,6 +112,13 @@ def format_summary(summary: dict[str, Any]) -> dict[str, str]:
     if action["size"]:
         text["action"] = f"({action['size']},), from {min(action['min']):.2f} to {max(action['max']):.2f}"
     return text | {key: str(value) for key, value in summary["provenance"].items()}
+
+
+def _format_observation(summary: dict[str, Any]) -> str:
+    obs, image = summary["observation"], summary["image"]
+    images = [] if image is None else [f"RGB images of {image[0]} x {image[1]}"]
+    vector = [] if obs["min"] is None else [f"{tuple(obs['shape'])}, from {obs['min']:.2f} to {obs['max']:.2f}"]
+    return "; ".join(vector + images)
 
 
 def _format_known(summary: dict[str, Any], key: str, template: str) -> str:

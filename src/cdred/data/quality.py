@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from math import prod
 from typing import Any, Literal
 
 import numpy as np
@@ -298,7 +299,7 @@ def _equal_steps(first: Trajectory, second: Trajectory, tolerance: Float64[np.nd
 
 def _transitions(trajectory: Trajectory, steps: int) -> Float64[np.ndarray, "T D"]:
     """Return flattened observation and action of the first `steps` steps."""
-    obs = trajectory.obs[:steps].reshape(steps, -1)
+    obs = trajectory.obs[:steps].reshape(steps, prod(trajectory.obs.shape[1:]))
     return np.hstack([obs, trajectory.action[:steps]]).astype(np.float64)
 
 

@@ -4,6 +4,9 @@ The buffer holds one ring of rows per environment. Row i holds an observation, t
 the episode; an episode of T steps takes T + 1 rows, the last one for its final observation. So each observation is
 stored once, and a segment is valid exactly if the episode steps of its rows increase by one from row to row.
 
+With camera images, a row holds the newest one of its observation. The others are those of the rows before it, as far as
+these belong to the episode, which a valid segment therefore needs, too.
+
 In tasks with termination, the final row of a terminated episode is absorbing, and `num_absorbing` more absorbing rows
 follow it: as many as a segment needs to start there.
 
@@ -11,6 +14,7 @@ All functions are pure and written for one seed; `jax.vmap` adds the seed axis.
 """
 
 from collections.abc import Sequence
+from math import prod
 from typing import NamedTuple, Self
 
 import equinox as eqx
@@ -19,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int, Key
 
-from cdred.types import EnvSpec, Segment, Trajectory
+from cdred.types import STACKED_IMAGES, EnvSpec, ImageObs, Segment, Trajectory, map_obs
 
 # `ReplayBuffer.episode_step` of an empty row.
 EMPTY = -1
@@ -40,10 +44,10 @@ class Transition(NamedTuple):
         success: the task reports success after the step; None where it never does.
     """
 
-    obs: Float[Array | np.ndarray, "..."]
+    obs: Float[Array | np.ndarray, "..."] | ImageObs
     action: Float[Array | np.ndarray, "... A"]
     reward: Float[Array | np.ndarray, "..."]
-    next_obs: Float[Array | np.ndarray, "..."]
+    next_obs: Float[Array | np.ndarray, "..."] | ImageObs
     terminated: Bool[Array | np.ndarray, "..."]
     done: Bool[Array | np.ndarray, "..."]
     invalid: Bool[Array | np.ndarray, "..."]
@@ -54,7 +58,7 @@ class ReplayBuffer(eqx.Module):
     """Ring buffers of E environments with L rows each.
 
     Attributes:
-        obs: observations `[E, L, *obs]`.
+        obs: observations `[E, L, *obs]`, of an `ImageObs` with one image per row.
         action: actions `[E, L, A]`.
         reward: rewards `[E, L]`.
         absorbing: whether the row is an absorbing state `[E, L]`.
@@ -65,7 +69,7 @@ class ReplayBuffer(eqx.Module):
         num_absorbing: absorbing rows appended to the final row of a terminated episode.
     """
 
-    obs: Float32[Array, "..."]
+    obs: Float32[Array, "..."] | ImageObs
     action: Float32[Array, "... A"]
     reward: Float32[Array, "..."]
     absorbing: Bool[Array, "..."]
@@ -83,7 +87,7 @@ class ReplayBuffer(eqx.Module):
         """
         action_dim = spec.action_dim if action_dim is None else action_dim
         return cls(
-            obs=jnp.zeros((num_envs, capacity, *spec.obs_shape), jnp.float32),
+            obs=_empty_obs(spec, num_envs, capacity),
             action=jnp.zeros((num_envs, capacity, action_dim), jnp.float32),
             reward=jnp.zeros((num_envs, capacity), jnp.float32),
             absorbing=jnp.zeros((num_envs, capacity), bool),
@@ -155,7 +159,8 @@ class ReplayBuffer(eqx.Module):
         if self.num_absorbing:
             random_action = jax.random.uniform(action_key, action.shape, minval=-1.0)
             action = jnp.where(absorbing[:, :-1, None], random_action, action)
-        return Segment(self.obs[env, rows], action, self.reward[env, action_rows], absorbing)
+        obs = _stacked(self.obs, self.episode_step, (env,), rows)
+        return Segment(obs, action, self.reward[env, action_rows], absorbing)
 
     def most_recent(self, num: int, horizon: int) -> tuple[Segment, Bool[Array, " N"]]:
         """Return the last `num` segments of every environment, N in all, and a mask of the valid ones."""
@@ -166,28 +171,69 @@ class ReplayBuffer(eqx.Module):
             order, start = jax.lax.top_k(jnp.where(_valid_starts(env, horizon), age, -1), min(num, capacity))
             rows = (start[:, None] + jnp.arange(horizon + 1)[None]) % capacity
             action_rows = rows[:, :-1]
-            segment = Segment(env.obs[rows], env.action[action_rows], env.reward[action_rows], env.absorbing[rows])
-            return segment, order >= 0
+            obs = _stacked(env.obs, env.episode_step, (), rows)
+            return Segment(obs, env.action[action_rows], env.reward[action_rows], env.absorbing[rows]), order >= 0
 
-        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), jax.vmap(last_segments)(self))
+        return jax.tree.map(lambda x: x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), jax.vmap(last_segments)(self))
 
     def num_segments(self, horizon: int) -> Int[Array, ""]:
         """Return the number of segments of `horizon` transitions."""
         return self.index(horizon)[-1]
 
+    def stacked_obs(self, env: int | Int[Array, ""], rows: Int[Array, " num"]) -> Float[Array, "num ..."] | ImageObs:
+        """Return the observations in rows of one environment; images stacked as an agent observes them."""
+        return _stacked(self.obs, self.episode_step, (env,), rows)
+
     def obs_stats(self) -> tuple[Float[Array, " obs"], Float[Array, " obs"]]:
-        """Return mean and variance of every component of the stored observations, flattened."""
+        """Return mean and variance of every component of the stored observations, flattened and without images."""
         rows = ((self.episode_step >= 0) & ~self.absorbing).reshape(-1, 1)
-        obs = self.obs.reshape(rows.shape[0], -1)
+        obs = self.obs.state if isinstance(self.obs, ImageObs) else self.obs
+        obs = obs.reshape(rows.shape[0], prod(obs.shape[2:]))
         num = jnp.maximum(jnp.sum(rows), 1).astype(jnp.float32)
         mean = jnp.sum(jnp.where(rows, obs, 0.0), axis=0) / num
         return mean, jnp.sum(jnp.where(rows, (obs - mean[None]) ** 2, 0.0), axis=0) / num
 
 
+def _empty_obs(spec: EnvSpec, num_envs: int, capacity: int) -> Array | ImageObs:
+    """Return rows of zeros."""
+    state = jnp.zeros((num_envs, capacity, *spec.obs_shape), jnp.float32)
+    if spec.image_size is None:
+        return state
+    return ImageObs(state, jnp.zeros((num_envs, capacity, *spec.image_shape), jnp.uint8))
+
+
+def _newest(obs: Array | np.ndarray | ImageObs) -> Array | np.ndarray | ImageObs:
+    """Return an observation as a row holds it, with the newest of its images."""
+    return obs._replace(image=obs.image[-1]) if isinstance(obs, ImageObs) else obs
+
+
+def _stacked(
+    obs: Array | ImageObs,
+    episode_step: Int[Array, "..."],
+    env: tuple[Int[Array, "..."] | int, ...],
+    rows: Int[Array, "..."],
+) -> Array | ImageObs:
+    """Return the observations in rows, the images of each with those of the rows before it in its episode.
+
+    Args:
+        obs: rows of a buffer, behind an axis of environments if `env` is given.
+        episode_step: of the buffer.
+        env: index of the environments, or empty.
+        rows: index of the rows.
+    """
+    if not isinstance(obs, ImageObs):
+        return obs[(*env, rows)]
+    step = jnp.maximum(episode_step[(*env, rows)], 0)
+    back = jnp.stack([jnp.minimum(num, step) for num in range(STACKED_IMAGES - 1, -1, -1)], axis=-1)
+    earlier = (rows[..., None] - back) % episode_step.shape[-1]
+    return ImageObs(obs.state[(*env, rows)], obs.image[(*(jnp.asarray(e)[..., None] for e in env), earlier)])
+
+
 def from_trajectories(trajectories: Sequence[Trajectory], spec: EnvSpec, horizon: int) -> ReplayBuffer:
     """Return a full buffer of one environment that holds the given episodes, such as the expert's.
 
-    Where no actions were recorded, it has none either: actions without components.
+    Where no actions were recorded, it has none either: actions without components. Where the task has images, the
+    episodes need them.
     """
     rows = sum(
         len(trajectory) + 1 + horizon * (spec.can_terminate and trajectory.terminated) for trajectory in trajectories
@@ -199,7 +245,11 @@ def from_trajectories(trajectories: Sequence[Trajectory], spec: EnvSpec, horizon
     for trajectory in trajectories:
         steps = len(trajectory)
         end = row + steps + 1 + empty.num_absorbing * trajectory.terminated
-        replay.obs[0, row : row + steps + 1] = trajectory.obs
+        if isinstance(replay.obs, ImageObs):
+            replay.obs.state[0, row : row + steps + 1] = trajectory.obs
+            replay.obs.image[0, row : row + steps + 1] = trajectory.image
+        else:
+            replay.obs[0, row : row + steps + 1] = trajectory.obs
         replay.action[0, row : row + steps] = trajectory.action
         # NaN, so that a method that reads unknown rewards fails instead of learning from made-up ones.
         replay.reward[0, row : row + steps] = np.nan if trajectory.reward is None else trajectory.reward
@@ -276,7 +326,12 @@ def _insert(env: ReplayBuffer, transition: Transition) -> ReplayBuffer:
         lambda r: (r.obs, r.action, r.reward, r.absorbing, r.success, r.selected, r.episode_step, r.insert_index),
         env,
         (
-            env.obs.at[row].set(transition.obs, mode="drop").at[next_row].set(transition.next_obs, mode="drop"),
+            map_obs(
+                lambda x, obs, next_obs: x.at[row].set(obs, mode="drop").at[next_row].set(next_obs, mode="drop"),
+                env.obs,
+                _newest(transition.obs),
+                _newest(transition.next_obs),
+            ),
             env.action.at[row].set(transition.action, mode="drop"),
             rewards,
             absorbing,
@@ -294,7 +349,11 @@ def _valid_starts(env: ReplayBuffer, horizon: int) -> Bool[Array, " L"]:
     row = jnp.arange(capacity)
     age = (row - env.insert_index - 1) % capacity
     end = env.episode_step[(row + horizon) % capacity]
-    return (env.episode_step >= 0) & (end == env.episode_step + horizon) & (age + horizon < capacity)
+    valid = (env.episode_step >= 0) & (end == env.episode_step + horizon) & (age + horizon < capacity)
+    if isinstance(env.obs, ImageObs):
+        # The rows of its earlier images are in the ring, too.
+        valid &= age >= jnp.minimum(env.episode_step, STACKED_IMAGES - 1)
+    return valid
 
 
 def _final_rows(env: ReplayBuffer) -> Bool[Array, " L"]:

@@ -9,9 +9,11 @@ import numpy as np
 from cdred.action_units import ACTION_TOLERANCE
 from cdred.data.action_repeat import check_action_repeat, length_hint
 from cdred.data.formats.common import sanitize_text
+from cdred.data.images import check_images, match_images
 from cdred.data.obs_names import match_obs_names
 from cdred.data.rescale import RESCALE_HINT, ActionBounds
 from cdred.errors import UserError
+from cdred.task_name import with_obs
 from cdred.types import DemoDataset, EnvSpec, Trajectory
 
 SKIP_HINT = "`cdred demos convert SRC DST --skip-bad-episodes` leaves out damaged episodes."
@@ -49,7 +51,7 @@ def validate_demos(
     if spec is not None:
         check_action_repeat(dataset, source, spec)
         _check_task(dataset.task, source, spec)
-        dataset = match_obs_names(dataset, source, spec)
+        dataset = match_obs_names(match_images(dataset, source, spec), source, spec)
     declared = ActionBounds.declared(dataset)
     if check_bounds and declared is not None and not declared.is_normalized:
         raise UserError(f"{source}: it declares action bounds {declared}, expected [-1, 1]: use {RESCALE_HINT}.")
@@ -103,7 +105,8 @@ def _max_abs_action(trajectory: Trajectory) -> float:
 
 
 def _check_task(task: str, source: str, spec: EnvSpec) -> None:
-    if task and task != spec.task:
+    # One recording with images is of all of a task's observations.
+    if task and with_obs(task, "state") != with_obs(spec.task, "state"):
         raise UserError(
             f"{source}: its demonstrations are of {sanitize_text(task)}, expected {spec.task}. If they are meant for "
             f"it, `cdred demos convert SRC DST --task {shlex.quote(spec.task)}` stores that."
@@ -112,6 +115,7 @@ def _check_task(task: str, source: str, spec: EnvSpec) -> None:
 
 def _check_damage(trajectory: Trajectory, location: str) -> None:
     _check_counts(trajectory, location)
+    check_images(trajectory, location)
     _check_finite(trajectory, location)
 
 
@@ -165,6 +169,9 @@ def _check_shapes(trajectory: Trajectory, location: str, first: Trajectory, spec
     for key, actual, expected in (("obs", trajectory.obs, obs_shape), ("action", trajectory.action, action_shape)):
         if actual.shape[1:] != expected:
             raise UserError(f"{location}: one {key} has shape {actual.shape[1:]}, expected {expected} {reference}.")
+    sizes = [None if t.image is None else t.image.shape[1:] for t in (trajectory, first)]
+    if sizes[0] != sizes[1]:
+        raise UserError(f"{location}: its images have shape {sizes[0]}, expected {sizes[1]} as in the first episode.")
 
 
 def _check_horizons(dataset: DemoDataset, source: str) -> None:

@@ -1,8 +1,8 @@
 """Rollouts of whole episodes in a single environment, with recovery from simulator failures."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from jaxtyping import Float32
@@ -13,10 +13,10 @@ from cdred.envs.registry import make, remote_interpreter
 from cdred.envs.remote.client import STEP_TIMEOUT, RemoteEnv
 from cdred.envs.remote.interpreter import current_interpreter
 from cdred.errors import UserError
-from cdred.types import LogFn, Trajectory, VectorizationMode
+from cdred.types import ImageObs, LogFn, Trajectory, VectorizationMode
 
 # Action, given the observation and the success of the previous step.
-Policy = Callable[[Float32[np.ndarray, "*obs"], bool], Float32[np.ndarray, " A"]]
+Policy = Callable[[Any, bool], Float32[np.ndarray, " A"]]
 # Policy of one episode, given the environment and the episode's seed.
 PolicyFactory = Callable[[Env, int], Policy]
 
@@ -30,8 +30,10 @@ def rollout(env: Env, seed: int, policy: Policy) -> Trajectory:
         steps.append(validate_step(env.spec, env.step(actions[-1])))
         observations.append(steps[-1].obs)
         success = steps[-1].success
+    obs, image = stack_obs(observations)
     return Trajectory(
-        obs=np.stack(observations),
+        obs=obs,
+        image=image,
         action=np.stack(actions),
         reward=np.array([step.reward for step in steps], np.float32),
         terminated=steps[-1].terminated,
@@ -39,6 +41,13 @@ def rollout(env: Env, seed: int, policy: Policy) -> Trajectory:
         success=np.array([step.success for step in steps]) if env.spec.has_success else None,
         seed=seed,
     )
+
+
+def stack_obs(observations: Sequence[Any]) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return `obs` and `image` of a trajectory from the observations of an environment; None without images."""
+    if isinstance(observations[0], ImageObs):
+        return np.stack([obs.state for obs in observations]), np.stack([obs.image for obs in observations])
+    return np.stack(observations), None
 
 
 class RestartingEnv:

@@ -9,13 +9,14 @@ from jaxtyping import PyTree
 from cdred.data.action_repeat import REPEAT_KEY
 from cdred.data.formats.obs_keys import parts_provenance
 from cdred.data.rescale import BOUNDS_KEY, normalized_bounds
+from cdred.demos.episodes import stack_obs
 from cdred.demos.reference_scores import mean_score
-from cdred.envs.base import VectorStep
+from cdred.envs.base import Obs, VectorStep
 from cdred.envs.make import AnyVectorEnv
 from cdred.errors import UserError
 from cdred.train.compiled import CompiledFns
 from cdred.train.keys import EVALUATE, seed_keys
-from cdred.types import DemoDataset, EnvSpec, Trajectory
+from cdred.types import DemoDataset, EnvSpec, ImageObs, Trajectory
 
 # Maximum number of attempts: so many per episode to keep, plus a constant.
 ATTEMPTS_PER_EPISODE, EXTRA_ATTEMPTS = 10, 50
@@ -118,22 +119,29 @@ class EpisodeRecorder:
         obs: first observations of all environments.
     """
 
-    def __init__(self, envs: AnyVectorEnv, e: int, obs: np.ndarray):
+    def __init__(self, envs: AnyVectorEnv, e: int, obs: np.ndarray | ImageObs):
         self._spec: EnvSpec = envs.spec
         self._e, self._seed = e, envs.episode_seed(0, e)
-        self._obs, self._actions, self._steps = [obs[0, e].copy()], [], []
+        self._obs, self._actions, self._steps = [self._newest(obs)], [], []
+
+    def _newest(self, obs: np.ndarray | ImageObs) -> Obs:
+        if isinstance(obs, ImageObs):
+            return ImageObs(obs.state[0, self._e].copy(), obs.image[0, self._e, -1].copy())
+        return obs[0, self._e].copy()
 
     def add(self, action: np.ndarray, step: VectorStep) -> None:
         """Append a step: the action of this environment and the result of all."""
         self._actions.append(action)
-        self._steps.append(VectorStep(*(field[0, self._e] for field in step)))
-        self._obs.append(self._steps[-1].obs.copy())
+        self._obs.append(self._newest(step.obs))
+        self._steps.append(VectorStep(self._obs[-1], *(field[0, self._e] for field in step[1:])))
 
     def trajectory(self) -> Trajectory:
         """Return the episode; its last step must be done."""
         last = self._steps[-1]
+        obs, image = stack_obs(self._obs)
         return Trajectory(
-            obs=np.stack(self._obs),
+            obs=obs,
+            image=image,
             action=np.stack(self._actions),
             reward=np.array([step.reward for step in self._steps], np.float32),
             terminated=bool(last.terminated),

@@ -14,6 +14,7 @@ from cdred.envs.make import AnyVectorEnv, make_vector_env
 from cdred.envs.registry import jax_env
 from cdred.envs.remote.client import STEP_TIMEOUT
 from cdred.envs.seeding import episode_seed
+from cdred.task_name import with_obs
 from cdred.train.collect import random_actions
 from cdred.train.evaluate import evaluate
 from cdred.train.keys import EVALUATE, seed_keys
@@ -71,6 +72,8 @@ def random_score(
     Raises:
         SimulatorError: too many consecutive episodes failed.
     """
+    # Images are not looked at, and take time.
+    task = with_obs(task, "state")
     if jax_env(task) is not None:
         return _random_score_on_device(task, episodes, seed, log)
     seeds = (episode_seed(seed, "random", 0, index) for index in count())

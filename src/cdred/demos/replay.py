@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cdred.demos.episodes import stack_obs
 from cdred.envs.base import Env
 from cdred.envs.failures import SimulatorError, format_exception
 from cdred.errors import UserError
@@ -57,7 +58,7 @@ def replay_demos(dataset: DemoDataset, source: str, env: Env, tolerance: float) 
         )
     for index, trajectory in enumerate(dataset):
         if has_seed(trajectory):
-            yield _compare(index, trajectory, _replay(env, trajectory), tolerance)
+            yield compare(index, trajectory, replay(env, trajectory), tolerance)
 
 
 def has_seed(trajectory: Trajectory) -> bool:
@@ -65,8 +66,12 @@ def has_seed(trajectory: Trajectory) -> bool:
     return trajectory.seed is not None and 0 <= trajectory.seed < NUM_SEEDS
 
 
-def _replay(env: Env, trajectory: Trajectory) -> Trajectory:
-    """Take the recorded actions, until the episode ends."""
+def replay(env: Env, trajectory: Trajectory) -> Trajectory:
+    """Take the recorded actions from the recorded seed, until the episode ends.
+
+    Raises:
+        SimulatorError: the simulator failed.
+    """
     assert trajectory.seed is not None
     try:
         obs, steps = [env.reset(trajectory.seed)], []
@@ -79,8 +84,10 @@ def _replay(env: Env, trajectory: Trajectory) -> Trajectory:
         raise
     except Exception as error:
         raise SimulatorError(f"{env.spec.task}, seed {trajectory.seed}: {format_exception(error)}.") from error
+    states, image = stack_obs(obs)
     return Trajectory(
-        obs=np.stack(obs),
+        obs=states,
+        image=image,
         action=trajectory.action[: len(steps)],
         reward=np.array([step.reward for step in steps], np.float32),
         terminated=steps[-1].terminated,
@@ -88,7 +95,8 @@ def _replay(env: Env, trajectory: Trajectory) -> Trajectory:
     )
 
 
-def _compare(index: int, recorded: Trajectory, replayed: Trajectory, tolerance: float) -> Replay:
+def compare(index: int, recorded: Trajectory, replayed: Trajectory, tolerance: float) -> Replay:
+    """Compare episode `index` with its replay; `tolerance` is the largest difference that counts as agreement."""
     assert recorded.seed is not None
     assert replayed.episode_return is not None
     steps = len(replayed)

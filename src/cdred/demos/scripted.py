@@ -15,15 +15,18 @@ from pathlib import Path
 from cdred.data.action_repeat import REPEAT_KEY
 from cdred.data.demonstrations import bundled_demos, load_demos, save_demos
 from cdred.data.formats.obs_keys import parts_provenance
+from cdred.data.images import match_images
 from cdred.data.quality import select_best
 from cdred.data.rescale import BOUNDS_KEY, normalized_bounds
 from cdred.demos.episodes import Policy, PolicyFactory, RestartingEnv
 from cdred.demos.reference_scores import ReferenceScore, mean_score
+from cdred.demos.render import render_demos
 from cdred.envs.base import Env
-from cdred.envs.registry import NoExpertError, planned_expert, scripted_expert
+from cdred.envs.registry import NoExpertError, get_env_spec, planned_expert, scripted_expert
 from cdred.envs.seeding import episode_seed
 from cdred.errors import UserError
 from cdred.provenance import package_versions
+from cdred.task_name import with_obs
 from cdred.types import DemoDataset, Trajectory
 
 # Episodes of a pilot run, which decides if the expert stops after its first success, and which success to require.
@@ -49,7 +52,7 @@ def collect_scripted(
     max_attempts: int | None = None,
     on_episode: OnEpisode | None = None,
 ) -> DemoDataset:
-    """Collect `num` successful episodes of the task's scripted expert or planner.
+    """Collect `num` successful episodes of the task's scripted expert or planner, rendered for a task with images.
 
     The first n episodes are those that `num=n` collects. If at least two of the eight episodes of a pilot run end in
     success, only episodes that end in success are kept, otherwise those with a success at any step; the provenance
@@ -70,6 +73,11 @@ def collect_scripted(
     check_num_demos(num)
     if seed < 0:
         raise UserError(f"--seed must be an integer >= 0, got {seed}.")
+    plain = with_obs(task, "state")
+    if plain != task:
+        keywords = {"seed": seed, "stop_after_success": stop_after_success, "max_attempts": max_attempts}
+        states = collect_scripted(plain, num, on_episode=on_episode, **keywords)
+        return render_demos(states, f"demonstrations of {plain}", task)
     description, expert = _expert(task)
     with RestartingEnv(task) as env:
         choices = (False, True) if stop_after_success is None else (stop_after_success,)
@@ -155,7 +163,7 @@ def get_demos(task: str, num: int, on_episode: OnEpisode | None = None) -> DemoD
     """Return `num` demonstrations of a task: the best that come with the package, or its scripted expert's first.
 
     The best ones are the first that did not fail (`cdred.data.quality.select_best`); the provenance has their indices.
-    Episodes of a scripted expert are recorded only if they succeed.
+    Episodes of a scripted expert are recorded only if they succeed. For a task with images they are rendered.
 
     Args:
         task: as in `registry.make`.
@@ -166,6 +174,9 @@ def get_demos(task: str, num: int, on_episode: OnEpisode | None = None) -> DemoD
         UserError: as `collect_scripted`; or too few come with the package, and there is no expert to collect more.
     """
     check_num_demos(num)
+    plain = with_obs(task, "state")
+    if plain != task:
+        return _cached_renderings(task, get_demos(plain, num, on_episode), on_episode)
     path = bundled_demos().get(task)
     if path is None:
         return cached_demos(task, num, on_episode=on_episode)
@@ -197,13 +208,27 @@ def cached_demos(
     """
     # Without an expert an old cache must not be used either.
     _expert(task)
-    # As in `run_folder`: a name with parameters has characters that not every file system accepts.
-    folder = (Path(cache_dir) if cache_dir else default_cache_dir()) / re.sub(r"[^\w.+/-]", "-", task) / _cache_key()
+    folder = _cache_folder(task, cache_dir)
     path = _smallest_sufficient(folder, num)
     if path is None:
         path = folder / str(num)
         _save_unless_present(collect_scripted(task, num, on_episode=on_episode), path)
     return load_demos(path).take(num)
+
+
+def _cached_renderings(task: str, dataset: DemoDataset, on_episode: OnEpisode | None) -> DemoDataset:
+    """Return demonstrations of the task without images, rendered; images of the same episodes come from the cache."""
+    episodes = [(trajectory.seed, zlib.crc32(trajectory.action.tobytes())) for trajectory in dataset]
+    key = zlib.crc32(json.dumps([episodes, os.environ.get("MUJOCO_GL", "")]).encode())
+    path = _cache_folder(task) / f"{key:08x}.npz"
+    if not path.exists():
+        _save_unless_present(render_demos(dataset, f"demonstrations of {dataset.task}", task, on_episode), path)
+    return match_images(load_demos(path), str(path), get_env_spec(task))
+
+
+def _cache_folder(task: str, cache_dir: str | Path | None = None) -> Path:
+    # As in `run_folder`: a name with parameters has characters that not every file system accepts.
+    return (Path(cache_dir) if cache_dir else default_cache_dir()) / re.sub(r"[^\w.+/-]", "-", task) / _cache_key()
 
 
 def _save_unless_present(dataset: DemoDataset, path: Path) -> None:

@@ -6,10 +6,14 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
 from cdred.errors import UserError
-from cdred.types import EnvSpec
+from cdred.types import EnvSpec, ImageObs
 
 # Rewards are stored as float32; larger ones would become infinite.
 FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+
+# Observation of an environment: a vector or array, or an image with or without a vector beside it.
+Obs = Float32[np.ndarray, "*obs"] | ImageObs
 
 
 class Step(NamedTuple):
@@ -23,7 +27,7 @@ class Step(NamedTuple):
         success: the goal was reached in any of the step's frames (False where the task does not report success).
     """
 
-    obs: Float32[np.ndarray, "*obs"]
+    obs: Obs
     reward: float
     terminated: bool
     truncated: bool
@@ -37,7 +41,7 @@ class VectorStep(NamedTuple):
     observation before the step, the reward is 0) and the environment must be reset.
     """
 
-    obs: Float32[np.ndarray, "S E *obs"]
+    obs: Float32[np.ndarray, "S E *obs"] | ImageObs
     reward: Float32[np.ndarray, "S E"]
     terminated: Bool[np.ndarray, "S E"]
     truncated: Bool[np.ndarray, "S E"]
@@ -68,7 +72,7 @@ class Env(Protocol):
         """Shapes, episode length and action repeat of the task."""
         ...
 
-    def reset(self, seed: int) -> Float32[np.ndarray, "*obs"]:
+    def reset(self, seed: int) -> Obs:
         """Start the episode of `seed` (0 <= seed < 2**32) and return its first observation."""
         ...
 
@@ -111,18 +115,28 @@ def validate_step(spec: EnvSpec, step: Step) -> Step:
     return step
 
 
-def validate_obs(spec: EnvSpec, obs: Float32[np.ndarray, "*obs"]) -> Float32[np.ndarray, "*obs"]:
+def validate_obs(spec: EnvSpec, obs: Obs) -> Obs:
     """Return `obs` unchanged if it conforms to `spec`.
 
     Raises:
         FloatingPointError: it is not finite.
-        ValueError: its shape is not `spec.obs_shape`.
+        ValueError: its shape is not `spec.obs_shape`, or its image is missing, of another shape, or not of uint8.
     """
-    if np.shape(obs) != spec.obs_shape:
+    state = obs
+    if spec.image_size is not None:
+        if not isinstance(obs, ImageObs):
+            raise ValueError(f"{spec.task}: the simulator returned {type(obs).__name__}, expected an ImageObs")
+        state, image = obs
+        if np.shape(image) != spec.image_shape or image.dtype != np.uint8:
+            raise ValueError(
+                f"{spec.task}: the simulator returned an image of shape {np.shape(image)} and type {image.dtype}, "
+                f"expected {spec.image_shape} and uint8"
+            )
+    if np.shape(state) != spec.obs_shape:
         raise ValueError(
-            f"{spec.task}: the simulator returned an observation of shape {np.shape(obs)}, expected {spec.obs_shape}"
+            f"{spec.task}: the simulator returned an observation of shape {np.shape(state)}, expected {spec.obs_shape}"
         )
-    if not np.isfinite(obs).all():
+    if not np.isfinite(state).all():
         raise FloatingPointError(f"{spec.task}: the simulator returned a non-finite observation")
     return obs
 
@@ -149,6 +163,17 @@ def raise_render_error(task: str, cause: Exception) -> NoReturn:
         f"{task} cannot be rendered on this machine ({type(cause).__name__}: {cause}). "
         "MuJoCo needs OpenGL: on a machine without a display set MUJOCO_GL=egl (or osmesa) before starting."
     ) from cause
+
+
+def resize_area(image: np.ndarray, size: int) -> UInt8[np.ndarray, "size size 3"]:
+    """Resize an image `[H, W]`, `[H, W, 1]` or `[H, W, 3]` by the means of the areas that its pixels cover, to RGB."""
+    from PIL import Image
+
+    image = image.reshape(*image.shape[:2], -1)
+    image = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
+    if image.shape[:2] == (size, size):
+        return image
+    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BOX))
 
 
 def resize_nearest(frame: UInt8[np.ndarray, "H W 3"], size: int | None) -> UInt8[np.ndarray, "h w 3"]:

@@ -1,4 +1,4 @@
-"""Gymnasium's spaces: which are supported, and how an observation of nested spaces becomes one vector."""
+"""Gymnasium's spaces: which are supported, and how an observation of nested spaces becomes one vector and an image."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -34,6 +34,14 @@ class ObsBox(NamedTuple):
         Raises:
             ValueError: there is no such part, or its shape differs from that of the space.
         """
+        return np.asarray(self.read_array(task, obs), np.float32).reshape(-1)
+
+    def read_array(self, task: str, obs: Any) -> np.ndarray:
+        """Return this part of `obs`.
+
+        Raises:
+            ValueError: as `read`.
+        """
         part = f"part '{join_name(self.path)}' of its observation" if self.path else "observation"
         try:
             for key in self.path:
@@ -45,7 +53,7 @@ class ObsBox(NamedTuple):
                 f"{task}: the environment returned shape {np.shape(obs)} for the {part}, expected {self.shape} as in "
                 "its observation space"
             )
-        return np.asarray(obs, np.float32).reshape(-1)
+        return np.asarray(obs)
 
 
 def require_box(task: str, role: str, space: Space, part: str = "") -> Box:
@@ -74,8 +82,8 @@ def require_box(task: str, role: str, space: Space, part: str = "") -> Box:
         )
     if role == "observation" and is_image(space):
         raise UserError(
-            f"{subject} is an image, Box{space.shape} of {space.dtype}, and images are not supported: select the "
-            "state part (gymnasium.wrappers.FilterObservation), or wrap the environment so that it observes a vector."
+            f"{subject} is an image, Box{space.shape} of {space.dtype}: observe it with --obs pixels, or both it and "
+            "the other parts with --obs both, or select the others (gymnasium.wrappers.FilterObservation)."
         )
     return space
 
@@ -85,13 +93,41 @@ def is_image(box: Box) -> bool:
     return len(box.shape) >= 3 or (len(box.shape) == 2 and box.dtype == np.uint8)
 
 
+def split_images(task: str, space: Space) -> tuple[tuple[ObsBox, ...], ObsBox | None]:
+    """Return the Box spaces of an observation space that make up the vector, as `obs_boxes`, and its image, if any.
+
+    Raises:
+        UserError: as `obs_boxes`, several images, or one of another layout or type.
+    """
+    leaves = list(leaf_spaces(space))
+    images = [(path, leaf) for path, leaf in leaves if isinstance(leaf, Box) and is_image(leaf)]
+    if not images:
+        return obs_boxes(task, space), None
+    if len(images) > 1:
+        raise UserError(
+            f"{task}: its observation space has several images, {', '.join(join_name(path) for path, _ in images)}: "
+            "select one with gymnasium.wrappers.FilterObservation."
+        )
+    ((path, box),) = images
+    if box.dtype != np.uint8 or (len(box.shape) > 2 and box.shape[2:] not in ((1,), (3,))):
+        raise UserError(
+            f"{task}: the image '{join_name(path)}' of its observation space is Box{box.shape} of {box.dtype}, "
+            "expected [H, W], [H, W, 1] or [H, W, 3] of uint8, channels last."
+        )
+    others = [(path, leaf) for path, leaf in leaves if leaf is not box]
+    return _boxes(task, others) if others else (), ObsBox(path, box.shape)
+
+
 def obs_boxes(task: str, space: Space) -> tuple[ObsBox, ...]:
     """Return the Box spaces that make up an observation space, in the order in which they are flattened.
 
     Raises:
         UserError: another kind of space, an image, no part, or two parts of the same name.
     """
-    leaves = list(leaf_spaces(space))
+    return _boxes(task, list(leaf_spaces(space)))
+
+
+def _boxes(task: str, leaves: list[tuple[tuple[Any, ...], Space]]) -> tuple[ObsBox, ...]:
     names = [join_name(path) for path, _ in leaves]
     if not leaves or len(set(names)) < len(names):
         raise UserError(f"{task}: its observation space needs parts with distinct names, it has {names}.")

@@ -1,10 +1,11 @@
-"""From a task's name to an environment: `metaworld/drawer-close`, `dmc/cheetah-run?repeat=1`, `maniskill/PickCube`.
+"""From a task's name to an environment: `metaworld/drawer-close`, `dmc/walker-run?repeat=1`, `gym/Hopper-v5`.
 
 A suite is imported when the first of its tasks is made, so each works without the packages of the others.
 """
 
 import importlib
 import shlex
+from collections.abc import Mapping
 from contextlib import closing
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -13,10 +14,22 @@ import numpy as np
 from jaxtyping import Float32
 
 from cdred.envs.base import Env
+from cdred.envs.pixels import PixelEnv
 from cdred.envs.remote.interpreter import Interpreter
 from cdred.errors import UserError
 from cdred.suggest import did_you_mean
-from cdred.task_name import REPEAT, split_parameters, with_repeat
+from cdred.task_name import (
+    IMAGE_SIZE,
+    KEYS,
+    OBS,
+    OBS_KINDS,
+    REPEAT,
+    SIZE,
+    parameters_of,
+    split_parameters,
+    with_obs,
+    with_repeat,
+)
 from cdred.types import EnvSpec
 
 if TYPE_CHECKING:
@@ -33,7 +46,9 @@ class Suite(NamedTuple):
     An adapter has `make(name, render_size)` and `task_names()`. Optional are `scripted_expert(name)` and
     `planned_expert(name)`, `remote_interpreter()` for a suite with its own interpreter, and `jax_env(name)` for
     simulators that are JAX functions. A suite whose `make` accepts `action_repeat`, for tasks named `?repeat=<n>`, has
-    `EPISODE_FRAMES`, which n divides, and the default `ACTION_REPEAT`.
+    `EPISODE_FRAMES`, which n divides, and the default `ACTION_REPEAT`. `RENDERS_SIZE` is True if `make` renders frames
+    of `render_size`, which tasks named `?obs=pixels` need. `OBSERVES_IMAGES` is True if `make` accepts `image_size`,
+    for environments with an image among their observations (`Gym.observed_image`).
     """
 
     module: str
@@ -53,6 +68,8 @@ SUITES = {
 }
 
 
+# Smaller images leave nothing after the encoder's convolutions; larger ones are not of use to it.
+MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 32, 256
 # Suites for users; the others test this package.
 PUBLIC_SUITES = tuple(name for name in SUITES if not name.endswith("probe"))
 
@@ -91,7 +108,7 @@ def make(task: str, *, render_size: int | None = None) -> Env:
     """Make the environment of a task.
 
     Args:
-        task: `<suite>/<name>`, or `<suite>/<name>?repeat=<n>` for n frames per step where the suite allows it.
+        task: `<suite>/<name>`, with the parameters of `cdred.task_name` where the suite allows them.
         render_size: side of rendered frames in pixels; None selects the suite's default.
 
     Raises:
@@ -99,7 +116,13 @@ def make(task: str, *, render_size: int | None = None) -> Env:
             package (with the extra to install).
     """
     suite, name, options = _parse(task)
-    return _adapter(suite).make(name, render_size, **options)
+    adapter, keywords = _adapter(suite), {"action_repeat": options.repeat} if options.repeat else {}
+    if options.obs == "state":
+        return adapter.make(name, render_size, **keywords)
+    if getattr(adapter, "OBSERVES_IMAGES", False):
+        keywords["image_size"] = options.size
+    env = adapter.make(name, options.size, **keywords)
+    return PixelEnv(env, task, options.size, with_state=options.obs == "both", render_size=render_size)
 
 
 def get_env_spec(task: str) -> EnvSpec:
@@ -144,8 +167,24 @@ def at_action_repeat(task: str, action_repeat: int) -> str:
     Raises:
         UserError: as `make`.
     """
-    suite, name, _ = _parse(split_parameters(task)[0])
-    named = with_repeat(f"{suite}/{name}", action_repeat, getattr(_adapter(suite), "ACTION_REPEAT", 1))
+    suite, _, _ = _parse(with_repeat(task, 0, 0))
+    named = with_repeat(task, action_repeat, getattr(_adapter(suite), "ACTION_REPEAT", 1))
+    _parse(named)
+    return named
+
+
+def with_observations(task: str, obs: str, size: int = IMAGE_SIZE) -> str:
+    """Return the name of a task with another kind of observation.
+
+    Args:
+        task: its name.
+        obs: one of `task_name.OBS_KINDS`.
+        size: height and width of the images.
+
+    Raises:
+        UserError: as `make`, or the suite cannot render images.
+    """
+    named = with_obs(task, obs, size)
     _parse(named)
     return named
 
@@ -167,8 +206,8 @@ def jax_env(task: str) -> "JaxEnv | None":
     Raises:
         UserError: as `make`.
     """
-    suite, name, _ = _parse(task)
-    find = getattr(_adapter(suite), "jax_env", None)
+    suite, name, options = _parse(task)
+    find = getattr(_adapter(suite), "jax_env", None) if options.obs == "state" else None
     return find(name) if find else None
 
 
@@ -196,9 +235,17 @@ def planned_expert(task: str) -> PlannerMaker | None:
     return find(name) if find else None
 
 
-def _parse(task: str) -> tuple[str, str, dict[str, int]]:
-    """Return the suite, the name within it, and the keyword arguments of its `make` that the parameters stand for."""
-    path, parameters = split_parameters(task)
+class _Options(NamedTuple):
+    """Parameters of a task's name; `repeat` is None if it states none."""
+
+    repeat: int | None = None
+    obs: str = "state"
+    size: int = IMAGE_SIZE
+
+
+def _parse(task: str) -> tuple[str, str, _Options]:
+    """Return the suite, the name within it, and the parameters."""
+    path = split_parameters(task)[0]
     suite, slash, name = path.partition("/")
     if not slash or not name:
         raise UserError(f"'{task}' is not a task: expected SUITE/NAME with a suite of {', '.join(PUBLIC_SUITES)}.")
@@ -207,21 +254,33 @@ def _parse(task: str) -> tuple[str, str, dict[str, int]]:
     # the suite of functions of the user does.
     if suite not in ("gym", "env") and name not in known:
         raise UserError(f"no task '{path}'.{did_you_mean(name, known, prefix=f'{suite}/', num=3)}")
-    return suite, name, _options(task, path, parameters, _adapter(suite)) if "?" in task else {}
+    return suite, name, _options(task, path, _adapter(suite)) if "?" in task else _Options()
 
 
-def _options(task: str, path: str, parameters: str, adapter: ModuleType) -> dict[str, int]:
-    """Parse `repeat=<n>`; the default is refused, because a task must have one name."""
-    frames = getattr(adapter, "EPISODE_FRAMES", None)
+def _options(task: str, path: str, adapter: ModuleType) -> _Options:
+    """Parse the parameters of a task's name; a default is refused, because a task must have one name."""
+    stated = parameters_of(task)
+    unknown = next((key for key in stated if key not in KEYS), None)
+    if unknown is not None or not stated:
+        raise UserError(
+            f"'{task}': unknown parameter '{unknown or ''}', expected some of {', '.join(KEYS)}: '{path}?{REPEAT}=1', "
+            f"'{path}?{OBS}=pixels&{SIZE}=32'."
+        )
+    options = _Options(_repeat(task, path, stated, adapter), *_images(task, path, stated, adapter))
+    named = with_obs(path if options.repeat is None else with_repeat(path, options.repeat), options.obs, options.size)
+    if task != named:
+        raise UserError(f"'{task}': use the name '{named}' of this task.")
+    return options
+
+
+def _repeat(task: str, path: str, stated: Mapping[str, str], adapter: ModuleType) -> int | None:
+    if REPEAT not in stated:
+        return None
+    value, frames = stated[REPEAT], getattr(adapter, "EPISODE_FRAMES", None)
     if frames is None:
         raise UserError(
-            f"'{task}': tasks of this suite have no parameters, expected '{path}'. The action repeat can be chosen in "
-            f"dmc and metaworld, as in 'dmc/walker-walk?{REPEAT}=1'."
-        )
-    key, _, value = parameters.partition("=")
-    if key != REPEAT:
-        raise UserError(
-            f"'{task}': unknown parameter '{key}'. There is one, {REPEAT}, the action repeat: '{path}?{REPEAT}=1'."
+            f"'{task}': tasks of this suite have no parameter {REPEAT}, expected '{path}'. The action repeat can be "
+            f"chosen in dmc and metaworld, as in 'dmc/walker-walk?{REPEAT}=1'."
         )
     divisors = [str(n) for n in range(1, frames + 1) if frames % n == 0]
     if value not in divisors:
@@ -231,7 +290,23 @@ def _options(task: str, path: str, parameters: str, adapter: ModuleType) -> dict
         )
     if int(value) == adapter.ACTION_REPEAT:
         raise UserError(f"'{task}': {value} is the suite's action repeat, use the plain name '{path}'.")
-    return {"action_repeat": int(value)}
+    return int(value)
+
+
+def _images(task: str, path: str, stated: Mapping[str, str], adapter: ModuleType) -> tuple[str, int]:
+    """Return the kind of observation and the size of its images."""
+    obs, size = stated.get(OBS, "state"), stated.get(SIZE, str(IMAGE_SIZE))
+    if OBS in stated and obs not in OBS_KINDS[1:]:
+        raise UserError(f"'{task}': {OBS} should be pixels or both, got '{obs}'; the plain name '{path}' has states.")
+    if obs == "state" and SIZE in stated:
+        raise UserError(f"'{task}': {SIZE} is that of images, but there are none without {OBS}=pixels or {OBS}=both.")
+    if obs != "state" and not getattr(adapter, "RENDERS_SIZE", False):
+        raise UserError(f"'{task}': tasks of this suite cannot be rendered as observations; use '{path}'.")
+    if not (size.isascii() and size.isdecimal()) or not MIN_IMAGE_SIZE <= int(size) <= MAX_IMAGE_SIZE:
+        raise UserError(
+            f"'{task}': {SIZE} should be an integer of {MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE} pixels, got '{size}'."
+        )
+    return obs, int(size)
 
 
 def _require_suite(suite: str) -> Suite:

@@ -5,6 +5,8 @@ current episode and the actions taken in it; `restore` starts that episode and r
 every suite, including those with hidden simulator state, and costs at most one episode.
 
 A failed simulator is recovered in the same way; `failures` describes what happens if it fails again.
+
+Observations of tasks with images have the last `STACKED_IMAGES` of an environment.
 """
 
 from collections.abc import Sequence
@@ -13,12 +15,12 @@ from typing import Any, Self
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt8
 
-from cdred.envs.base import Step, VectorStep, check_actions, check_ready, validate_obs, validate_step
+from cdred.envs.base import Obs, Step, VectorStep, check_actions, check_ready, validate_obs, validate_step
 from cdred.envs.executors import make_executor
 from cdred.envs.failures import FailureCounts, SimulatorError, check_failure_limits, format_exception, warn
 from cdred.envs.remote.client import STEP_TIMEOUT
 from cdred.envs.seeding import check_args, episode_seed
-from cdred.types import LogFn, VectorizationMode
+from cdred.types import STACKED_IMAGES, ImageObs, LogFn, VectorizationMode, map_obs
 
 
 class VectorEnv:
@@ -60,7 +62,7 @@ class VectorEnv:
         self._labels = [f"{task}, seed {self.seeds[s]}, environment {e}" for s, e in self._slots]
         self._executor = make_executor(task, self._labels, vectorization, render_size, env_step_timeout)
         self._log, self.spec = log, self._executor.spec
-        self._obs = np.zeros((*self.shape, *self.spec.obs_shape), np.float32)
+        self._obs = self.spec.zero_obs(*self.shape)
         self._episode = np.full(self.shape, -1)
         # Steps taken in the current episode; -1 if it was aborted.
         self._length = np.zeros(self.shape, np.int64)
@@ -68,7 +70,7 @@ class VectorEnv:
         self._needs_reset = np.ones(self.shape, bool)
         self._actions = np.zeros((*self.shape, self.spec.episode_length, self.spec.action_dim), np.float32)
 
-    def reset(self, mask: Bool[np.ndarray, "S E"] | None = None) -> Float32[np.ndarray, "S E *obs"]:
+    def reset(self, mask: Bool[np.ndarray, "S E"] | None = None) -> Float32[np.ndarray, "S E *obs"] | ImageObs:
         """Start the next episode where `mask` holds (None: everywhere); return the observations of all environments.
 
         An episode that fails to start is aborted, and the next one is started.
@@ -78,7 +80,7 @@ class VectorEnv:
         """
         mask = np.ones(self.shape, bool) if mask is None else mask
         self._start({i: int(self._episode[slot]) + 1 for i, slot in enumerate(self._slots) if mask[slot]})
-        return self._obs.copy()
+        return map_obs(np.copy, self._obs)
 
     def _start(self, episodes: dict[int, int]) -> None:
         while episodes:
@@ -113,7 +115,7 @@ class VectorEnv:
         # Includes episodes aborted since the last step, when the failure of another environment ended their process.
         invalid = self._length < 0
         self._needs_reset |= invalid
-        return result._replace(obs=self._obs.copy(), invalid=invalid)
+        return result._replace(obs=map_obs(np.copy, self._obs), invalid=invalid)
 
     def _call(self, method: str, arguments: dict[int, Any]) -> dict[int, Any]:
         """Call the simulators and record their results; skip those with an aborted episode."""
@@ -133,15 +135,24 @@ class VectorEnv:
         """Update slot i with a result; raises, without any change, if the result is invalid."""
         slot = self._slots[i]
         if method == "reset":
-            self._obs[slot] = validate_obs(self.spec, result)
+            self._write_obs(slot, validate_obs(self.spec, result), first=True)
             return
         step: Step = validate_step(self.spec, result)
         if self._length[slot] == self.spec.episode_length:
             raise RuntimeError(f"the episode did not end after {self.spec.episode_length} steps")
         self._actions[slot][self._length[slot]] = argument
-        self._obs[slot] = step.obs
+        self._write_obs(slot, step.obs, first=False)
         self._length[slot] += 1
         self._needs_reset[slot] = step.terminated or step.truncated
+
+    def _write_obs(self, slot: tuple[int, ...], obs: Obs, *, first: bool) -> None:
+        if isinstance(self._obs, ImageObs):
+            assert isinstance(obs, ImageObs)
+            images = self._obs.image[slot]
+            self._obs.state[slot] = obs.state
+            images[...] = obs.image if first else np.concatenate([images[-STACKED_IMAGES + 1 :], obs.image[None]])
+        else:
+            self._obs[slot] = obs
 
     def _recover(self, method: str, arguments: dict[int, Any], failures: dict[int, Exception]) -> dict[int, Any]:
         """Recreate failed simulators, replay their episodes and repeat the call; return the results.
@@ -188,8 +199,13 @@ class VectorEnv:
         obs = self._call_one("reset", i, self.episode_seed(*slot))
         for action in self._actions[slot][: self._length[slot]]:
             obs = self._call_one("step", i, action).obs
-        if not np.array_equal(obs, self._obs[slot]):
+        if not all(map(np.array_equal, _arrays(obs).values(), _arrays(self._newest_obs(slot)).values())):
             raise RuntimeError("replaying the episode gave different observations")
+
+    def _newest_obs(self, slot: tuple[int, ...]) -> Obs:
+        if isinstance(self._obs, ImageObs):
+            return ImageObs(self._obs.state[slot], self._obs.image[slot][-1])
+        return self._obs[slot]
 
     def _call_one(self, method: str, i: int, argument: Any) -> Any:
         results, failures = self._executor.call(method, {i: argument})
@@ -230,7 +246,7 @@ class VectorEnv:
             "seeds": np.array(self.seeds),
             "episode": self._episode.copy(),
             "length": self._length.copy(),
-            "obs": self._obs.copy(),
+            **{name: array.copy() for name, array in _arrays(self._obs).items()},
             "actions": self._actions.copy(),
             **{f"failures_{name}": count.copy() for name, count in self._failures._asdict().items()},
         }
@@ -251,19 +267,22 @@ class VectorEnv:
             )
         self._replay_all(snapshot["episode"], snapshot["length"], snapshot["actions"])
         aborted = snapshot["length"] < 0
-        self._length[aborted], self._needs_reset[aborted], self._obs[aborted] = -1, False, snapshot["obs"][aborted]
+        self._length[aborted], self._needs_reset[aborted] = -1, False
+        for name, array in _arrays(self._obs).items():
+            array[aborted] = snapshot[name][aborted]
         self._failures = FailureCounts(*(snapshot[f"failures_{name}"].copy() for name in FailureCounts._fields))
         for i, slot in enumerate(self._slots):
             if self._length[slot] != snapshot["length"][slot] or self._episode[slot] != snapshot["episode"][slot]:
                 raise SimulatorError(f"{self._labels[i]}: the episode of the checkpoint fails when it is replayed.")
-            if not np.array_equal(self._obs[slot], snapshot["obs"][slot]):
+            if not all(np.array_equal(array[slot], snapshot[name][slot]) for name, array in _arrays(self._obs).items()):
                 raise SimulatorError(
                     f"{self._labels[i]}: replaying the episode of the checkpoint gave different observations: either "
                     "the simulator has changed since, or its seed does not determine its episodes."
                 )
 
     def _replay_all(self, episode: np.ndarray, length: np.ndarray, actions: np.ndarray) -> None:
-        self._episode[:], self._length[:], self._needs_reset[:], self._obs[:] = episode, 0, True, 0.0
+        self._episode[:], self._length[:], self._needs_reset[:] = episode, 0, True
+        self._obs = self.spec.zero_obs(*self.shape)
         running = {i: int(episode[slot]) for i, slot in enumerate(self._slots) if episode[slot] >= 0 <= length[slot]}
         self._start(running)
         for t in range(int(length.max())):
@@ -280,3 +299,8 @@ class VectorEnv:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _arrays(obs: np.ndarray | ImageObs) -> dict[str, np.ndarray]:
+    """Return the arrays of observations by their names in a snapshot."""
+    return {"obs": obs.state, "image": obs.image} if isinstance(obs, ImageObs) else {"obs": obs}

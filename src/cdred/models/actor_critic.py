@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
 from cdred.nn.layers import MLP, Ensemble, SharedLatent, SplitInput, concat_input
-from cdred.nn.normalizer import ObsNormalizer
+from cdred.nn.normalizer import ObsNormalizer, normalize_obs
 from cdred.nn.tanh_gaussian import TanhGaussian
 from cdred.nn.two_hot import TwoHot
-from cdred.types import Precision
+from cdred.types import ImageObs, Precision
 
 # Encoded observations `[..., Z]`, or one that a batch of actions shares.
 Latents = TypeVar("Latents", bound=Array | SharedLatent)
@@ -38,7 +38,7 @@ class ActorCritic(eqx.Module):
         """Encoding of the absorbing state after termination, which no observation is encoded as."""
 
     @abstractmethod
-    def encode(self, obs: Float[Array, "*obs"]) -> Float[Array, " Z"]:
+    def encode(self, obs: Float[Array, "*obs"] | ImageObs) -> Float[Array, " Z"]:
         """Encode an observation."""
 
     def features(self, z: Latents) -> Latents:
@@ -146,11 +146,10 @@ class ObsActorCritic(ActorCritic):
         """One-hot absorbing-state indicator."""
         return jax.nn.one_hot(self.obs_dim, self.obs_dim + self.can_terminate)
 
-    def encode(self, obs: Float[Array, "*obs"]) -> Float[Array, " Z"]:
-        """Flatten and normalise the observation."""
-        flat = obs.reshape(-1)
-        flat = flat if self.normalizer is None else self.normalizer(flat)
-        return jnp.pad(flat, (0, int(self.can_terminate)))
+    def encode(self, obs: Float[Array, "*obs"] | ImageObs) -> Float[Array, " Z"]:
+        """Flatten and normalise the observation, without images."""
+        assert not isinstance(obs, ImageObs), "images need a world model"
+        return jnp.pad(normalize_obs(self.normalizer, obs), (0, int(self.can_terminate)))
 
     @property
     def actor(self) -> MLP:

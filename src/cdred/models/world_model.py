@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
-from cdred.constraints import HiddenDims, NonNegative, Positive, PositiveInt
+from cdred.constraints import HiddenDims, NonNegative, NonNegativeInt, Positive, PositiveInt
 from cdred.models.actor_critic import ActorCritic, Latents, make_critics
+from cdred.nn.image_encoder import ImageEncoder
 from cdred.nn.layers import MLP, Ensemble, SharedLatent, simnorm
-from cdred.nn.normalizer import ObsNormalizer
+from cdred.nn.normalizer import ObsNormalizer, normalize_obs
 from cdred.nn.two_hot import TwoHot
-from cdred.types import Precision
+from cdred.types import ImageObs, Precision
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,9 @@ class ModelConfig:
     simnorm_dim: PositiveInt = 8
     """Components per SimNorm group; divides latent_dim."""
     encoder_hidden_dims: HiddenDims = (256,)
-    """Hidden layers of the observation encoder."""
+    """Hidden layers of the observation encoder, after the convolutions of camera images."""
+    image_shift: NonNegativeInt = 3
+    """Largest random shift of the camera images in updates, in pixels (arXiv 2107.09645)."""
     hidden_dims: HiddenDims = (512, 512)
     """Hidden layers of dynamics, critics and policy."""
     num_critics: PositiveInt = 5
@@ -60,7 +63,7 @@ class WorldModel(ActorCritic):
     """
 
     normalizer: ObsNormalizer | None
-    encoder: MLP
+    encoder: MLP | ImageEncoder
     dynamics: MLP
     critics: Ensemble
     policy: MLP
@@ -79,6 +82,7 @@ class WorldModel(ActorCritic):
         config: ModelConfig,
         *,
         two_hot: TwoHot | None,
+        image_size: int | None = None,
         can_terminate: bool = False,
         precision: Precision = "float32",
         key: Key[Array, ""],
@@ -86,10 +90,11 @@ class WorldModel(ActorCritic):
         """Initialise the networks.
 
         Args:
-            obs_dim: size of a flattened observation.
+            obs_dim: size of a flattened observation, or of the vector beside an image.
             action_dim: number of action components.
             config: sizes.
             two_hot: encoding of the critics' value distributions; None for scalar critics.
+            image_size: height and width of the images that are observed; None without images.
             can_terminate: make a termination head.
             precision: of matrix products.
             key: of the initial weights.
@@ -105,9 +110,24 @@ class WorldModel(ActorCritic):
         # With zero output weights the first prediction is "nothing changes".
         to_change = partial(mlp, out_dim=config.latent_dim, zero_head=True)
         dynamics = to_change if config.residual_dynamics else to_latent
+        # Without a vector beside images there is nothing to normalise.
+        normalized = config.normalize_obs and obs_dim > 0
+        if image_size is None:
+            encoder = to_latent(obs_dim, config.encoder_hidden_dims, layer_norm=config.encoder_layer_norm, key=ke)
+        else:
+            encoder = ImageEncoder(
+                image_size,
+                obs_dim,
+                config.encoder_hidden_dims,
+                config.latent_dim,
+                simnorm_group=config.simnorm_dim,
+                layer_norm=config.encoder_layer_norm,
+                precision=precision,
+                key=ke,
+            )
         return cls(
-            normalizer=ObsNormalizer.identity(obs_dim, config.min_obs_std) if config.normalize_obs else None,
-            encoder=to_latent(obs_dim, config.encoder_hidden_dims, layer_norm=config.encoder_layer_norm, key=ke),
+            normalizer=ObsNormalizer.identity(obs_dim, config.min_obs_std) if normalized else None,
+            encoder=encoder,
             dynamics=dynamics(input_dim, hidden_dims, key=kd),
             critics=make_critics(
                 input_dim,
@@ -133,10 +153,9 @@ class WorldModel(ActorCritic):
         return jnp.tile(jax.nn.one_hot(0, self.simnorm_dim), self.latent_dim // self.simnorm_dim)
 
     @jax.named_scope("encoder")
-    def encode(self, obs: Float[Array, "*obs"]) -> Float[Array, " Z"]:
+    def encode(self, obs: Float[Array, "*obs"] | ImageObs) -> Float[Array, " Z"]:
         """Compute z = h(obs)."""
-        flat = obs.reshape(-1)
-        return self.encoder(flat if self.normalizer is None else self.normalizer(flat))
+        return self.encoder(normalize_obs(self.normalizer, obs))
 
     def features(self, z: Latents) -> Latents:
         """Compute V z - 1 with centred latents, else z.
@@ -147,10 +166,10 @@ class WorldModel(ActorCritic):
         return jax.tree.map(lambda x: self.simnorm_dim * x - 1.0, z) if self.center_latents else z
 
     @property
-    def actor(self) -> tuple[MLP, MLP]:
+    def actor(self) -> tuple[MLP | ImageEncoder, MLP]:
         return self.encoder, self.policy
 
-    def replace_actor(self, actor: tuple[MLP, MLP]) -> Self:
+    def replace_actor(self, actor: tuple[MLP | ImageEncoder, MLP]) -> Self:
         return eqx.tree_at(lambda m: (m.encoder, m.policy), self, actor)
 
     @jax.named_scope("dynamics")

@@ -1,10 +1,12 @@
 """Observation normalisation."""
 
-from typing import Self
+from typing import Any, Self
 
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from cdred.types import ImageObs
 
 # Outliers are clipped.
 LIMIT = 10.0
@@ -33,3 +35,11 @@ class ObsNormalizer(eqx.Module):
 
     def __call__(self, x: Float[Array, " dim"]) -> Float[Array, " dim"]:
         return jnp.clip((x - self.mean) / self.std, -LIMIT, LIMIT)
+
+
+def normalize_obs(normalizer: ObsNormalizer | None, obs: Float[Array, "..."] | ImageObs) -> Any:
+    """Flatten an observation and normalise it, unless there is no normaliser; of an `ImageObs`, the vector."""
+    if isinstance(obs, ImageObs):
+        return obs if normalizer is None else obs._replace(state=normalizer(obs.state))
+    flat = obs.reshape(-1)
+    return flat if normalizer is None else normalizer(flat)

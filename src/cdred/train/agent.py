@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Float32, PyTree
+from jaxtyping import Float, Float32, PyTree, UInt8
 
 from cdred.action_units import ACTION_TOLERANCE, denormalize_actions, normalize_actions, round_inwards
 from cdred.algos.base import Algorithm
@@ -15,7 +15,7 @@ from cdred.algos.world_model_agent import WorldModelAgent
 from cdred.config import RunConfig
 from cdred.errors import UserError
 from cdred.train.keys import EVALUATE, seed_keys
-from cdred.types import EnvSpec
+from cdred.types import STACKED_IMAGES, EnvSpec, ImageObs, map_obs
 
 
 class Agent:
@@ -39,8 +39,8 @@ class Agent:
         self.reset()
 
     def reset(self) -> Self:
-        """Discard the last plan; call it at the start of every episode."""
-        self._plan, self._steps = None, 0
+        """Discard the last plan and images; call it at the start of every episode."""
+        self._plan, self._images, self._steps = None, None, 0
         return self
 
     def warm_up(self, batch: int | None = None) -> Self:
@@ -55,7 +55,7 @@ class Agent:
         if batch is not None and batch < 1:
             raise UserError(f"batch must be at least 1, got {batch}.")
         num = batch or 1
-        keys, obs = jax.random.split(self._key, num), jnp.zeros((num, *self.spec.obs_shape), jnp.float32)
+        keys, obs = jax.random.split(self._key, num), map_obs(jnp.asarray, self.spec.zero_obs(num))
         _, plan = self._act(self._learner, self._initial_plan(num), obs, keys, jnp.array(False))
         # From the second step on, the plan is one that was returned, for which JAX may compile another program.
         jax.block_until_ready(self._act(self._learner, plan, obs, keys, jnp.array(False)))
@@ -68,12 +68,14 @@ class Agent:
         return f"<Agent of {self.spec.task} by {self._algo}, seed {self._seed}, acts by {how}>"
 
     def act(
-        self, obs: Float[np.ndarray, "..."], *, explore: bool = False, normalized: bool = False
+        self, obs: "Float[np.ndarray, '...'] | ImageObs", *, explore: bool = False, normalized: bool = False
     ) -> Float32[np.ndarray, "..."]:
         """Compute actions in the environment's own units, as its `step` expects them.
 
         Args:
-            obs: an observation `[*obs]`, or a batch `[B, *obs]` of one observation per environment.
+            obs: an observation `[*obs]`, or a batch `[B, *obs]` of one observation per environment. For a task with
+                images it is the current image `[H, W, 3]`, uint8, or `ImageObs(state, image)` if a vector is observed
+                beside it; the agent remembers the images before it.
             explore: add exploration noise.
             normalized: return actions in [-1, 1] instead, the units of demonstrations.
 
@@ -81,19 +83,57 @@ class Agent:
             The action `[A]`, or actions `[B, A]`.
 
         Raises:
-            UserError: the observation has another shape than the task's or is not finite, or B changed since the last
-                `reset`.
+            UserError: the observation has another shape or type than the task's or is not finite, or B changed since
+                the last `reset`.
         """
-        obs = self._finite(obs, "observation")
-        batched = obs.ndim > len(self.spec.obs_shape)
-        batch = jnp.asarray(obs if batched else obs[None])
-        if batch.shape[1:] != self.spec.obs_shape:
-            raise UserError(f"expected an observation of shape {self.spec.obs_shape} (or a batch), got {obs.shape}.")
-        keys = jax.random.split(jax.random.fold_in(self._key, self._steps), len(batch))
-        action, self._plan = self._act(self._learner, self._plan_for(len(batch)), batch, keys, jnp.array(explore))
+        batch, batched = self._batch(obs) if self.spec.image_size is None else self._image_batch(obs)
+        num = len(jax.tree.leaves(batch)[0])
+        plan = self._plan_for(num)
+        if isinstance(batch, ImageObs):
+            batch = batch._replace(image=self._stack(batch.image))
+        keys = jax.random.split(jax.random.fold_in(self._key, self._steps), num)
+        action, self._plan = self._act(self._learner, plan, map_obs(jnp.asarray, batch), keys, jnp.array(explore))
         self._steps += 1
         action = np.asarray(action) if normalized else self._to_env_units(np.asarray(action))
         return action if batched else action[0]
+
+    def _batch(self, obs: Float[np.ndarray, "..."] | ImageObs) -> tuple[Float32[np.ndarray, "B *obs"], bool]:
+        """Return observations as a batch, and if they were one."""
+        if isinstance(obs, ImageObs):
+            raise UserError(f"{self.spec.task} is observed without images: act on the vector alone.")
+        obs = self._finite(obs, "observation")
+        batched = obs.ndim > len(self.spec.obs_shape)
+        batch = obs if batched else obs[None]
+        if batch.shape[1:] != self.spec.obs_shape:
+            raise UserError(f"expected an observation of shape {self.spec.obs_shape} (or a batch), got {obs.shape}.")
+        return batch, batched
+
+    def _image_batch(self, obs: np.ndarray | ImageObs) -> tuple[ImageObs, bool]:
+        """Return observations with one image each as a batch, and if they were one."""
+        if not isinstance(obs, ImageObs):
+            if self.spec.obs_shape != (0,):
+                raise UserError(f"{self.spec.task} is observed by cdred.ImageObs(state, image), got one array.")
+            obs = ImageObs(np.zeros((*np.shape(obs)[:-3], 0), np.float32), np.asarray(obs))
+        image, shape = np.asarray(obs.image), self.spec.image_shape
+        if image.shape[-3:] != shape or image.ndim not in (3, 4) or image.dtype != np.uint8:
+            raise UserError(
+                f"expected an image of shape {shape} (or a batch) and type uint8, channels last, got {image.shape} "
+                f"and {image.dtype}."
+            )
+        batched = image.ndim == 4
+        state, state_batched = self._batch(obs.state)
+        if state_batched != batched or len(state) != (len(image) if batched else 1):
+            raise UserError(f"expected as many images as vectors, got shapes {image.shape} and {np.shape(obs.state)}.")
+        return ImageObs(state, image if batched else image[None]), batched
+
+    def _stack(self, image: UInt8[np.ndarray, "B H W 3"]) -> UInt8[np.ndarray, "B K H W 3"]:
+        """Append an image to the last ones, which in the first step of an episode it stands for."""
+        newest = image[:, None]
+        if self._images is None:
+            self._images = np.repeat(newest, STACKED_IMAGES, axis=1)
+        else:
+            self._images = np.concatenate([self._images[:, 1:], newest], axis=1)
+        return self._images
 
     def reward(
         self, obs: Float[np.ndarray, "B *obs"], action: Float[np.ndarray, "B A"], *, normalized: bool = False
@@ -106,11 +146,13 @@ class Agent:
             normalized: the actions are in [-1, 1] instead, as those of demonstrations are.
 
         Raises:
-            UserError: the algorithm has no world model, or the arrays have other shapes than the task's, are not
-                finite, or have actions outside the bounds.
+            UserError: the algorithm has no world model, the task has images, or the arrays have other shapes than the
+                task's, are not finite, or have actions outside the bounds.
         """
         if not isinstance(self._algorithm, WorldModelAgent):
             raise UserError("Agent.reward needs an algorithm with a world model; this run has none.")
+        if self.spec.image_size is not None:
+            raise UserError(f"Agent.reward takes vectors, but {self.spec.task} has images.")
         expected = (self.spec.obs_shape, (self.spec.action_dim,))
         obs, action = self._finite(obs, "observation"), self._finite(action, "action")
         if (obs.shape[1:], action.shape[1:]) != expected or len(obs) != len(action):

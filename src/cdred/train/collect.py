@@ -1,6 +1,7 @@
 """Collection of env steps with simulators on the host, by the agent, its pretrained policy or a random policy."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +11,12 @@ from jaxtyping import Array, Bool, Float32, PyTree
 from cdred.data.replay_buffer import Transition
 from cdred.envs.make import AnyVectorEnv
 from cdred.envs.vector_env import VectorEnv
-from cdred.train.compiled import CompiledFns, finite_rows
+from cdred.train.compiled import CompiledFns
+from cdred.train.finite import finite_rows
 from cdred.train.keys import RunKeys
 from cdred.train.state import TrainState
 
-ActFn = Callable[[TrainState, Float32[np.ndarray, "S E ..."]], tuple[TrainState, Float32[np.ndarray, "S E A"]]]
+ActFn = Callable[[TrainState, Any], tuple[TrainState, Float32[np.ndarray, "S E A"]]]
 RestartFn = Callable[[TrainState, Bool[np.ndarray, " S"]], TrainState]
 OnEpisode = Callable[[int, dict[str, list[float | None]]], None]
 # First entropy word of random actions; the entropy of episode seeds starts with the seed instead.

@@ -1,79 +1,30 @@
-"""Compiled functions of a run, each over a leading axis of S seeds, and the checks that their results are finite.
+"""Compiled functions of a run, each over a leading axis of S seeds.
 
 Randomness is a function of a seed's key and a counter of steps or updates (`train.keys`).
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, Float32, Int, Key, PyTree
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from cdred.algos.base import Algorithm, Batch, Selected
 from cdred.algos.pretrain import DemoRows, PretrainState
 from cdred.data.replay_buffer import ReplayBuffer, Transition
-from cdred.errors import DivergenceError
+from cdred.nn.image_encoder import random_shift
 from cdred.planning.mppi import MPPIState
 from cdred.train.devices import REPLICATED, SEEDS, shard_map_seeds
-from cdred.types import Segment
+from cdred.train.finite import FiniteCheck, check_finite
+from cdred.types import ImageObs, Segment
 
 # For what runs once: half the compile time of the default, and the same results.
 FAST_COMPILATION = {"xla_backend_optimization_level": 1}
-HINT = "The last checkpoint is finite. Try a smaller --optim.learning-rate or --optim.grad-clip-norm."
-
-
-class FiniteCheck(NamedTuple):
-    """NaN/inf check of one `learn` call, per seed.
-
-    Attributes:
-        finite: every metric of every update is finite, and so is the learner after the last one.
-        finite_updates: per metric, the number of updates before its first non-finite value.
-        last_finite_metrics: metrics of the update before the first non-finite value; of the last update if all are
-            finite.
-        parameter_abs_max: largest absolute value in the learner, optimizer states and EMAs included.
-    """
-
-    finite: Bool[Array, "..."]
-    finite_updates: dict[str, Int[Array, "..."]]
-    last_finite_metrics: dict[str, Float[Array, "..."]]
-    parameter_abs_max: Float[Array, "..."]
-
-
-class Divergence(NamedTuple):
-    """Description of a non-finite value, and the last finite metrics before it."""
-
-    text: str
-    metrics: dict[str, float]
-
-
-NON_FINITE_ACTION = Divergence("planning found no finite action, although the learner is finite", {})
-
-
-def check_finite(learner: PyTree, metrics: dict[str, Float[Array, " K"]]) -> FiniteCheck:
-    """Check the metrics of K updates and the learner after them, for one seed."""
-    finite_updates = {name: jnp.sum(jnp.cumprod(jnp.isfinite(x).astype(jnp.int32))) for name, x in metrics.items()}
-    first = jnp.min(jnp.stack(list(finite_updates.values())))
-    last_finite = {name: x[jnp.maximum(first - 1, 0)] for name, x in metrics.items()}
-    leaves = jax.tree.leaves(eqx.filter(learner, eqx.is_inexact_array))
-    abs_max = jnp.max(jnp.stack([jnp.max(jnp.abs(x)) for x in leaves]))
-    (updates,) = next(iter(metrics.values())).shape
-    return FiniteCheck((first == updates) & jnp.isfinite(abs_max), finite_updates, last_finite, abs_max)
-
-
-def finite_rows(action: Float32[np.ndarray, "S E A"]) -> Bool[np.ndarray, " S"]:
-    """Find the seeds with finite actions only."""
-    return np.asarray(np.isfinite(action).all(axis=(1, 2)))
-
-
-def require_finite_actions(finite: Bool[np.ndarray, " S"], seeds: tuple[int, ...], where: str) -> None:
-    """Raise DivergenceError if `finite` does not hold for all seeds."""
-    for row in np.flatnonzero(~finite):
-        raise DivergenceError(f"seed {seeds[row]}, {where}: {NON_FINITE_ACTION.text}.\n{HINT}")
 
 
 class CompiledFns:
@@ -89,6 +40,7 @@ class CompiledFns:
         updates_per_call: gradient steps per `learn` call.
         episode_length: steps after which an episode is truncated.
         mesh: devices to shard the seeds over; None for the default device.
+        image_shift: largest random shift of the camera images of a batch, in pixels; None where there are none.
     """
 
     def __init__(
@@ -100,9 +52,14 @@ class CompiledFns:
         updates_per_call: int,
         episode_length: int,
         mesh: Mesh | None = None,
+        image_shift: int | None = None,
     ):
         self.algorithm, self.horizon, self.batch_size = algorithm, horizon, batch_size
         self.updates_per_call, self.episode_length, self.mesh = updates_per_call, episode_length, mesh
+        self.image_shift = image_shift
+        # On CPUs XLA's convolutions are 20 times slower in a loop, and 3 times slower when vmapped over networks.
+        unrolled = image_shift is not None and jax.default_backend() == "cpu"
+        self._over_seeds: Callable = _unrolled if unrolled else jax.vmap
 
         def compiled(function, *in_specs, donate: tuple[int, ...] = (), options: dict[str, Any] | None = None):
             function = shard_map_seeds(function, mesh, in_specs)
@@ -113,9 +70,16 @@ class CompiledFns:
         act_specs = (SEEDS, SEEDS, SEEDS, SEEDS, SEEDS, REPLICATED, REPLICATED)
         self.act = compiled(self.act_fn, *act_specs, donate=(1,))
         self.act_pretrained = compiled(partial(self.act_fn, pretrained=True), *act_specs, donate=(1,))
-        self.learn = compiled(self.learn_fn, SEEDS, SEEDS, REPLICATED, SEEDS, REPLICATED, REPLICATED, donate=(0,))
+        learn_specs = (SEEDS, SEEDS, REPLICATED, SEEDS, REPLICATED, REPLICATED)
+        self.learn = compiled(self.learn_fn, *learn_specs, donate=(0,))
         self.init_pretraining = compiled(self._init_pretraining, SEEDS)
-        self.pretrain = compiled(self._pretrain, SEEDS, REPLICATED, SEEDS, REPLICATED, donate=(0,))
+        pretrain_specs = (SEEDS, REPLICATED, SEEDS, REPLICATED)
+        self.pretrain = compiled(self._pretrain, *pretrain_specs, donate=(0,))
+        if unrolled:
+            self.learn, self.pretrain = self._learn_by_calls, self._pretrain_by_calls
+            self._learn_once = compiled(self._learn_once_fn, *learn_specs, REPLICATED, donate=(0,))
+            self._summarize = compiled(jax.vmap(_summary), SEEDS, SEEDS)
+            self._pretrain_once = compiled(self._pretrain_once_fn, *pretrain_specs, REPLICATED, donate=(0,))
         self.finish_pretraining = compiled(self._finish_pretraining, SEEDS, SEEDS, REPLICATED)
         self.distance_from_ends = compiled(self._distance_from_ends, SEEDS, SEEDS)
         self.set_acting = compiled(_set_acting, SEEDS, SEEDS)
@@ -133,7 +97,7 @@ class CompiledFns:
         self,
         learner,
         plan: MPPIState,
-        obs: Float[Array, "S E ..."],
+        obs: Float[Array, "S E ..."] | ImageObs,
         is_first: Bool[Array, "S E"],
         keys: Key[Array, " S"],
         counter: Int[Array, ""],
@@ -147,7 +111,7 @@ class CompiledFns:
         """
         pretraining = self.algorithm.pretraining if pretrained else None
         if pretraining is not None:
-            counter = counter // (obs.shape[1] * pretraining.config.noise_hold)
+            counter = counter // (is_first.shape[1] * pretraining.config.noise_hold)
 
         def act_env(learner, plan, obs, is_first, key):
             initial = self.algorithm.init_plan()
@@ -157,7 +121,7 @@ class CompiledFns:
             return self.algorithm.act(learner, plan, obs, key, explore)
 
         def act_seed(learner, plan, obs, is_first, key):
-            env_keys = jax.random.split(jax.random.fold_in(key, counter), obs.shape[0])
+            env_keys = jax.random.split(jax.random.fold_in(key, counter), len(is_first))
             return jax.vmap(partial(act_env, learner))(plan, obs, is_first, env_keys)
 
         return jax.vmap(act_seed)(learner, plan, obs, is_first, keys)
@@ -173,15 +137,16 @@ class CompiledFns:
             # All rows of the episodes that end in this block.
             steps, absorbing_rows = block.action.shape[0], 2 + replay.num_absorbing
             rows = replay.recent_rows(steps * absorbing_rows + self.episode_length + absorbing_rows)
+            final_rows = replay.final_rows()
 
-            def detect(obs, absorbing, step, final):
-                latents = jax.vmap(partial(pretrained.encode, learner.model))(obs)
-                return pretrained.detector.detect(latents, step, absorbing, final)
+            def detect(env, rows):
+                latents = jax.vmap(partial(pretrained.encode, learner.model))(replay.stacked_obs(env, rows))
+                parts = (replay.episode_step, replay.absorbing, final_rows)
+                return pretrained.detector.detect(latents, *(part[env, rows] for part in parts))
 
-            parts = (replay.obs, replay.absorbing, replay.episode_step, replay.final_rows())
-            return replay.select(rows, jax.vmap(detect)(*(jax.vmap(lambda x, r: x[r])(x, rows) for x in parts)))
+            return replay.select(rows, jax.vmap(detect)(jnp.arange(len(rows)), rows))
 
-        return jax.vmap(add)(replay, block, learner)
+        return self._over_seeds(add)(replay, block, learner)
 
     def _init_pretraining(self, learner) -> PretrainState:
         assert self.algorithm.pretraining is not None
@@ -191,7 +156,33 @@ class CompiledFns:
         self, state: PretrainState, expert: ReplayBuffer, keys: Key[Array, " S"], counter: Int[Array, ""]
     ) -> tuple[PretrainState, dict[str, Float[Array, " S"]]]:
         """Take `updates_per_call` updates of pretraining; return the new state and the means of the metrics."""
-        pretraining, sample = self.algorithm.pretraining, self._sampler(expert)
+        update = self._pretrain_update(expert)
+
+        def pretrain_seed(state, key):
+            state, metrics = jax.lax.scan(update, state, self._pretrain_keys(key, counter))
+            return state, {name: jnp.mean(value) for name, value in metrics.items()}
+
+        return self._over_seeds(pretrain_seed)(state, keys)
+
+    def _pretrain_once_fn(self, state: PretrainState, expert: ReplayBuffer, keys, counter, index: Int[Array, ""]):
+        """Take the update `index` of those of `_pretrain`."""
+        update = self._pretrain_update(expert)
+
+        def pretrain_seed(state, key):
+            return update(state, jax.tree.map(lambda x: x[index], self._pretrain_keys(key, counter)))
+
+        return self._over_seeds(pretrain_seed)(state, keys)
+
+    def _pretrain_by_calls(self, state: PretrainState, expert: ReplayBuffer, keys, counter):
+        """Do what `_pretrain` does in one call per update."""
+        metrics = []
+        for index in range(self.updates_per_call):
+            state, values = self._pretrain_once(state, expert, keys, counter, np.int32(index))
+            metrics.append(values)
+        return state, jax.tree.map(lambda *xs: jnp.mean(jnp.stack(xs), axis=0), *metrics)
+
+    def _pretrain_update(self, expert: ReplayBuffer) -> Callable:
+        pretraining, sample = self.algorithm.pretraining, self._sampler(expert, augment=True)
         assert pretraining is not None
 
         def update(state, keys):
@@ -200,26 +191,24 @@ class CompiledFns:
             assert segments is not None
             return pretraining.update(state, segments, noise_key)
 
-        def pretrain_seed(state, key):
-            key = jax.random.fold_in(key, counter)
-            # Noise has keys of its own, so that it does not change which segments are drawn.
-            sample_keys = jax.random.split(key, self.updates_per_call)
-            noise_keys = jax.random.split(jax.random.fold_in(key, self.updates_per_call), self.updates_per_call)
-            state, metrics = jax.lax.scan(update, state, (sample_keys, noise_keys))
-            return state, {name: jnp.mean(value) for name, value in metrics.items()}
+        return update
 
-        return jax.vmap(pretrain_seed)(state, keys)
+    def _pretrain_keys(self, key: Key[Array, ""], counter: Int[Array, ""]) -> tuple[Key[Array, " K"], Key[Array, " K"]]:
+        """Return the keys of sampling, and those of noise, which does not change the segments that are drawn."""
+        key, num = jax.random.fold_in(key, counter), self.updates_per_call
+        return jax.random.split(key, num), jax.random.split(jax.random.fold_in(key, num), num)
 
     def _finish_pretraining(self, learner, state: PretrainState, expert: ReplayBuffer):
         """Put the pretrained networks into the learner."""
         pretraining = self.algorithm.pretraining
         assert pretraining is not None
-        rows = DemoRows(expert.obs[0], expert.absorbing[0], expert.episode_step[0])
-        new = state.model, jax.vmap(pretraining.finish, in_axes=(0, None))(state.model, rows)
+        obs = expert.stacked_obs(0, jnp.arange(expert.episode_step.shape[1]))
+        rows = DemoRows(obs, expert.absorbing[0], expert.episode_step[0])
+        new = state.model, self._over_seeds(partial(pretraining.finish, rows=rows))(state.model)
         return eqx.tree_at(lambda s: (s.model, s.pretrained), learner, new)
 
     @staticmethod
-    def _distance_from_ends(learner, obs: Float[Array, "S E ..."]) -> Float[Array, "S E"]:
+    def _distance_from_ends(learner, obs: Float[Array, "S E ..."] | ImageObs) -> Float[Array, "S E"]:
         """Compute the distances of observations from the ends of demonstrations."""
 
         def of_seed(learner, obs):
@@ -245,11 +234,40 @@ class CompiledFns:
             The new learner; the metrics, as means over the updates except for `grad_norm_max`; and a check of every
             update.
         """
-        sample_expert = self._sampler(expert)
-        sample_validation = self._sampler(None if self.algorithm.uses_env else validation)
+        update_of = self._learn_update(expert, validation)
 
         def learn_seed(learner, replay, key):
-            sample_agent = self._sampler(replay if self.algorithm.uses_env else None)
+            keys = jax.random.split(jax.random.fold_in(key, counter), self.updates_per_call)
+            learner, metrics = jax.lax.scan(update_of(replay), learner, keys)
+            return learner, *_summary(learner, metrics)
+
+        return self._over_seeds(learn_seed)(learner, replay, keys)
+
+    def _learn_once_fn(self, learner, replay, expert, keys, counter, validation, index: Int[Array, ""]):
+        """Take the update `index` of those of `learn_fn`; return the learner and its metrics."""
+        update_of = self._learn_update(expert, validation)
+
+        def learn_seed(learner, replay, key):
+            key = jax.random.split(jax.random.fold_in(key, counter), self.updates_per_call)[index]
+            return update_of(replay)(learner, key)
+
+        return self._over_seeds(learn_seed)(learner, replay, keys)
+
+    def _learn_by_calls(self, learner, replay, expert, keys, counter, validation):
+        """Do what `learn_fn` does in one call per update."""
+        metrics = []
+        for index in range(self.updates_per_call):
+            learner, values = self._learn_once(learner, replay, expert, keys, counter, validation, np.int32(index))
+            metrics.append(values)
+        return learner, *self._summarize(learner, jax.tree.map(lambda *xs: jnp.stack(xs, axis=1), *metrics))
+
+    def _learn_update(self, expert: ReplayBuffer | None, validation: ReplayBuffer | None) -> Callable:
+        """Return a function of the agent's buffer that returns one update of a seed, a function of learner and key."""
+        sample_expert = self._sampler(expert, augment=True)
+        sample_validation = self._sampler(None if self.algorithm.uses_env else validation)
+
+        def update_of(replay):
+            sample_agent = self._sampler(replay if self.algorithm.uses_env else None, augment=True)
             sample_selected = self._selected_sampler(replay)
 
             def update(learner, key):
@@ -263,13 +281,9 @@ class CompiledFns:
                 )
                 return self.algorithm.update(learner, batch, update_key)
 
-            keys = jax.random.split(jax.random.fold_in(key, counter), self.updates_per_call)
-            learner, metrics = jax.lax.scan(update, learner, keys)
-            summary = {name: jnp.mean(value) for name, value in metrics.items()}
-            summary["grad_norm_max"] = jnp.max(metrics["grad_norm"])
-            return learner, summary, check_finite(learner, metrics)
+            return update
 
-        return jax.vmap(learn_seed)(learner, replay, keys)
+        return update_of
 
     def _diagnose(
         self,
@@ -293,7 +307,7 @@ class CompiledFns:
             metrics = self.algorithm.diagnostics(learner, batch, recent, valid, jax.random.fold_in(key, 3))
             return metrics if self.algorithm.pretraining is None else metrics | detector_metrics(replay)
 
-        return jax.vmap(diagnose_seed)(learner, replay, keys)
+        return self._over_seeds(diagnose_seed)(learner, replay, keys)
 
     def _set_obs_stats(self, learner, replay: ReplayBuffer | None, expert: ReplayBuffer | None):
         """Set the statistics of observations, those of the agent's and the expert's buffer weighted equally."""
@@ -313,14 +327,45 @@ class CompiledFns:
         if pretraining is None or not pretraining.config.self_imitation_coef:
             return lambda _: None
         index = replay.selected_index(self.horizon)
-        return lambda key: Selected(replay.sample(index, key, self.batch_size, self.horizon), index[-1] > 0)
+        return lambda key: Selected(self._sample(replay, index, key, augment=True), index[-1] > 0)
 
-    def _sampler(self, replay: ReplayBuffer | None) -> Callable[[Key[Array, ""]], Segment | None]:
-        """Make a function that draws a batch from a buffer, or returns None without a buffer."""
+    def _sampler(
+        self, replay: ReplayBuffer | None, *, augment: bool = False
+    ) -> Callable[[Key[Array, ""]], Segment | None]:
+        """Make a function that draws a batch from a buffer, or returns None without a buffer.
+
+        With `augment` camera images are shifted at random.
+        """
         if replay is None:
             return lambda _: None
         index = replay.index(self.horizon)
-        return lambda key: replay.sample(index, key, self.batch_size, self.horizon)
+        return lambda key: self._sample(replay, index, key, augment=augment)
+
+    def _sample(self, replay: ReplayBuffer, index: Int[Array, " rows"], key: Key[Array, ""], *, augment: bool):
+        segments = replay.sample(index, key, self.batch_size, self.horizon)
+        if not (augment and self.image_shift and isinstance(segments.obs, ImageObs)):
+            return segments
+        image = segments.obs.image
+        flat = image.reshape(-1, *image.shape[2:])
+        shifted = random_shift(flat, jax.random.fold_in(key, 1), self.image_shift).reshape(image.shape)
+        return segments._replace(obs=segments.obs._replace(image=shifted))
+
+
+def _unrolled(function: Callable) -> Callable:
+    """Map as `jax.vmap`, with operations of their own for every seed."""
+
+    def mapped(*args):
+        num = len(jax.tree.leaves(args)[0])
+        results = [function(*jax.tree.map(lambda x, i=i: x[i], args)) for i in range(num)]
+        return jax.tree.map(lambda *xs: jnp.stack(xs), *results)
+
+    return mapped
+
+
+def _summary(learner, metrics: dict[str, Float[Array, " K"]]) -> tuple[dict[str, Float[Array, ""]], FiniteCheck]:
+    """Compute the means of the metrics of K updates, and the check of the learner after them."""
+    summary = {name: jnp.mean(value) for name, value in metrics.items()}
+    return summary | {"grad_norm_max": jnp.max(metrics["grad_norm"])}, check_finite(learner, metrics)
 
 
 def _set_acting(learner, acting: Int[Array, " S"]):

@@ -17,8 +17,9 @@ from cdred.envs.jax_vector_env import JaxVectorEnv, VectorEnvState, reset_where,
 from cdred.envs.seeding_jax import EpisodeKey
 from cdred.planning.mppi import MPPIState
 from cdred.train.collect import OnEpisode, random_actions
-from cdred.train.compiled import CompiledFns, FiniteCheck, require_finite_actions
+from cdred.train.compiled import CompiledFns
 from cdred.train.devices import REPLICATED, SEEDS, STEPS_SEEDS, shard_map_seeds
+from cdred.train.finite import FiniteCheck, require_finite_actions
 from cdred.train.keys import RunKeys
 from cdred.train.state import TrainState
 

@@ -13,7 +13,8 @@ from jaxtyping import Array, Bool, Float, PyTree
 from cdred.data.replay_buffer import ReplayBuffer
 from cdred.errors import DivergenceError
 from cdred.loggers.metrics import Logger
-from cdred.train.compiled import HINT, NON_FINITE_ACTION, CompiledFns, Divergence, FiniteCheck
+from cdred.train.compiled import CompiledFns
+from cdred.train.finite import HINT, NON_FINITE_ACTION, Divergence, FiniteCheck
 from cdred.train.keys import RunKeys
 from cdred.train.state import TrainState
 from cdred.types import LogFn

@@ -1,10 +1,12 @@
 """A longer run needs a larger replay buffer: the rows of a checkpoint are moved into it."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Shaped
 
-from cdred.checkpoint.replay_shards import FIELDS
+from cdred.checkpoint.arrays import path_name
+from cdred.checkpoint.replay_shards import INSERT_INDEX
 from cdred.data.replay_buffer import EMPTY, ReplayBuffer
 
 
@@ -26,8 +28,10 @@ def enlarge(replay: ReplayBuffer, capacity: int) -> ReplayBuffer:
     shift = np.where(wrapped, insert_index + 1, 0)
     order = (np.arange(rows) + shift[..., None]) % rows
 
-    def moved(name: str) -> Shaped[Array, "..."]:
-        old = np.asarray(getattr(replay, name))
+    def moved(path: tuple, array: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
+        name, old = path_name(path), np.asarray(array)
+        if name == INSERT_INDEX:
+            return jnp.asarray(((old - shift) % rows).astype(old.dtype))
         new = np.full(
             (*old.shape[:axis], capacity, *old.shape[axis + 1 :]), EMPTY if name == "episode_step" else 0, old.dtype
         )
@@ -35,7 +39,4 @@ def enlarge(replay: ReplayBuffer, capacity: int) -> ReplayBuffer:
         new[(slice(None),) * axis + (slice(rows),)] = np.take_along_axis(old, index, axis)
         return jnp.asarray(new)
 
-    index = ((insert_index - shift) % rows).astype(insert_index.dtype)
-    return ReplayBuffer(
-        **{name: moved(name) for name in FIELDS}, insert_index=jnp.asarray(index), num_absorbing=replay.num_absorbing
-    )
+    return jax.tree_util.tree_map_with_path(moved, replay)

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float64, Int64, Key, PyTree
 
 from cdred.envs.make import AnyVectorEnv
-from cdred.train.compiled import finite_rows, require_finite_actions
+from cdred.train.finite import finite_rows, require_finite_actions
 from cdred.train.state import EpisodeStats
 
 
@@ -52,7 +52,7 @@ def evaluate(
     envs: AnyVectorEnv,
     keys: Key[Array, " S"],
     episodes: int,
-    on_step: Callable[[np.ndarray, np.ndarray, np.ndarray], None] | None = None,
+    on_step: Callable[[Any, np.ndarray, np.ndarray], None] | None = None,
 ) -> Evaluation:
     """Run each seed's agent for the next `episodes` episodes of `envs`.
 

@@ -14,9 +14,9 @@ from cdred.config import steps_per_call, total_steps
 from cdred.envs.vector_env import VectorEnv
 from cdred.errors import Interrupted, UserError
 from cdred.train.collect import ActFn, collect, exploring_policy, pretrained_policy, random_policy
-from cdred.train.compiled import FiniteCheck
 from cdred.train.divergence import Metrics
 from cdred.train.evaluate import Evaluation, evaluate, evaluation_keys
+from cdred.train.finite import FiniteCheck
 from cdred.train.metrics import drop_inapplicable, episode_logger, flush_episode_logs, log_train_metrics
 from cdred.train.pretraining import pretrain
 from cdred.train.saving import (

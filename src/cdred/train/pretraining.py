@@ -10,8 +10,9 @@ import numpy as np
 
 from cdred.algos.pretrain import CANDIDATES
 from cdred.errors import DivergenceError, Interrupted
-from cdred.train.compiled import HINT, CompiledFns
+from cdred.train.compiled import CompiledFns
 from cdred.train.evaluate import evaluate, evaluation_keys
+from cdred.train.finite import HINT
 from cdred.train.metrics import drop_inapplicable
 from cdred.train.saving import save_if_best
 from cdred.train.setup import TrainingRun

@@ -138,6 +138,7 @@ def make_compiled_fns(config: RunConfig, spec: EnvSpec) -> CompiledFns:
         updates_per_call=config.updates_per_call,
         episode_length=spec.episode_length,
         mesh=seed_mesh(len(config.seeds)),
+        image_shift=None if spec.image_size is None else config.model.image_shift,
     )
 
 

@@ -265,12 +265,55 @@ IMAGES = [
 
 
 @pytest.mark.parametrize("image", IMAGES, ids=lambda box: str(box.shape))
-def test_images_are_rejected(sampler, image):
-    expected = rf"is an image, Box\({', '.join(map(str, image.shape))}\) of {image.dtype}, and images are not supported"
-    with pytest.raises(UserError, match=f"its observation space {expected}: select the state part"):
+def test_images_are_refused_where_vectors_are_observed(sampler, image):
+    expected = rf"is an image, Box\({', '.join(map(str, image.shape))}\) of {image.dtype}: observe it with --obs pixels"
+    with pytest.raises(UserError, match=f"its observation space {expected}"):
         make(sampler(image))
     with pytest.raises(UserError, match=f"part 'eye/camera' of its observation space {expected}"):
         make(sampler(Dict(state=VECTOR, eye=Dict(camera=image))))
+
+
+CAMERA = np.arange(64 * 96 * 3, dtype=np.uint32).reshape(64, 96, 3).astype(np.uint8)
+
+
+@pytest.mark.parametrize("kind", ["pixels", "both"])
+def test_image_of_an_observation_is_observed(sampler, kind):
+    obs = {"state": np.float32([1, 2, 3]), "eye": {"camera": CAMERA}}
+    space = Dict(state=VECTOR, eye=Dict(camera=Box(0, 255, CAMERA.shape, np.uint8)))
+    env = make(f"{sampler(space, obs=obs)}?obs={kind}&size=32")
+    first = env.reset(0)
+    np.testing.assert_array_equal(first.state, [1, 2, 3] if kind == "both" else [])
+    assert env.spec.obs_parts == ((("state", 3),) if kind == "both" else ())
+    # Means of areas of 2 x 3 pixels.
+    areas = CAMERA.reshape(32, 2, 32, 3, 3).mean(axis=(1, 3))
+    np.testing.assert_allclose(first.image, areas, atol=1)
+    np.testing.assert_array_equal(env.step(np.zeros(1, np.float32)).obs.image, first.image)
+
+
+def test_image_alone_is_observed(sampler):
+    image = CAMERA[:32, :32]
+    env = make(f"{sampler(Box(0, 255, image.shape, np.uint8), obs=image)}?obs=pixels&size=32")
+    np.testing.assert_array_equal(env.reset(0).image, image)
+    gray = make(f"{sampler(Box(0, 255, (32, 32), np.uint8), obs=image[..., 0])}?obs=pixels&size=32").reset(0)
+    np.testing.assert_array_equal(gray.image, image[..., :1].repeat(3, axis=2))
+
+
+@pytest.mark.parametrize("image", [IMAGES[2], IMAGES[3], Box(0, 255, (3, 64, 64), np.uint8)], ids=str)
+def test_images_of_another_layout_are_refused(sampler, image):
+    with pytest.raises(UserError, match=r"expected \[H, W\], \[H, W, 1\] or \[H, W, 3\] of uint8, channels last"):
+        make(f"{sampler(Dict(state=VECTOR, camera=image))}?obs=pixels")
+
+
+def test_several_images_are_refused(sampler):
+    space = Dict(left=IMAGES[0], right=IMAGES[0])
+    with pytest.raises(UserError, match="several images, left, right: select one"):
+        make(f"{sampler(space)}?obs=pixels")
+
+
+def test_environment_that_neither_observes_nor_renders_an_image_is_refused(sampler):
+    env = make(f"{sampler(VECTOR)}?obs=pixels")
+    with pytest.raises(UserError, match="cannot be rendered: it has no render mode `rgb_array`"):
+        env.reset(0)
 
 
 def test_byte_vectors_and_float_matrices_are_no_images(sampler):

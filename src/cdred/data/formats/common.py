@@ -167,7 +167,7 @@ def empty_actions(steps: int) -> np.ndarray:
     return np.zeros((steps, 0), np.float32)
 
 
-def check_all_or_none(dataset: DemoDataset, key: Literal["reward", "success"], path: Path) -> None:
+def check_all_or_none(dataset: DemoDataset, key: Literal["reward", "success", "image"], path: Path) -> None:
     """Check that all episodes have an array of this name, or none has, for a format with one column for all of them.
 
     Raises:

@@ -3,6 +3,7 @@
 Keys, for N episodes (`T` steps each; `*obs` is the shape of one observation):
 
     obs         [N, T+1, *obs]   observations, the final one included
+    image       [N, T+1, H, H, 3]  optional; RGB camera images, uint8
     action      [N, T, A]        in [-1, 1]; missing where only observations were recorded
     reward      [N, T]           optional
     success     [N, T]           optional; goal reached, per step
@@ -12,8 +13,9 @@ Keys, for N episodes (`T` steps each; `*obs` is the shape of one observation):
     task        scalar string    optional, e.g. metaworld/drawer-close
     provenance  scalar string    optional; a JSON object
 
-With the additional key `lengths [N]` (steps of each episode), episodes may differ in length and the first four are
-concatenated instead of stacked: `obs [sum(T_i + 1), *obs]`, the others `[sum(T_i), ...]`. `save_npz` writes this form.
+With the additional key `lengths [N]` (steps of each episode), episodes may differ in length and the first five are
+concatenated instead of stacked: `obs [sum(T_i + 1), *obs]` and `image` alike, the others `[sum(T_i), ...]`. `save_npz`
+writes this form.
 
 Other arrays in the file are not read, and named in the provenance.
 """
@@ -45,7 +47,9 @@ from cdred.types import DemoDataset, Trajectory
 STEP_KEYS = ("action", "reward", "success")
 FLOAT_KEYS = ("obs", "action", "reward")
 EPISODE_KEYS = ("terminated", "truncated", "seed")
-OTHER_KEYS = ("success", "lengths", *EPISODE_KEYS, "task", "provenance")
+# Arrays with one row per observation.
+OBS_KEYS = ("obs", "image")
+OTHER_KEYS = ("image", "success", "lengths", *EPISODE_KEYS, "task", "provenance")
 # What other libraries call their actions.
 ACTION_NAMES = ("actions", "acts", "act")
 
@@ -90,7 +94,7 @@ def _check_names(arrays: Mapping[str, np.ndarray], others: Sequence[str], locati
 
 
 def _unstack(arrays: dict[str, np.ndarray], location: str) -> list[dict[str, np.ndarray]]:
-    shapes = {key: arrays[key].shape for key in ("obs", *STEP_KEYS) if key in arrays}
+    shapes = {key: arrays[key].shape for key in (*OBS_KEYS, *STEP_KEYS) if key in arrays}
     misshapen = [key for key, shape in shapes.items() if len(shape) < (3 if key in ("obs", "action") else 2)]
     if misshapen or len({shape[0] for shape in shapes.values()}) != 1:
         hint = _describe_layout(shapes["obs"], shapes.get("action"))
@@ -137,9 +141,9 @@ def _split_by_length(arrays: dict[str, np.ndarray], location: str) -> list[dict[
         if key in arrays:
             check_components(arrays[key].shape, "[rows, ...]", key, location)
     pieces = {}
-    for key in ("obs", *STEP_KEYS):
+    for key in (*OBS_KEYS, *STEP_KEYS):
         if key in arrays:
-            ends = np.cumsum(lengths + (key == "obs"))
+            ends = np.cumsum(lengths + (key in OBS_KEYS))
             rows = arrays[key].shape[0] if arrays[key].ndim else 0
             if rows != (ends[-1] if len(ends) else 0):
                 raise UserError(f"{location}: '{key}' has {rows} rows, but 'lengths' requires {ends[-1:]}.")
@@ -163,6 +167,7 @@ def _to_trajectory(
         truncated=bool(_get_episode_value(arrays, "truncated", index, not terminated)),
         success=as_bool(episode["success"], "success", location) if "success" in episode else None,
         seed=seed if seed >= 0 else None,
+        image=episode.get("image"),
     )
 
 
@@ -209,10 +214,13 @@ def save_npz(dataset: DemoDataset, path: str | Path, on_progress: OnProgress | N
 def _to_arrays(dataset: DemoDataset, path: Path) -> dict[str, np.ndarray]:
     check_all_or_none(dataset, "reward", path)
     check_all_or_none(dataset, "success", path)
+    check_all_or_none(dataset, "image", path)
+    image = [trajectory.image for trajectory in dataset if trajectory.image is not None]
     reward = [trajectory.reward for trajectory in dataset if trajectory.reward is not None]
     success = [trajectory.success for trajectory in dataset if trajectory.success is not None]
     return {
         "obs": np.concatenate([trajectory.obs for trajectory in dataset]),
+        **({"image": np.concatenate(image)} if image else {}),
         **({"action": np.concatenate([trajectory.action for trajectory in dataset])} if dataset.has_actions else {}),
         **({"reward": np.concatenate(reward)} if reward else {}),
         **({"success": np.concatenate(success)} if success else {}),

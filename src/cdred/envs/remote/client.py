@@ -12,11 +12,11 @@ from typing import Any, Self
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from cdred.envs.base import Step, validate_step
+from cdred.envs.base import Obs, Step, validate_step
 from cdred.envs.remote import server
 from cdred.envs.remote.interpreter import Interpreter, subprocess_env
 from cdred.errors import UserError
-from cdred.types import EnvSpec
+from cdred.types import EnvSpec, ImageObs
 
 # Default timeout of a step in seconds. Other calls, which may compile a model or build a scene, take longer.
 STEP_TIMEOUT = 60.0
@@ -196,10 +196,11 @@ class RemoteEnv:
 
     def wait(self) -> Any:
         """Return the result of the oldest pending `send`; raises the environment's exceptions."""
-        header, (array,) = self._server.receive(step=self._pending.popleft() == "step")
-        return validate_step(self.spec, Step(array, *header["step"])) if "step" in header else array
+        header, arrays = self._server.receive(step=self._pending.popleft() == "step")
+        result = ImageObs(*arrays) if len(arrays) > 1 else arrays[0]
+        return validate_step(self.spec, Step(result, *header["step"])) if "step" in header else result
 
-    def reset(self, seed: int) -> Float32[np.ndarray, "*obs"]:
+    def reset(self, seed: int) -> Obs:
         self.send("reset", seed)
         return self.wait()
 

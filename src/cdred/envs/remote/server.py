@@ -72,13 +72,18 @@ def make(suite, envs, header, _arrays):
 
 def reset(_suite, envs, header, _arrays):
     """Return the first observation of the episode of a seed."""
-    return {}, [envs[header["env"]].reset(header["argument"])]
+    return {}, obs_arrays(envs[header["env"]].reset(header["argument"]))
 
 
 def step(_suite, envs, header, arrays):
     """Take one step; NumPy scalars are converted to Python's without loss."""
     obs, reward, *flags = envs[header["env"]].step(*arrays)
-    return {"step": [float(reward), *map(bool, flags)]}, [obs]
+    return {"step": [float(reward), *map(bool, flags)]}, obs_arrays(obs)
+
+
+def obs_arrays(obs):
+    """Return the arrays of an observation: one, or vector and image of a `cdred.types.ImageObs`."""
+    return list(obs) if isinstance(obs, tuple) else [obs]
 
 
 def render(_suite, envs, header, _arrays):

@@ -14,6 +14,7 @@ from cdred.types import EnvSpec
 EPISODE_FRAMES = 1000
 ACTION_REPEAT = 2
 DEFAULT_RENDER_SIZE = 240
+RENDERS_SIZE = True
 
 
 class DMControl:

@@ -13,13 +13,14 @@ from gymnasium.wrappers import TimeLimit
 from jaxtyping import Float32, UInt8
 
 from cdred.action_units import denormalize_actions
-from cdred.envs.base import Step, raise_render_error, resize_nearest, validate_step
-from cdred.envs.gym_spaces import named_parts, obs_boxes, require_box
+from cdred.envs.base import Step, raise_render_error, resize_area, resize_nearest, validate_step
+from cdred.envs.gym_spaces import join_name, named_parts, obs_boxes, require_box, split_images
 from cdred.errors import UserError
 from cdred.suggest import did_you_mean
 from cdred.types import EnvSpec
 
 DEFAULT_TIME_LIMIT = 1000
+RENDERS_SIZE, OBSERVES_IMAGES = True, True
 SUCCESS_KEYS = ("success", "is_success")
 # Bound on the episode that finds out if a task reports success.
 MAX_PROBE_STEPS = 2000
@@ -40,6 +41,7 @@ class Gym:
         make_env: makes a new environment at each call.
         render_size: side of rendered frames in pixels; None keeps the environment's.
         origin: what `make_env` makes environments from; None for the registered environment of their id.
+        image_size: height and width of the image, if the observation space has one; None refuses images.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Gym:
         make_env: Callable[[], gymnasium.Env],
         render_size: int | None = None,
         origin: object | None = None,
+        image_size: int | None = None,
     ):
         self._env = make_env()
         self._action_space = require_box(task, "action", self._env.action_space)
@@ -55,7 +58,9 @@ class Gym:
         if not np.isfinite(bounds).all():
             raise UserError(f"{task}: its action space is unbounded; actions in [-1, 1] cannot be scaled to it.")
         self._low, self._high = bounds
-        self._obs_boxes = obs_boxes(task, self._env.observation_space)
+        space, self._image_size, self._image = self._env.observation_space, image_size, None
+        split = (obs_boxes(task, space), None) if image_size is None else split_images(task, space)
+        self._obs_boxes, self._image_box = split
         obs_size = sum(box.width for box in self._obs_boxes)
         self._render_size = render_size
         self._elapsed_steps = 0
@@ -72,12 +77,16 @@ class Gym:
             can_terminate=True,
             action_low=tuple(self._low.tolist()),
             action_high=tuple(self._high.tolist()),
-            obs_parts=named_parts(self._env),
+            obs_parts=self._obs_parts(),
         )
+
+    def _obs_parts(self) -> tuple[tuple[str, int], ...]:
+        image = None if self._image_box is None else join_name(self._image_box.path)
+        return tuple(part for part in named_parts(self._env) if part[0] != image)
 
     def reset(self, seed: int) -> Float32[np.ndarray, "*obs"]:
         self._elapsed_steps = 0
-        return self._flatten(self._env.reset(seed=int(seed))[0])
+        return self._observe(self._env.reset(seed=int(seed))[0])
 
     def step(self, action: Float32[np.ndarray, " A"]) -> Step:
         obs, reward, terminated, truncated, info = self._env.step(self._native(action))
@@ -85,7 +94,7 @@ class Gym:
         # For environments without a time limit; with one, Gymnasium truncates at the same step.
         time_is_up = not terminated and self._elapsed_steps >= self.spec.episode_length
         success = self._success(info)
-        step = Step(self._flatten(obs), float(reward), bool(terminated), bool(truncated) or time_is_up, success)
+        step = Step(self._observe(obs), float(reward), bool(terminated), bool(truncated) or time_is_up, success)
         return validate_step(self.spec, step)._replace(success=bool(success))
 
     def _success(self, info: dict[str, Any]) -> Any:
@@ -98,9 +107,17 @@ class Gym:
             )
         return flag if flag is not None and self.spec.has_success else False
 
-    def _flatten(self, obs: Any) -> Float32[np.ndarray, " obs"]:
-        """Copy `obs` to one vector (environments may write to an array after returning it)."""
-        return np.concatenate([box.read(self.spec.task, obs) for box in self._obs_boxes])
+    def _observe(self, obs: Any) -> Float32[np.ndarray, " obs"]:
+        """Copy `obs` to one vector (environments may write to an array after returning it), and keep its image."""
+        if self._image_box is not None:
+            self._image = self._image_box.read_array(self.spec.task, obs).copy()
+        return np.concatenate([np.zeros(0, np.float32), *(box.read(self.spec.task, obs) for box in self._obs_boxes)])
+
+    def observed_image(self) -> UInt8[np.ndarray, "H W 3"] | None:
+        """Return the image of the last observation, resized; None if the observation space has none."""
+        if self._image is None or self._image_size is None:
+            return None
+        return resize_area(self._image, self._image_size)
 
     def _native(self, action: Float32[np.ndarray, " A"]) -> np.ndarray:
         native = denormalize_actions(action, self._low, self._high)
@@ -118,14 +135,14 @@ class Gym:
         self._env.close()
 
 
-def make(name: str, render_size: int | None = None) -> Gym:
-    """Make the environment of the id `name`.
+def make(name: str, render_size: int | None = None, image_size: int | None = None) -> Gym:
+    """Make the environment of the id `name`; with `image_size` its observations may have an image.
 
     Raises:
         UserError: as `make_gym`, or its spaces are not supported.
     """
     task = f"gym/{name}"
-    return Gym(task, partial(make_gym, task, name), render_size)
+    return Gym(task, partial(make_gym, task, name), render_size, image_size=image_size)
 
 
 def _registered(env: gymnasium.Env) -> object | None:

@@ -22,6 +22,7 @@ from cdred.types import EnvSpec
 EPISODE_FRAMES = 200
 ACTION_REPEAT = 2
 DEFAULT_RENDER_SIZE = 240
+RENDERS_SIZE = True
 
 # Arrays of the compiled model that tasks write to when they place their objects (a test checks all fifty tasks).
 WRITTEN_BY_TASKS = ("body_pos", "body_quat", "site_pos", "site_quat", "eq_data")

@@ -9,19 +9,20 @@ from cdred.envs.callables import SUITE, resolve_env
 from cdred.envs.suites.gym import Gym
 from cdred.errors import UserError
 
+RENDERS_SIZE, OBSERVES_IMAGES = True, True
 # Environments in use by the id of their innermost one, to refuse a function that returns one twice.
 _made: WeakValueDictionary[int, gymnasium.Env] = WeakValueDictionary()
 
 
-def make(name: str, render_size: int | None = None) -> Gym:
-    """Make the environment of the task `env/<name>`.
+def make(name: str, render_size: int | None = None, image_size: int | None = None) -> Gym:
+    """Make the environment of the task `env/<name>`; with `image_size` its observations may have an image.
 
     Raises:
         UserError: the function cannot be found, or does not return a new environment with supported spaces.
     """
     task = f"{SUITE}/{name}"
     factory = resolve_env(task, name)
-    return Gym(task, lambda: _call(task, factory), render_size, origin=factory)
+    return Gym(task, lambda: _call(task, factory), render_size, factory, image_size)
 
 
 def _call(task: str, factory: Any) -> gymnasium.Env:

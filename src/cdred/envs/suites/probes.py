@@ -12,6 +12,7 @@ from cdred.types import EnvSpec
 
 EPISODE_LENGTH = 20
 DEFAULT_RENDER_SIZE = 64
+RENDERS_SIZE = True
 WHITE, GREEN, BLUE = (255, 255, 255), (40, 160, 80), (40, 80, 200)
 
 

@@ -1,0 +1,133 @@
+"""Camera images in demonstrations: storage, checks, and what a task takes of them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import cdred
+from cdred.data.action_repeat import fold_steps
+from cdred.data.demonstrations import load_demos, save_demos
+from cdred.data.describe import format_summary, summarize
+from cdred.data.quality import find_faults
+from cdred.envs.registry import get_env_spec
+from cdred.errors import UserError
+from cdred.types import DemoDataset, Trajectory
+
+TASK, STEPS = "probe/point", 20
+RNG = np.random.default_rng(0)
+
+
+def episode(**changes):
+    fields = {
+        "obs": RNG.normal(size=(STEPS + 1, 4)).astype(np.float32),
+        "action": RNG.uniform(-1, 1, (STEPS, 2)).astype(np.float32),
+        "reward": np.zeros(STEPS, np.float32),
+        "terminated": False,
+        "truncated": True,
+        "image": RNG.integers(0, 256, (STEPS + 1, 32, 32, 3), dtype=np.uint8),
+    }
+    return Trajectory(**(fields | changes))
+
+
+@pytest.fixture
+def demos():
+    return DemoDataset(f"{TASK}?obs=both&size=32", (episode(), episode()))
+
+
+@pytest.fixture
+def saved(demos, tmp_path):
+    save_demos(demos, tmp_path / "demos.npz")
+    return tmp_path / "demos.npz"
+
+
+def test_round_trip_keeps_every_byte(demos, saved):
+    loaded = load_demos(saved)
+    for one, other in zip(demos, loaded, strict=True):
+        np.testing.assert_array_equal(one.image, other.image)
+        assert other.image.dtype == np.uint8
+        np.testing.assert_array_equal(one.obs, other.obs)
+
+
+def test_stacked_episodes_are_read(demos, tmp_path):
+    arrays = {key: np.stack([getattr(d, key) for d in demos]) for key in ("obs", "action", "image")}
+    np.savez(tmp_path / "stacked.npz", **arrays)
+    loaded = load_demos(tmp_path / "stacked.npz", get_env_spec(f"{TASK}?obs=both&size=32"))
+    np.testing.assert_array_equal(loaded[1].image, demos[1].image)
+
+
+@pytest.mark.parametrize(("obs", "width", "images"), [("state", 4, False), ("pixels", 0, True), ("both", 4, True)])
+def test_a_task_takes_what_it_observes(saved, obs, width, images):
+    name = TASK if obs == "state" else f"{TASK}?obs={obs}&size=32"
+    for demo in load_demos(saved, get_env_spec(name)):
+        assert demo.obs.shape == (STEPS + 1, width)
+        assert (demo.image is not None) == images
+
+
+def test_missing_images_name_the_command_that_renders_them(tmp_path):
+    save_demos(DemoDataset(TASK, (episode(image=None),)), tmp_path / "demos.npz")
+    message = r"episode 0: no images, expected images of \(32, 32, 3\).*cdred demos render SRC DST --task 'probe"
+    with pytest.raises(UserError, match=message):
+        load_demos(tmp_path / "demos.npz", get_env_spec(f"{TASK}?obs=pixels&size=32"))
+
+
+def test_images_of_another_size_are_refused(saved):
+    with pytest.raises(UserError, match=r"images of \(32, 32, 3\), expected images of \(64, 64, 3\)"):
+        load_demos(saved, get_env_spec(f"{TASK}?obs=pixels"))
+
+
+IMAGE = episode().image
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (IMAGE[:-1], "20 images for 20 actions, expected 21"),
+        (np.moveaxis(IMAGE, -1, 1), r"The channels seem to come first: store np\.moveaxis"),
+        (IMAGE / np.float32(255), "type float32.*Store bytes from 0 to 255"),
+        (IMAGE[:, :, :16], r"images of shape \(21, 32, 16, 3\).*expected square RGB images"),
+        (IMAGE[..., :1], r"images of shape \(21, 32, 32, 1\)"),
+        (IMAGE[..., 0], r"images of shape \(21, 32, 32\)"),
+    ],
+)
+def test_images_of_another_kind_are_refused(image, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        save_demos(DemoDataset(TASK, (episode(image=image),)), tmp_path / "demos.npz")
+
+
+def test_images_of_different_sizes_are_refused(tmp_path):
+    small = RNG.integers(0, 256, (STEPS + 1, 40, 40, 3), dtype=np.uint8)
+    with pytest.raises(UserError, match=r"episode 1: its images have shape \(40, 40, 3\), expected \(32, 32, 3\)"):
+        save_demos(DemoDataset(TASK, (episode(), episode(image=small))), tmp_path / "demos.npz")
+
+
+@pytest.mark.parametrize("name", ["minari", "lerobot"])
+def test_formats_without_images_refuse_them(demos, tmp_path, name):
+    with pytest.raises(UserError, match="images are stored in the format npz only"):
+        save_demos(demos, tmp_path / "demos", name)
+    assert not (tmp_path / "demos").exists()
+
+
+def test_images_of_some_episodes_are_refused(demos, tmp_path):
+    mixed = replace(demos, trajectories=(episode(), episode(image=None)))
+    with pytest.raises(UserError, match="its images have shape None"):
+        save_demos(mixed, tmp_path / "demos.npz")
+
+
+def test_folded_steps_keep_the_images_between_them():
+    held = episode(action=RNG.uniform(-1, 1, (STEPS // 2, 2)).astype(np.float32).repeat(2, axis=0))
+    folded = fold_steps(DemoDataset(TASK, (held,)), "here", 2, 1)[0]
+    np.testing.assert_array_equal(folded.image, held.image[::2])
+    np.testing.assert_array_equal(folded.obs, held.obs[::2])
+
+
+def test_summary_shows_images_and_vectors(demos, saved):
+    assert format_summary(summarize(demos))["observation"].endswith("; RGB images of 32 x 32")
+    pixels = load_demos(saved, get_env_spec(f"{TASK}?obs=pixels&size=32"))
+    assert format_summary(summarize(pixels))["observation"] == "RGB images of 32 x 32"
+    assert not any(finding.severity == "unfit" for finding in find_faults(pixels, None))
+
+
+def test_public_name_of_an_observation_with_images():
+    obs = cdred.ImageObs(np.zeros(2, np.float32), np.zeros((32, 32, 3), np.uint8))
+    assert obs._fields == ("state", "image")
