@@ -66,6 +66,7 @@ class EnvSpec:
         action_high: its upper bounds; 1 if not given.
         obs_parts: names and widths of the parts that an observation is concatenated from; empty if it is one array.
         image_size: height and width of the camera images; None where none are observed.
+        control_timestep: simulated seconds that a step lasts; None if unknown.
     """
 
     task: str
@@ -79,6 +80,7 @@ class EnvSpec:
     action_high: tuple[float, ...] = ()
     obs_parts: tuple[tuple[str, int], ...] = ()
     image_size: int | None = None
+    control_timestep: float | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "action_low", tuple(self.action_low) or (-1.0,) * self.action_dim)

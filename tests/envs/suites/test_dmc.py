@@ -84,6 +84,8 @@ def test_episode_is_truncated_after_500_steps():
     assert [step.truncated for step in steps] == [False] * 499 + [True]
     assert not any(step.terminated for step in steps)
     assert (env.spec.episode_length, env.spec.action_repeat) == (500, 2)
+    # As of the simulator's clock after 500 steps.
+    assert 500 * env.spec.control_timestep == pytest.approx(env._env.physics.time())
 
 
 @pytest.mark.parametrize("repeat", [1, 4])

@@ -123,6 +123,17 @@ def test_registered_time_limit_truncates(echo):
     assert not any(step.terminated for step in steps)
 
 
+def test_control_timestep_is_known_of_mujoco_tasks_only():
+    """Pendulum has an attribute `dt`, too, which need not mean the same elsewhere."""
+    assert make("gym/Pendulum-v1").spec.control_timestep is None
+    pytest.importorskip("mujoco", reason="the extra `mujoco`")
+    env = make("gym/Hopper-v5")
+    env.reset(0)
+    for _ in range(5):
+        env.step(np.zeros(3, np.float32))
+    assert 5 * env.spec.control_timestep == pytest.approx(env._env.unwrapped.data.time)
+
+
 def test_termination_is_not_truncation(echo):
     env = make(echo(limit=3, terminates_after=2))
     env.reset(0)

@@ -40,6 +40,7 @@ def check_against_upstream(name):
     expected, rewards = upstream(name, 3)
     np.testing.assert_array_equal(observations, expected)
     assert [step.reward for step in steps] == rewards
+    assert env.spec.control_timestep == pytest.approx(2 * env._sim.dt)
     return env
 
 

@@ -44,6 +44,7 @@ class DMControl:
             action_repeat,
             action_low=tuple(self._low.tolist()),
             action_high=tuple(self._high.tolist()),
+            control_timestep=self._env.control_timestep() * action_repeat,
         )
         self._render_size = render_size or DEFAULT_RENDER_SIZE
         self._reduce_render_quality()

@@ -22,6 +22,7 @@ from cdred.types import EnvSpec
 DEFAULT_TIME_LIMIT = 1000
 RENDERS_SIZE, OBSERVES_IMAGES = True, True
 SUCCESS_KEYS = ("success", "is_success")
+MUJOCO_ENV = "gymnasium.envs.mujoco.mujoco_env.MujocoEnv"
 # Bound on the episode that finds out if a task reports success.
 MAX_PROBE_STEPS = 2000
 # Result of that episode by task, with the registered environment or function for which it was run: a name may be given
@@ -78,6 +79,7 @@ class Gym:
             action_low=tuple(self._low.tolist()),
             action_high=tuple(self._high.tolist()),
             obs_parts=self._obs_parts(),
+            control_timestep=control_timestep(self._env),
         )
 
     def _obs_parts(self) -> tuple[tuple[str, int], ...]:
@@ -216,6 +218,15 @@ def _probe_success(task: str, make_env: Callable[[], gymnasium.Env], action: np.
     if unknown:
         warnings.warn(f"{task}: no success will be counted, because {unknown}.", stacklevel=4)
     return False
+
+
+def control_timestep(env: gymnasium.Env) -> float | None:
+    """Return the seconds that a step of one of Gymnasium's MuJoCo environments lasts; None for others, which have no
+    attribute that always means it."""
+    simulator: Any = env.unwrapped
+    # By name, because importing the class imports MuJoCo.
+    is_mujoco = any(f"{cls.__module__}.{cls.__name__}" == MUJOCO_ENV for cls in type(simulator).__mro__)
+    return float(simulator.dt) if is_mujoco else None
 
 
 def time_limit(task: str, env: gymnasium.Env) -> int:

@@ -23,6 +23,8 @@ EPISODE_FRAMES = 200
 ACTION_REPEAT = 2
 DEFAULT_RENDER_SIZE = 240
 RENDERS_SIZE = True
+# Of MuJoCo's steps in a frame; upstream's default, which no task changes (a test checks it).
+FRAME_SKIP = 5
 
 # Arrays of the compiled model that tasks write to when they place their objects (a test checks all fifty tasks).
 WRITTEN_BY_TASKS = ("body_pos", "body_quat", "site_pos", "site_quat", "eq_data")
@@ -39,10 +41,11 @@ class MetaWorld:
 
     def __init__(self, name: str, render_size: int | None = None, action_repeat: int = ACTION_REPEAT):
         task, steps = with_repeat(f"metaworld/{name}", action_repeat, ACTION_REPEAT), EPISODE_FRAMES // action_repeat
-        self.spec = EnvSpec(task, (39,), 4, steps, action_repeat, has_success=True)
         self._class = ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE[f"{name}-v3-goal-observable"]
         self._sim: Any = self._class.__new__(self._class)
         self._model = mujoco.MjModel.from_xml_path(self._sim.model_name)  # pyright: ignore[reportAttributeAccessIssue]
+        seconds = self._model.opt.timestep * FRAME_SKIP * action_repeat
+        self.spec = EnvSpec(task, (39,), 4, steps, action_repeat, has_success=True, control_timestep=seconds)
         self._initial_values = {field: getattr(self._model, field).copy() for field in WRITTEN_BY_TASKS}
         self._render_size = render_size or DEFAULT_RENDER_SIZE
         self._renderer: mujoco.Renderer | None = None
