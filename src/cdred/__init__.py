@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cdred.config import PrecisionConfig, RunConfig, preset
     from cdred.data.demonstrations import load_demos, save_demos
     from cdred.errors import DivergenceError, Interrupted, UserError
+    from cdred.export.run import export
     from cdred.models.world_model import ModelConfig
     from cdred.planning.mppi import MPPIConfig
     from cdred.train.agent import Agent
@@ -47,6 +48,7 @@ __all__ = [
     "UserError",
     "compare",
     "evaluate",
+    "export",
     "load",
     "load_demos",
     "preset",
@@ -68,6 +70,7 @@ _DEFINED_IN = {
     "config": ("PrecisionConfig", "RunConfig", "preset"),
     "data.demonstrations": ("load_demos", "save_demos"),
     "errors": ("DivergenceError", "Interrupted", "UserError"),
+    "export.run": ("export",),
     "models.world_model": ("ModelConfig",),
     "planning.mppi": ("MPPIConfig",),
     "train.agent": ("Agent",),

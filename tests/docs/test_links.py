@@ -15,6 +15,7 @@ from cdred.cli.compare import CompareOptions
 from cdred.cli.demos import Collect, Convert, Info
 from cdred.cli.doctor import DoctorOptions
 from cdred.cli.evaluate import EvalOptions
+from cdred.cli.export import ExportOptions
 from cdred.cli.main import VERBS
 from cdred.cli.options import options_of
 from cdred.cli.report import ReportOptions
@@ -36,6 +37,7 @@ SETTINGS = (
     Info,
     DoctorOptions,
     EvalOptions,
+    ExportOptions,
     ReportOptions,
     TasksOptions,
     TrainExpertOptions,

@@ -64,6 +64,14 @@ def run_error(name, make, *phrases, command=EVAL):
 
 RUN_ERRORS = [
     run_error("missing folder", nothing, "gone is not a run", "config.yaml and checkpoints/", command="eval gone"),
+    run_error("export of no run", nothing, "gone is not a run", "config.yaml", command="export gone --to npz"),
+    run_error(
+        "export without a checkpoint",
+        lambda: shutil.rmtree("run/checkpoints"),
+        "is not a run with a checkpoint",
+        command="export run --to npz",
+    ),
+    run_error("export of a seed", nothing, "the seeds [0], not 7", command="export run --to npz --seed 7"),
     run_error("no checkpoint", lambda: shutil.rmtree("run/checkpoints"), "is not a run with a checkpoint"),
     run_error("no settings", lambda: Path(CONFIG).unlink(), "expected config.yaml"),
     run_error(

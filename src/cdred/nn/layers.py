@@ -14,6 +14,8 @@ from cdred.types import Precision
 
 Tree = TypeVar("Tree")
 
+LAYER_NORM_EPS = 1e-5
+
 
 @jax.custom_jvp
 def mish(x: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -104,7 +106,7 @@ class LayerNorm(eqx.Module):
 
     def __call__(self, x: Float[Array, " dim"]) -> Float[Array, " dim"]:
         centred = x - jnp.mean(x)
-        return centred * jax.lax.rsqrt(jnp.mean(centred * centred) + 1e-5) * self.scale + self.shift
+        return centred * jax.lax.rsqrt(jnp.mean(centred * centred) + LAYER_NORM_EPS) * self.scale + self.shift
 
 
 class NormedLinear(eqx.Module):
@@ -169,7 +171,7 @@ class MLP(eqx.Module):
             for i in range(len(hidden_dims))
         )
         if simnorm_group:
-            self.head = layer(dims[-1], out_dim, key=keys[-1], activation=_SimNorm(simnorm_group))
+            self.head = layer(dims[-1], out_dim, key=keys[-1], activation=SimNorm(simnorm_group))
         else:
             self.head = Linear(dims[-1], out_dim, key=keys[-1], zero=zero_head, precision=precision)
 
@@ -179,7 +181,7 @@ class MLP(eqx.Module):
         return self.head(x)
 
 
-class _SimNorm:
+class SimNorm:
     """`simnorm` with its group size, hashable and equal by value so that it can be static."""
 
     def __init__(self, group: int):
@@ -189,10 +191,10 @@ class _SimNorm:
         return simnorm(x, self.group)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _SimNorm) and other.group == self.group
+        return isinstance(other, SimNorm) and other.group == self.group
 
     def __hash__(self) -> int:
-        return hash((_SimNorm, self.group))
+        return hash((SimNorm, self.group))
 
 
 class Ensemble(eqx.Module):

@@ -1,6 +1,6 @@
 """Trained agent: actions for observations."""
 
-from typing import Self
+from typing import Literal, Self
 
 import equinox as eqx
 import jax
@@ -16,6 +16,13 @@ from cdred.config import RunConfig
 from cdred.errors import UserError
 from cdred.train.keys import EVALUATE, seed_keys
 from cdred.types import STACKED_IMAGES, EnvSpec, ImageObs, map_obs
+
+ActsBy = Literal["planner", "policy", "pretrained policy"]
+_ACTS_BY_TEXT: dict[ActsBy, str] = {
+    "planner": "MPPI planning",
+    "policy": "its policy",
+    "pretrained policy": "the pretrained policy",
+}
 
 
 class Agent:
@@ -62,9 +69,7 @@ class Agent:
         return self
 
     def __repr__(self) -> str:
-        chosen = CANDIDATES[int(self._learner.pretrained.acting)] if self._algorithm.pretraining else "agent"
-        plans = chosen == "agent" and getattr(self._algorithm, "plan_actions", False)
-        how = "MPPI planning" if plans else "the pretrained policy" if chosen == "pretrained" else "its policy"
+        how = _ACTS_BY_TEXT[acts_by(self._algorithm, self._learner)]
         return f"<Agent of {self.spec.task} by {self._algo}, seed {self._seed}, acts by {how}>"
 
     def act(
@@ -197,6 +202,14 @@ class Agent:
     def _initial_plan(self, num_envs: int) -> PyTree:
         initial = self._algorithm.init_plan()
         return jax.tree.map(lambda x: jnp.broadcast_to(x, (num_envs, *x.shape)), initial)
+
+
+def acts_by(algorithm: Algorithm, learner: PyTree) -> ActsBy:
+    """Return what computes the actions of a learner of one seed without exploration."""
+    chosen = CANDIDATES[int(learner.pretrained.acting)] if algorithm.pretraining else "agent"
+    if chosen == "pretrained":
+        return "pretrained policy"
+    return "planner" if chosen == "agent" and getattr(algorithm, "plan_actions", False) else "policy"
 
 
 def select_seed(learner: PyTree, config: RunConfig, seed: int | None) -> tuple[PyTree, int]:

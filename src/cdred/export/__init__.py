@@ -1,0 +1,1 @@
+"""Export of a trained policy as ONNX, StableHLO or NumPy arrays, to act without cdred."""
