@@ -33,6 +33,11 @@ def test_train_stays_a_function_after_an_import_from_its_package():
     assert "jax" in modules_after("import cdred\nfrom cdred.train.interrupt import LOCK\nassert callable(cdred.train)")
 
 
+def test_exported_policy_needs_no_jax_and_export_stays_a_function():
+    code = "import cdred, sys\nfrom cdred.export.numpy_policy import NumpyPolicy\nassert 'jax' not in sys.modules\n"
+    assert "jax" in modules_after(code + "assert callable(cdred.export)")
+
+
 def test_import_of_the_package_imports_nothing_else():
     assert modules_after("import cdred") & {"jax", "numpy", "scipy", "matplotlib", "rich", "tyro"} == set()
 
