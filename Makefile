@@ -6,7 +6,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup maniskill mjx train walk test test-slow test-mjx test-maniskill lint type bench figures gpu-wheels gpu-rehearsal clean
+.PHONY: help setup maniskill mjx train walk test test-slow test-mjx test-maniskill test-trackers lint type bench figures gpu-wheels gpu-rehearsal clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -16,7 +16,7 @@ setup: $(READY)  ## make .venv with everything that training and tests need
 $(READY): pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[metaworld,dmc,mujoco,formats,export,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[metaworld,dmc,mujoco,formats,export,tensorboard,dev]'
 	@touch $@
 
 # Torch first, on its own: as a dependency of another package it may bring gigabytes of CUDA. The planners crash with
@@ -52,12 +52,19 @@ test: $(READY)  ## all tests but the slow ones
 test-slow: $(READY)  ## the slow ones: real trainings, all simulators
 	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest -m slow
 
-# CI runs neither of the following two: their suites need interpreters of their own.
+# CI runs none of the following three, which need interpreters of their own.
 test-mjx: mjx  ## all tests of the mjx suite, in .venv-mjx
 	.venv-mjx/bin/python -m pytest tests/envs/suites/test_mjx.py
 
 test-maniskill: $(READY) maniskill  ## all tests of the maniskill suite, slow ones included, with .venv-maniskill
 	CDRED_MANISKILL_PYTHON=$(CURDIR)/.venv-maniskill/bin/python $(BIN)/python -m pytest tests/envs/suites/test_maniskill.py
+
+# Not in .venv: both need dozens of packages, and trackio an older Pillow.
+test-trackers:  ## all tests of the experiment trackers, in .venv-trackers with wandb and trackio
+	$(PYTHON) -m venv .venv-trackers
+	.venv-trackers/bin/python -m pip install --quiet --upgrade pip
+	.venv-trackers/bin/python -m pip install --quiet --editable '.[tensorboard,wandb,trackio,dev]'
+	.venv-trackers/bin/python -m pytest tests/loggers/test_trackers.py tests/train/test_tracked_runs.py
 
 lint: $(READY)  ## style, formatting and the import rules
 	$(BIN)/ruff check .
@@ -94,4 +101,4 @@ gpu-rehearsal: gpu-wheels  ## all stages of benchmarks/gpu.sh with small network
 	done
 
 clean:  ## remove .venv and caches
-	rm -rf .venv .venv-gpu .gpu .cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-gpu .venv-trackers .gpu .cache .pytest_cache .ruff_cache .import_linter_cache

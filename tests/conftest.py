@@ -52,6 +52,7 @@ install_import_hook([f"cdred.{module}" for module in DEVICE_MODULES], "typecheck
 # Settings that no compiled function depends on.
 UNCOMPILED = {"task": "", "demos": "", "seeds": (0,), "out": "", "vectorization": "sync", "video": False}
 UNCOMPILED |= {"eval_every": 1, "eval_episodes": 1, "final_eval_episodes": 1, "log_every": 1, "checkpoint_every": 1}
+UNCOMPILED |= {"trackers": ()}
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from cdred.api import compare, evaluate, load, train, train_expert
     from cdred.config import PrecisionConfig, RunConfig, preset
     from cdred.data.demonstrations import load_demos, save_demos
-    from cdred.errors import DivergenceError, Interrupted, UserError
+    from cdred.errors import DivergenceError, Interrupted, Stopped, UserError
     from cdred.export.run import export
+    from cdred.loggers.trackers import TrackedRun, Tracker
     from cdred.models.world_model import ModelConfig
     from cdred.planning.mppi import MPPIConfig
     from cdred.train.agent import Agent
+    from cdred.train.callbacks import EvaluationRecord
     from cdred.types import DemoDataset, EnvSpec, ImageObs, Trajectory
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
     "DemoDataset",
     "DivergenceError",
     "EnvSpec",
+    "EvaluationRecord",
     "GAILConfig",
     "IQLearnConfig",
     "ImageObs",
@@ -44,6 +47,9 @@ __all__ = [
     "REDConfig",
     "RunConfig",
     "SACConfig",
+    "Stopped",
+    "TrackedRun",
+    "Tracker",
     "Trajectory",
     "UserError",
     "compare",
@@ -69,11 +75,13 @@ _DEFINED_IN = {
     "api": ("compare", "evaluate", "load", "train", "train_expert"),
     "config": ("PrecisionConfig", "RunConfig", "preset"),
     "data.demonstrations": ("load_demos", "save_demos"),
-    "errors": ("DivergenceError", "Interrupted", "UserError"),
+    "errors": ("DivergenceError", "Interrupted", "Stopped", "UserError"),
     "export.run": ("export",),
+    "loggers.trackers": ("TrackedRun", "Tracker"),
     "models.world_model": ("ModelConfig",),
     "planning.mppi": ("MPPIConfig",),
     "train.agent": ("Agent",),
+    "train.callbacks": ("EvaluationRecord",),
     "types": ("DemoDataset", "EnvSpec", "ImageObs", "Trajectory"),
 }
 _MODULE_OF = {name: f"cdred.{module}" for module, names in _DEFINED_IN.items() for name in names}

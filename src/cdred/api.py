@@ -1,9 +1,8 @@
 """Public API: train, evaluate, compare and load agents."""
 
-import json
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack, get_args
@@ -14,6 +13,8 @@ import numpy as np
 from cdred.checkpoint import checkpoint
 from cdred.compilation_cache import use_compilation_cache
 from cdred.config import AlgoName, PlannerName, RunConfig, needs_actions, total_steps
+from cdred.config_file import plain_settings
+from cdred.console import print_text
 from cdred.constraints import check_choice
 from cdred.data.demonstrations import save_demos
 from cdred.data.formats.registry import check_output_path
@@ -28,13 +29,15 @@ from cdred.envs.imports import import_modules, refuse_during_import
 from cdred.envs.make import make_vector_env
 from cdred.envs.registry import get_env_spec
 from cdred.errors import Interrupted, UserError
-from cdred.files import atomic_write_text, disk_errors
+from cdred.files import disk_errors
 from cdred.keywords import TrainKeywords
 from cdred.loggers.metrics import JsonlLogger, MultiLogger
 from cdred.loggers.terminal import NullLogger, TerminalLogger
+from cdred.loggers.trackers import TrackedRun, Tracker, make_trackers, separate_trackers
+from cdred.loggers.tracking import TrackerLogger
 from cdred.provenance import provenance
 from cdred.report.comparison import write_comparison
-from cdred.report.results import evaluation_dict, reference_dict, result_dict
+from cdred.report.results import evaluation_dict, reference_dict, result_dict, write_result
 from cdred.report.run_report import write_report
 from cdred.report.video import comparison_video
 from cdred.resolve import adapt_to_demos, demos_path, load_run_demos, resolve_demos, resolve_settings
@@ -49,6 +52,7 @@ from cdred.run_folder import (
 )
 from cdred.text import plural
 from cdred.train.agent import Agent, select_seed
+from cdred.train.callbacks import Callback, Callbacks
 from cdred.train.evaluate import evaluate as evaluate_agents
 from cdred.train.evaluate import evaluation_keys
 from cdred.train.interrupt import SignalHandler, lock_folder
@@ -70,6 +74,7 @@ def train(
     *,
     env: EnvFactory | None = None,
     quiet: bool = False,
+    callbacks: Sequence[Callback] = (),
     **changes: Unpack[TrainKeywords],
 ) -> dict[str, Any]:
     """Train an agent, or resume an interrupted run.
@@ -84,10 +89,14 @@ def train(
             `env/<module>:<name>`, from which worker processes, `cdred eval` and `cdred.load` import it. A lambda or a
             function within a function cannot be imported: give it to `evaluate` and `load` again.
         quiet: disable terminal output.
+        callbacks: functions called with an `EvaluationRecord` after every evaluation that is made, in this thread. If
+            one returns True, the run stops after the next block of steps, saves its state and raises `Stopped`. An
+            exception of one ends the run as any error does: it resumes from its last checkpoint.
         changes: settings to override, e.g. `task="metaworld/button-press", steps=5000, seeds=(0, 1, 2)`. `demos` is a
             number, a path, a `DemoDataset` or a list of `Trajectory`; the latter two are saved in the run folder and
-            have to be the same when the run is resumed. `seeds=3` is the single seed 3. A group of settings is changed
-            by a dict, as in `mppi={"horizon": 4}`, or replaced by a config object.
+            have to be the same when the run is resumed. `seeds=3` is the single seed 3. `trackers` are names or objects
+            of the protocol `cdred.Tracker`. A group of settings is changed by a dict, as in `mppi={"horizon": 4}`, or
+            replaced by a config object.
 
     Returns:
         The content of `result.json`.
@@ -96,16 +105,21 @@ def train(
         UserError: task, demonstrations, settings or folder cannot be used.
         Interrupted: Ctrl-C or SIGTERM was received, and the state or the result is saved. Not an `Exception`. A second
             signal ends the process at once.
+        Stopped: a callback stopped the run, and the state is saved; not by the one of the final evaluation.
         DivergenceError: training diverged in every restart.
     """
     refuse_during_import("cdred.train")
-    config, given = resolve_settings(config, changes, env)
+    called_back = Callbacks(callbacks)
+    names, trackers = separate_trackers(changes.get("trackers", config.trackers if config else ()))
+    config, given = resolve_settings(config, {**changes, "trackers": names}, env)
     with given_env(env):
-        return _train_or_resume(config, given, quiet)
+        return _train_or_resume(config, given, quiet, trackers, called_back)
 
 
-def _train_or_resume(config: RunConfig, given: DemoDataset | None, quiet: bool) -> dict[str, Any]:
-    """Train with checked settings, and the demonstrations if an object was given."""
+def _train_or_resume(
+    config: RunConfig, given: DemoDataset | None, quiet: bool, objects: Sequence[Tracker], callbacks: Callbacks
+) -> dict[str, Any]:
+    """Train with checked settings, and the demonstrations and trackers that were given as objects."""
     import_modules(config.imports)
     folder, spec = run_folder(config), get_env_spec(config.task)
     if given is not None:
@@ -126,11 +140,14 @@ def _train_or_resume(config: RunConfig, given: DemoDataset | None, quiet: bool) 
             check_same_demos(folder, load_run_demos(config, spec))
         with disk_errors(folder):
             write_config(folder, config)
+        if (config.trackers or objects) and not quiet:
+            print_text(f"{folder} has a finished run: nothing is logged to trackers.")
         return result
     use_compilation_cache()
     settings = (_title(config), total_steps(config), config.seeds, spec.has_success)
     with closing(NullLogger() if quiet else TerminalLogger(*settings)) as terminal:
         # Before anything is written, because they may be unusable.
+        trackers = make_trackers(config.trackers, objects)
         demos = resolve_demos(config, spec, terminal.message) if given is None else given
         if demos is not None and not demos.has_actions:
             terminal.message("demonstrations: they have no actions, so there is no pretraining and no BC term")
@@ -138,7 +155,7 @@ def _train_or_resume(config: RunConfig, given: DemoDataset | None, quiet: bool) 
             if demos is not None:
                 record_demos(folder, demos, save=given is not None)
             write_config(folder, config)
-            result = _train(config, folder, spec, demos, terminal, signal_handler)
+            result = _train(config, folder, spec, demos, terminal, signal_handler, trackers, callbacks)
     if signal_handler.received:
         # Too late for a checkpoint, and not to be ignored by a caller that would start another run.
         raise Interrupted(f"the run has finished, its result is in {folder}.", 128 + signal_handler.received)
@@ -152,6 +169,8 @@ def _train(
     demos: DemoDataset | None,
     terminal: TerminalLogger | NullLogger,
     signal_handler: SignalHandler,
+    trackers: Mapping[str, Tracker],
+    callbacks: Callbacks,
 ) -> dict[str, Any]:
     made_with = provenance()  # before training, because the source tree may change meanwhile
     random_reference = random_score(config.task, RANDOM_EPISODES, **env_options(config, terminal.message))
@@ -159,20 +178,27 @@ def _train(
     resumed = checkpoint.latest(folder / "checkpoints")
     step = int(resumed.name) if resumed else -1
     repeated_kind = "eval" if resumed and repeats_evaluation(config, resumed) else None
-    file_logger = JsonlLogger(folder / "metrics.jsonl", step, repeated_kind)
-    logger = MultiLogger([file_logger, terminal])
-    try:
+    name, settings = run_folder(replace(config, out="")).name, plain_settings(config)
+    tracked = TrackedRun("", name, folder, settings, step if resumed else None)
+    with ExitStack() as stack:
+        file_logger = JsonlLogger(folder / "metrics.jsonl", step, repeated_kind)
+        stack.callback(file_logger.close)
+        tracking = TrackerLogger(trackers, tracked, config.seeds, terminal.message, file_logger)
+        stack.callback(tracking.close)
         # The file of a resumed run has the reference scores already.
-        (terminal if resumed else logger).log(0, reference, "reference")
-        run = build_run(config, demos, folder, logger, terminal.message)
-        outcome = train_loop(replace(run, signal_handler=signal_handler))
-    finally:
-        file_logger.close()
-    result = result_dict(config, spec, made_with, demos, outcome, reference)
-    atomic_write_text(folder / "result.json", json.dumps(result, indent=1) + "\n")
-    terminal.message(f"report: {write_report(folder)}")
-    if config.video:
-        _write_video(folder, demos, terminal.message)
+        for logger in (terminal, tracking, *(() if resumed else (file_logger,))):
+            logger.log(0, reference, "reference")
+        run = build_run(config, demos, folder, MultiLogger([file_logger, terminal, tracking]), terminal.message)
+        outcome = train_loop(replace(run, signal_handler=signal_handler, callbacks=callbacks))
+        result = result_dict(config, spec, made_with, demos, outcome, reference, tracking.status())
+        write_result(folder, result)
+        terminal.message(f"report: {write_report(folder)}")
+        if config.video:
+            _write_video(folder, demos, terminal.message)
+        tracking.finish(result)
+        if result["trackers"] != tracking.status():
+            result["trackers"] = tracking.status()
+            write_result(folder, result)
     return result
 
 

@@ -29,7 +29,7 @@ from cdred.planning.mppi import MPPIConfig
 from cdred.suggest import suggest_setting
 from cdred.task_name import IMAGE_SIZE, OBS, SIZE, parameters_of, with_obs
 from cdred.text import shorten
-from cdred.types import Precision, PresetName, VectorizationMode
+from cdred.types import Precision, PresetName, TrackerName, VectorizationMode
 
 AlgoName = Literal["cdred", "iqmpc", "gail", "red", "iqlearn-sac", "gail-sac", "red-sac", "cdred-sac", "bc", "tdmpc2"]
 MODEL_FREE: tuple[AlgoName, ...] = ("iqlearn-sac", "gail-sac", "red-sac", "cdred-sac")
@@ -115,6 +115,9 @@ class RunConfig:
     """Environment steps between checkpoints."""
     video: bool = True
     """Record a video of expert and agent side by side at the end, where the task can be rendered."""
+    trackers: Annotated[tuple[TrackerName, ...], tyro.conf.arg(aliases=("--track",))] = ()
+    """Experiment trackers that get all metrics as well, each an extra (`pip install 'cdred[wandb]'`). The file
+    metrics.jsonl is always written. A tracker that fails is switched off, and the run goes on."""
     model: ModelConfig = field(default_factory=ModelConfig)
     precision: PrecisionConfig = field(default_factory=PrecisionConfig)
     cdred: CDREDConfig = field(default_factory=CDREDConfig)
@@ -286,6 +289,7 @@ def _combinations(config: RunConfig) -> dict[str, bool]:
     plans = config.planner == "mppi" and config.algo not in (*MODEL_FREE, "bc")
     return {
         "--seeds must be one or more different integers": len(set(config.seeds)) == len(config.seeds) > 0,
+        "--trackers must be different names": len(set(config.trackers)) == len(config.trackers),
         "--envs must divide --updates-per-call times --steps-per-update": steps_per_call(config) % config.envs == 0,
         "--model.simnorm-dim must divide --model.latent-dim": model.latent_dim % model.simnorm_dim == 0,
         "--model.num-critics must be at least 2": model.num_critics >= 2,

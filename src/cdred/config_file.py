@@ -35,9 +35,13 @@ _Loader.add_implicit_resolver(
 
 
 def to_yaml(config: RunConfig) -> str:
-    """Write settings as plain YAML, without `out`: a run folder may be moved."""
-    tree = {key: _plain(value) for key, value in asdict(config).items() if key != "out"}
-    return yaml.safe_dump(tree, sort_keys=False)
+    """Write settings as plain YAML, as `plain_settings`."""
+    return yaml.safe_dump(plain_settings(config), sort_keys=False)
+
+
+def plain_settings(config: RunConfig) -> dict[str, Any]:
+    """Return settings as mappings, lists, numbers and strings, without `out`: a run folder may be moved."""
+    return {key: _plain(value) for key, value in asdict(config).items() if key != "out"}
 
 
 def from_yaml(text: str, source: str = "config.yaml") -> RunConfig:

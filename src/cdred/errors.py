@@ -23,6 +23,10 @@ class Interrupted(BaseException):
         self.code = code
 
 
+class Stopped(Exception):
+    """A run that a callback stopped. Its state is saved, and the same call resumes it."""
+
+
 class DivergenceError(Exception):
     """A run that diverged (NaN or infinity) in every restart.
 

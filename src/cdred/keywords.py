@@ -12,9 +12,10 @@ from cdred.algos.pretrain import PretrainConfig
 from cdred.algos.red import REDConfig
 from cdred.algos.sac_agent import SACConfig
 from cdred.config import AlgoName, ObsKind, PlannerName, PrecisionConfig, PresetName
+from cdred.loggers.trackers import Tracker
 from cdred.models.world_model import ModelConfig
 from cdred.planning.mppi import MPPIConfig
-from cdred.types import Trajectory, VectorizationMode
+from cdred.types import TrackerName, Trajectory, VectorizationMode
 
 Group = Mapping[str, Any]
 """Some settings of a group: the others keep the preset's values."""
@@ -50,6 +51,7 @@ class TrainKeywords(TypedDict, total=False):
     log_every: int
     checkpoint_every: int
     video: bool
+    trackers: TrackerName | Tracker | Sequence[TrackerName | Tracker]
     model: ModelConfig | Group
     precision: PrecisionConfig | Group
     cdred: CDREDConfig | Group

@@ -42,6 +42,7 @@ FREE_SETTINGS = (
     "eval_episodes",
     "final_eval_episodes",
     "video",
+    "trackers",
 )
 DEMOS_FILE, DEMOS_RECORD = "demonstrations.npz", "demonstrations.json"
 

@@ -28,6 +28,7 @@ SETTING_ALIASES = {
     "steps": "env-steps epochs max-steps n-steps num-epochs num-steps num-updates timesteps total-steps "
     "total-timesteps train-steps updates",
     "steps-per-update": "update-to-data utd utd-ratio",
+    "trackers": "logger loggers report-to tensorboard track tracker tracking trackio wandb",
     "task": "domain env env-id env-name environment task-name",
     "vectorization": "n-jobs n-workers num-workers workers",
     "video": "record-video render save-video",
@@ -56,7 +57,9 @@ VALUE_ALIASES = {
     "process": "async processes subproc",
     "sync": "none serial",
     "tdmpc2": "td-mpc td-mpc2 tdmpc",
+    "tensorboard": "tb tensorboardx",
     "thread": "threads",
+    "wandb": "w&b weights-and-biases wb",
 }
 
 

@@ -20,6 +20,9 @@ VectorizationMode = Literal["sync", "thread", "process"]
 PresetName = Literal["cpu", "paper", "debug"]
 """Name of a preset of all settings (`cdred.config.preset`)."""
 
+TrackerName = Literal["tensorboard", "wandb", "trackio"]
+"""Name of an experiment tracker (`cdred.loggers.trackers`)."""
+
 LogFn = Callable[[str], None]
 """Function that shows the user a message of one or more lines."""
 

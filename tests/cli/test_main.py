@@ -69,7 +69,7 @@ def test_help_shows_the_main_options_and_how_to_see_the_others(verb, others, cap
     text, shown = shown_options([verb, "--help"], capsys)
     main_options = {"--" + name.replace("_", "-") for name in MAIN_SETTINGS} - {"--task", "--algo"} | others
     flags = {"--no-video", "--no-allow-variable-horizon"}
-    assert shown == main_options | flags | {"--import"}
+    assert shown == main_options | flags | {"--import", "--track"}
     assert f"`cdred {verb} --help-all` shows all options" in text.splitlines()[-1]
     full, all_options = shown_options([verb, "--help-all"], capsys)
     assert shown | {"--mppi.horizon", "--buffer-size"} < all_options

@@ -17,8 +17,11 @@ from cdred.envs.vector_env import VectorEnv
 from cdred.errors import UserError
 from cdred.train import setup
 from doc_pages import code_blocks
+from runs import run_config
 
 DOCS = Path(__file__).parents[2] / "docs"
+# Rows of a run of two seeds.
+NAMES = ("seed-0", "seed-1", "mean")
 
 
 def execute(page):
@@ -113,3 +116,21 @@ def test_format_example_reports_missing_actions(tmp_path):
     path.write_text("episode,obs_0,action_0,reward\n0,1,,0\n0,2,,\n")
     with pytest.raises(UserError, match="episode 0: a row before the last one has no action"):
         execute("add_a_format.md")["read_csv"](path)
+
+
+@pytest.mark.usefixtures("toy")
+def test_tracker_example_writes_the_evaluations_and_stops(tmp_path, capsys):
+    names = execute("trackers.md")
+    names["stop_when_solved"] = lambda record: record.step == 100
+    settings = {"config": run_config(tmp_path / "run"), "quiet": True}
+    assert names["train_until_solved"](**settings) is None
+    assert "stopped by a callback at step 100 of 200" in capsys.readouterr().out
+    assert names["train_until_solved"](**settings)["trackers"] == {"CsvTracker": "complete"}
+    rows = list(csv.reader((tmp_path / "run" / "evaluations.csv").open()))
+    assert [(row[0], row[1]) for row in rows] == [(step, row) for step in ("100", "200") for row in NAMES]
+
+
+@pytest.mark.parametrize(("success", "stops"), [((0.9, 1.0), True), ((0.8, 1.0), False), (None, False)])
+def test_callback_example_stops_when_all_seeds_succeed(success, stops, tmp_path):
+    record = cdred.EvaluationRecord(100, 200, (0, 1), (1.0, 2.0), success, tmp_path)
+    assert execute("trackers.md")["stop_when_solved"](record) is stops

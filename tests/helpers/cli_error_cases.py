@@ -77,6 +77,13 @@ ARGUMENT_ERRORS = [
     case("planner", f"{TRAIN} --planner cem", "got 'cem'. Did you mean mppi?"),
     case("planner of eval", "eval run --planner mpi", "--planner should be", "got 'mpi'. Did you mean mppi?"),
     case("nested choice", f"{TRAIN} --precision.model bf16", "--precision.model", "Did you mean bfloat16?"),
+    case("tracker", f"{TRAIN} --track wnadb", "--track should be 'tensorboard', ", "got 'wnadb'. Did you mean wandb?"),
+    case(
+        "second tracker", f"{TRAIN} --trackers wandb tb", "--trackers should be", "got 'tb'. Did you mean tensorboard?"
+    ),
+    case("tracker of compare", "compare probe/point --out x --track tb", "got 'tb'. Did you mean tensorboard?"),
+    case("tracker of train-expert", "train-expert probe/point --out x --track tb", "Did you mean tensorboard?"),
+    case("tracker as an option", f"{TRAIN} --wandb", "unknown option --wandb. Did you mean --trackers?"),
     case("option of a subcommand", "demos collect probe/point --nmu 3 --out x", "Did you mean --num?"),
     case("format", "demos convert a b --format lerobt", "got 'lerobt'. Did you mean lerobot?"),
     case("format to export to", "export run --to onxx", "--to should be", "got 'onxx'. Did you mean onnx?"),
@@ -103,6 +110,7 @@ ARGUMENT_ERRORS = [
     ),
     case("task", "train probe/pont --out out", "no task 'probe/pont'", "Did you mean probe/point?"),
     case("task without a suite", "train point --out out", "'point' is not a task", "SUITE/NAME"),
+    case("repeated tracker", f"{TRAIN} --track wandb wandb", "--trackers must be different names"),
     case("repeated seed", f"{TRAIN} --seeds 1 1", "--seeds must be"),
     case("negative seed", f"{TRAIN} --seeds -1", "--seeds"),
     case("seed too large", f"{TRAIN} --seeds 4294967296", "--seeds should be less than or equal to"),

@@ -32,7 +32,7 @@ def make_result(spec=SPEC, expert=EXPERT, random=RANDOM, demos=NO_DEMOS):
     config = replace(cdred.preset("debug"), task="probe/point", seeds=(0, 1))
     outcome = TrainResult(evaluation, 40, 40, [0, 0], None, 1.5)
     reference = reference_dict(spec, expert, random)
-    result = result_dict(config, spec, PROVENANCE, demos, outcome, reference)
+    result = result_dict(config, spec, PROVENANCE, demos, outcome, reference, {"wandb": "complete"})
     return json.loads(json.dumps(result, allow_nan=False))
 
 
@@ -40,6 +40,7 @@ def test_result_has_the_documented_keys():
     result = make_result()
     keys = {"task", "algo", "preset", "seeds", "steps", "updates", "device", "commit", "versions", "wall_seconds"}
     assert keys <= result.keys()
+    assert result["trackers"] == {"wandb": "complete"}
     assert result["eval"] == {
         "episodes": 4,
         "return": [60.0, 110.0],

@@ -131,8 +131,9 @@ def test_keywords_are_the_settings():
     types, keywords = get_type_hints(RunConfig), get_type_hints(TrainKeywords)
     hints = get_type_hints(cdred.train, localns={"gymnasium": gymnasium})
     assert hints["changes"].__args__ == (TrainKeywords,)
+    sequences = ("seeds", "imports", "trackers")
     for name, hint in types.items():
-        assert keywords[name] == hint or hint in get_args(keywords[name]) or name in ("seeds", "imports"), name
+        assert keywords[name] == hint or hint in get_args(keywords[name]) or name in sequences, name
 
 
 @pytest.fixture(scope="module")

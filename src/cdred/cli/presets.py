@@ -27,6 +27,7 @@ MAIN_SETTINGS = (
     "log_every",
     "checkpoint_every",
     "video",
+    "trackers",
 )
 
 

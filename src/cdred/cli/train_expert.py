@@ -13,6 +13,7 @@ from cdred.cli.demos import Info, info
 from cdred.cli.options import parse_options
 from cdred.config import PresetName, RunConfig, preset
 from cdred.console import SafeConsole
+from cdred.types import TrackerName
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class TrainExpertOptions:
     run: str = ""
     """Run folder of the training; runs/<task>-tdmpc2-<preset> if empty. An unfinished run is resumed."""
     imports: Annotated[tuple[str, ...], tyro.conf.arg(aliases=("--import",))] = ()
+    """As in `cdred train`."""
+    trackers: Annotated[tuple[TrackerName, ...], tyro.conf.arg(aliases=("--track",))] = ()
     """As in `cdred train`."""
 
 
@@ -65,4 +68,5 @@ def run_config(options: TrainExpertOptions) -> RunConfig:
         seeds=options.seeds,
         out=options.run,
         imports=options.imports,
+        trackers=options.trackers,
     )

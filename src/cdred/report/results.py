@@ -14,6 +14,7 @@ from cdred.config_file import read_config
 from cdred.data.quality import SELECTED_KEY
 from cdred.demos.reference_scores import ReferenceScore
 from cdred.errors import UserError
+from cdred.files import atomic_write_text
 from cdred.loggers.metrics import read_lines
 from cdred.report.statistics import normalized_score
 from cdred.train.evaluate import Evaluation
@@ -168,6 +169,7 @@ def result_dict(
     demos: DemoDataset | None,
     outcome: TrainResult,
     reference: dict[str, float | None],
+    trackers: dict[str, str],
 ) -> dict[str, Any]:
     """Return the content of `result.json`.
 
@@ -178,6 +180,7 @@ def result_dict(
         demos: the demonstrations; None for a method that uses none.
         outcome: what training returned.
         reference: as from `reference_dict`.
+        trackers: as from `TrackerLogger.status`.
     """
     scores: dict[str, Any] = evaluation_dict(spec, outcome.evaluation) | reference
     scores["normalized"] = _normalized(scores["return"], reference["random_return"], reference["expert_return"])
@@ -195,8 +198,14 @@ def result_dict(
         "precision": asdict(config.precision),
         **provenance,
         "wall_seconds": outcome.wall_seconds,
+        "trackers": trackers,
         "eval": scores,
     }
+
+
+def write_result(run_dir: Path, result: dict[str, Any]) -> None:
+    """Write `result.json`."""
+    atomic_write_text(run_dir / "result.json", json.dumps(result, indent=1) + "\n")
 
 
 def _normalized(returns: list[float], random: float | None, expert: float | None) -> list[float | None] | None:

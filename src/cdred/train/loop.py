@@ -12,12 +12,18 @@ import numpy as np
 from cdred.checkpoint import checkpoint
 from cdred.config import steps_per_call, total_steps
 from cdred.envs.vector_env import VectorEnv
-from cdred.errors import Interrupted, UserError
+from cdred.errors import Interrupted, Stopped, UserError
 from cdred.train.collect import ActFn, collect, exploring_policy, pretrained_policy, random_policy
 from cdred.train.divergence import Metrics
 from cdred.train.evaluate import Evaluation, evaluate, evaluation_keys
 from cdred.train.finite import FiniteCheck
-from cdred.train.metrics import drop_inapplicable, episode_logger, flush_episode_logs, log_train_metrics
+from cdred.train.metrics import (
+    drop_inapplicable,
+    episode_logger,
+    flush_episode_logs,
+    log_train_metrics,
+    report_evaluation,
+)
 from cdred.train.pretraining import pretrain
 from cdred.train.saving import (
     interval_elapsed,
@@ -55,6 +61,7 @@ def train_loop(run: TrainingRun) -> TrainResult:
 
     Raises:
         Interrupted: a signal was received; the state is saved.
+        Stopped: a callback asked for it; the state is saved.
         DivergenceError: a seed diverged too often; the checkpoints are unaffected.
         UserError: a simulator failed too often. The state before the failing steps is saved; if it failed in an
             evaluation, the run resumes from the last checkpoint.
@@ -91,11 +98,11 @@ def train_loop(run: TrainingRun) -> TrainResult:
             save_due = interval_elapsed(previous, steps, config.checkpoint_every) or steps >= total
             if steps >= total and run.fns.algorithm.pretraining and config.pretrain.selection_episodes:
                 state = select_agent(run, state)
-            if save_due or run.signal_handler.received:
+            if save_due or run.signal_handler.received or run.callbacks.stop_requested:
                 state = flush_episode_logs(run, state)
                 save(run, snapshot_envs(run, state), timer)
                 # Also a signal received during the save needs no second one.
-                _stop_if_interrupted(run, steps, total)
+                _stop_if_requested(run, steps, total)
         evaluation = _evaluate(run, state, config.final_eval_episodes, timer)[1]
     run.log(timer.save_summary())
     restarts, acting = state.divergence_restarts.tolist(), acting_names(run.fns.algorithm, state.learner)
@@ -221,11 +228,14 @@ def _evaluate(run: TrainingRun, state: TrainState, episodes: int, timer: RunTime
     run.logger.log(step, metrics, "eval")
     state = state.replace(eval_envs=run.eval_envs.snapshot())
     save_if_best(run, state, result)
+    report_evaluation(run, step, result)
     return state, result
 
 
-def _stop_if_interrupted(run: TrainingRun, steps: int, total: int) -> None:
+def _stop_if_requested(run: TrainingRun, steps: int, total: int) -> None:
     received = run.signal_handler.received
+    where = f"at step {steps:,} of {total:,}, saved in {run.checkpoints.parent}"
     if received:
-        where = f"stopped at step {steps:,} of {total:,}, saved in {run.checkpoints.parent}"
-        raise Interrupted(f"{where}; run the same command to resume.", 128 + received)
+        raise Interrupted(f"stopped {where}; run the same command to resume.", 128 + received)
+    if run.callbacks.stop_requested:
+        raise Stopped(f"stopped by a callback {where}; the same call resumes the run.")

@@ -5,7 +5,10 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 
+from cdred.config import total_steps
+from cdred.train.callbacks import EvaluationRecord
 from cdred.train.collect import OnEpisode
+from cdred.train.evaluate import Evaluation
 from cdred.train.setup import TrainingRun
 from cdred.train.state import TrainState
 
@@ -25,6 +28,21 @@ def flush_episode_logs(run: TrainingRun, state: TrainState) -> TrainState:
 def episode_logger(run: TrainingRun) -> OnEpisode:
     """Make the function that logs the means of the episodes that ended."""
     return lambda step, means: run.logger.log(step, drop_inapplicable(run, means), "rollout")
+
+
+def report_evaluation(run: TrainingRun, step: int, evaluation: Evaluation) -> None:
+    """Call the callbacks with an evaluation."""
+    success = tuple(evaluation.success.tolist()) if run.envs.spec.has_success else None
+    run.callbacks(
+        EvaluationRecord(
+            step=step,
+            total_steps=total_steps(run.config),
+            seeds=run.config.seeds,
+            episode_return=tuple(evaluation.episode_return.tolist()),
+            success=success,
+            folder=run.checkpoints.parent,
+        )
+    )
 
 
 def drop_inapplicable(run: TrainingRun, metrics: dict) -> dict:

@@ -13,7 +13,7 @@ from cdred.errors import DivergenceError, Interrupted
 from cdred.train.compiled import CompiledFns
 from cdred.train.evaluate import evaluate, evaluation_keys
 from cdred.train.finite import HINT
-from cdred.train.metrics import drop_inapplicable
+from cdred.train.metrics import drop_inapplicable, report_evaluation
 from cdred.train.saving import save_if_best
 from cdred.train.setup import TrainingRun
 from cdred.train.state import TrainState
@@ -70,4 +70,5 @@ def _evaluate(run: TrainingRun, state: TrainState) -> TrainState:
     state = state.replace(eval_envs=run.eval_envs.snapshot())
     acting = np.full(len(run.config.seeds), CANDIDATES.index("pretrained"), np.int32)
     save_if_best(run, state.replace(learner=run.fns.set_acting(state.learner, acting)), result)
+    report_evaluation(run, 0, result)
     return state

@@ -11,6 +11,7 @@ from cdred.envs.jax_vector_env import JaxVectorEnv
 from cdred.envs.make import AnyVectorEnv, make_vector_env
 from cdred.errors import UserError
 from cdred.loggers.metrics import Logger
+from cdred.train.callbacks import Callbacks
 from cdred.train.compiled import CompiledFns
 from cdred.train.device_loop import DeviceLoop
 from cdred.train.devices import seed_mesh
@@ -39,6 +40,7 @@ class TrainingRun:
         device_loop: collects and learns on the device; None for simulators on the host.
         last_checkpoint: folder of the last checkpoint.
         signal_handler: polled for signals after every block of steps.
+        callbacks: called after every evaluation, and polled with the signals.
         pending_metrics: metrics of `learn` calls, still on the device.
     """
 
@@ -56,6 +58,7 @@ class TrainingRun:
     device_loop: DeviceLoop | None = None
     last_checkpoint: Path | None = None
     signal_handler: SignalHandler = field(default_factory=SignalHandler)
+    callbacks: Callbacks = field(default_factory=Callbacks)
     pending_metrics: list = field(default_factory=list)
 
 
