@@ -27,14 +27,13 @@ from cdred.errors import UserError
 from cdred.models.world_model import ModelConfig
 from cdred.planning.mppi import MPPIConfig
 from cdred.suggest import suggest_setting
-from cdred.task_name import IMAGE_SIZE, OBS, SIZE, parameters_of, with_obs
+from cdred.task_name import IMAGE_SIZE, ObsKind, reconcile_obs
 from cdred.text import shorten
 from cdred.types import Precision, PresetName, TrackerName, VectorizationMode
 
 AlgoName = Literal["cdred", "iqmpc", "gail", "red", "iqlearn-sac", "gail-sac", "red-sac", "cdred-sac", "bc", "tdmpc2"]
 MODEL_FREE: tuple[AlgoName, ...] = ("iqlearn-sac", "gail-sac", "red-sac", "cdred-sac")
 PlannerName = Literal["mppi", "policy"]
-ObsKind = Literal["state", "pixels", "both"]
 
 
 @dataclass(frozen=True)
@@ -213,23 +212,8 @@ def validate(config: RunConfig) -> RunConfig:
     for requirement, met in _combinations(parsed).items():
         if not met:
             raise UserError(f"{requirement}.")
-    return _with_observations(parsed)
-
-
-def _with_observations(config: RunConfig) -> RunConfig:
-    """Return the settings with the same kind of observation in the task's name and in `obs` and `image_size`."""
-    stated = parameters_of(config.task)
-    if OBS not in stated:
-        return replace(config, task=with_obs(config.task, config.obs, config.image_size)) if config.task else config
-    named, size = stated[OBS], stated.get(SIZE, str(IMAGE_SIZE))
-    if named not in get_args(ObsKind) or not size.isdecimal():
-        # `envs.registry` reports it.
-        return config
-    if config.obs not in ("state", named) or config.image_size not in (IMAGE_SIZE, int(size)):
-        raise UserError(
-            f"--obs {config.obs} --image-size {config.image_size} contradicts the task's name, {config.task}."
-        )
-    return replace(config, obs=named, image_size=int(size))
+    task, obs, image_size = reconcile_obs(parsed.task, parsed.obs, parsed.image_size)
+    return replace(parsed, task=task, obs=obs, image_size=image_size)
 
 
 def _check_groups(config: RunConfig) -> None:

@@ -11,10 +11,11 @@ from cdred.algos.optim import OptimConfig
 from cdred.algos.pretrain import PretrainConfig
 from cdred.algos.red import REDConfig
 from cdred.algos.sac_agent import SACConfig
-from cdred.config import AlgoName, ObsKind, PlannerName, PrecisionConfig, PresetName
+from cdred.config import AlgoName, PlannerName, PrecisionConfig, PresetName
 from cdred.loggers.trackers import Tracker
 from cdred.models.world_model import ModelConfig
 from cdred.planning.mppi import MPPIConfig
+from cdred.task_name import ObsKind
 from cdred.types import TrackerName, Trajectory, VectorizationMode
 
 Group = Mapping[str, Any]

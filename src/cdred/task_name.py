@@ -8,11 +8,15 @@ A task has one name: parameters are in this order, and none states a default.
 """
 
 from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+from cdred.errors import UserError
+
+ObsKind = Literal["state", "pixels", "both"]
+"""Kind of an observation: the suite's own, which no name states, images, and both."""
 
 REPEAT, OBS, SIZE = "repeat", "obs", "size"
 KEYS = (REPEAT, OBS, SIZE)
-# Kinds of observations: the suite's own, which no name states, images, and both.
-OBS_KINDS = ("state", "pixels", "both")
 IMAGE_SIZE = 64
 
 
@@ -42,7 +46,7 @@ def with_repeat(task: str, action_repeat: int, default: int | None = None) -> st
 
 
 def with_obs(task: str, obs: str, size: int = IMAGE_SIZE) -> str:
-    """Return the name of a task with another kind of observation, of `OBS_KINDS`, and size of its images."""
+    """Return the name of a task with another kind of observation, of `ObsKind`, and size of its images."""
     images = obs != "state"
     return with_parameters(task, {OBS: obs if images else None, SIZE: size if images and size != IMAGE_SIZE else None})
 
@@ -51,3 +55,26 @@ def repeat_of(task: str) -> int | None:
     """Return the action repeat that a task's name states; None if it states none, which is the suite's."""
     value = parameters_of(task).get(REPEAT, "")
     return int(value) if value.isascii() and value.isdecimal() else None
+
+
+def reconcile_obs(task: str, obs: ObsKind, size: int) -> tuple[str, Any, int]:
+    """Return a task's name and the options for its observations, so that they agree.
+
+    Args:
+        task: its name, which may state a kind of observation and a size; may be empty.
+        obs: the kind that is asked for; `state`, the default, leaves the choice to the name.
+        size: the height and width of images; `IMAGE_SIZE`, the default, leaves the choice to the name.
+
+    Raises:
+        UserError: they contradict each other.
+    """
+    stated = parameters_of(task)
+    if OBS not in stated:
+        return with_obs(task, obs, size) if task else task, obs, size
+    named, named_size = stated[OBS], stated.get(SIZE, str(IMAGE_SIZE))
+    if named not in get_args(ObsKind) or not named_size.isdecimal():
+        # `envs.registry` reports it.
+        return task, obs, size
+    if obs not in ("state", named) or size not in (IMAGE_SIZE, int(named_size)):
+        raise UserError(f"--obs {obs} --image-size {size} contradicts the task's name, {task}.")
+    return task, named, int(named_size)

@@ -24,7 +24,8 @@ def test_help_lists_every_verb(capsys):
     assert main(["--help"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines if line.startswith("  ")] == list(VERBS)
-    assert set(VERBS) == {"train", "eval", "compare", "train-expert", "demos", "bench", "report", "tasks", "doctor"}
+    verbs = {"train", "eval", "compare", "train-expert", "demos", "bench", "report", "tasks", "doctor", "export"}
+    assert set(VERBS) == verbs
 
 
 def test_version(capsys):

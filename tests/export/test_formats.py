@@ -197,3 +197,8 @@ def test_numpy_policy_refuses_what_is_no_archive(tmp_path):
 def test_unknown_networks_are_refused():
     with pytest.raises(UserError, match="the policy of ToyState cannot be exported"):
         policy_layers(ToyState(np.zeros(2), np.zeros(())), ASYMMETRIC, pretrained=False)
+
+
+def test_policies_of_images_are_refused():
+    with pytest.raises(UserError, match="policies of camera images cannot be exported, and probe/x has them"):
+        policy_layers(None, replace(ASYMMETRIC, task="probe/x", image_size=32), pretrained=False)

@@ -52,8 +52,8 @@ USAGE_ERRORS = [
     case("no argument", "eval", "RUN", "cdred eval --help"),
     case("format of an export", "export run", "--to"),
     case("required option", "demos collect probe/point", "--out PATH"),
-    case("no subcommand", "demos", "collect, convert, info, check, list"),
-    case("subcommand", "demos colect", "colect", "collect, convert, info, check, list"),
+    case("no subcommand", "demos", "collect, convert, info, check, render, list"),
+    case("subcommand", "demos colect", "colect", "collect, convert, info, check, render, list"),
     case("benchmark", "bench updat", "'updat'", "'update'"),
 ]
 # Reported by cdred.

@@ -22,7 +22,6 @@ from cdred.task_name import (
     IMAGE_SIZE,
     KEYS,
     OBS,
-    OBS_KINDS,
     REPEAT,
     SIZE,
     parameters_of,
@@ -178,7 +177,7 @@ def with_observations(task: str, obs: str, size: int = IMAGE_SIZE) -> str:
 
     Args:
         task: its name.
-        obs: one of `task_name.OBS_KINDS`.
+        obs: one of `task_name.ObsKind`.
         size: height and width of the images.
 
     Raises:
@@ -296,7 +295,7 @@ def _repeat(task: str, path: str, stated: Mapping[str, str], adapter: ModuleType
 def _images(task: str, path: str, stated: Mapping[str, str], adapter: ModuleType) -> tuple[str, int]:
     """Return the kind of observation and the size of its images."""
     obs, size = stated.get(OBS, "state"), stated.get(SIZE, str(IMAGE_SIZE))
-    if OBS in stated and obs not in OBS_KINDS[1:]:
+    if OBS in stated and obs not in ("pixels", "both"):
         raise UserError(f"'{task}': {OBS} should be pixels or both, got '{obs}'; the plain name '{path}' has states.")
     if obs == "state" and SIZE in stated:
         raise UserError(f"'{task}': {SIZE} is that of images, but there are none without {OBS}=pixels or {OBS}=both.")

@@ -11,6 +11,7 @@ from cdred.errors import UserError
 from cdred.export.numpy_policy import Layer
 from cdred.models.actor_critic import ObsActorCritic
 from cdred.models.world_model import WorldModel
+from cdred.nn.image_encoder import ImageEncoder
 from cdred.nn.layers import LAYER_NORM_EPS, MLP, Linear, NormedLinear, SimNorm, mish
 from cdred.nn.normalizer import LIMIT, ObsNormalizer
 from cdred.types import EnvSpec
@@ -25,8 +26,10 @@ def policy_layers(learner: Any, spec: EnvSpec, *, pretrained: bool) -> list[Laye
         pretrained: export the pretrained policy in place of the trained one.
 
     Raises:
-        UserError: the algorithm has other networks than those of this package.
+        UserError: the algorithm has other networks than those of this package, or the task has images.
     """
+    if spec.image_size is not None:
+        raise UserError(f"policies of camera images cannot be exported, and {spec.task} has them: act with cdred.load.")
     normalizer, networks = _networks(learner, pretrained)
     layers = [layer for network in networks for layer in _mlp(network)]
     # A component that marks absorbing states is 0 at every observation, and the outputs beyond A are standard
@@ -42,14 +45,19 @@ def policy_layers(learner: Any, spec: EnvSpec, *, pretrained: bool) -> list[Laye
 def _networks(learner: Any, pretrained: bool) -> tuple[ObsNormalizer | None, tuple[MLP, ...]]:
     """Return the normaliser, and the networks between a normalised observation and the policy's output."""
     if isinstance(learner, BCState):
-        return learner.policy.normalizer, (learner.policy.encoder, learner.policy.policy)
+        return learner.policy.normalizer, (_vector_encoder(learner.policy.encoder), learner.policy.policy)
     model = getattr(learner, "model", None)
     if not isinstance(model, WorldModel | ObsActorCritic):
         raise UserError(f"the policy of {type(learner).__name__} cannot be exported: its networks are not known.")
     if pretrained:
         model = model.replace_actor(learner.pretrained.actor)
-    encoder = (model.encoder,) if isinstance(model, WorldModel) else ()
+    encoder = (_vector_encoder(model.encoder),) if isinstance(model, WorldModel) else ()
     return model.normalizer, (*encoder, model.policy)
+
+
+def _vector_encoder(encoder: MLP | ImageEncoder) -> MLP:
+    assert not isinstance(encoder, ImageEncoder), "tasks with images are refused"
+    return encoder
 
 
 def _normalize(normalizer: ObsNormalizer | None) -> list[Layer]:
