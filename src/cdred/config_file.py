@@ -110,8 +110,15 @@ def _plain(value):
 
 def first_difference(config: RunConfig, other: RunConfig) -> str | None:
     """Return the first setting in which two runs differ, as `name: value, not other value`; None if there is none."""
+    return next(
+        (f"{name}: {value}, not {second}" for name, (value, second) in differences(config, other).items()), None
+    )
+
+
+def differences(config: RunConfig, other: RunConfig) -> dict[str, tuple[Any, Any]]:
+    """Return the settings in which two runs differ, by name (`optim.tau`): the values of both."""
     flat, flat_other = (_flat(asdict(c)) for c in (config, other))
-    return next((f"{k}: {v}, not {flat_other[k]}" for k, v in flat.items() if flat_other[k] != v), None)
+    return {name: (value, flat_other[name]) for name, value in flat.items() if flat_other[name] != value}
 
 
 def _flat(tree: dict, prefix: str = "") -> dict:

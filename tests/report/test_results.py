@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -78,3 +79,16 @@ def test_unknown_scores_are_null():
 def test_normalized_is_null_if_expert_equals_random(episode_return):
     score = ReferenceScore(episode_return, 1.0, 1.0)
     assert make_result(expert=score, random=score)["eval"]["normalized"] == [None, None]
+
+
+def test_result_has_the_provenance_of_the_demonstrations_whatever_it_holds():
+    one = Trajectory(np.zeros((2, 4), np.float32), np.zeros((1, 2), np.float32), np.zeros(1, np.float32), False, True)
+
+    def recorded(provenance):
+        return make_result(demos=DemoDataset("probe/point", (one,), provenance))["demos_provenance"]
+
+    assert recorded({"expert": "scripted", "of": [1, 2]}) == {"expert": "scripted", "of": [1, 2]}
+    # What JSON does not have is text: a run that has ended must have its result.
+    assert recorded({"path": Path("demos")}) == {"path": "demos"}
+    assert recorded({"mean": float("nan")}) == "{'mean': nan}"
+    assert make_result(demos=None)["demos_provenance"] is None

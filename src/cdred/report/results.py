@@ -23,6 +23,7 @@ from cdred.types import DemoDataset, EnvSpec
 
 # Types of the entries of `result.json` that its readers rely on.
 RESULT_TYPES = {"task": str, "seeds": list, "steps": int, "eval": dict}
+DEMOS_PROVENANCE_KEY = "demos_provenance"
 REFERENCE_KEYS = ("expert_return", "expert_success", "random_return", "random_success")
 
 
@@ -195,6 +196,7 @@ def result_dict(
         "acting": outcome.acting,
         "demos": len(demos) if demos else 0,
         SELECTED_KEY: demos.provenance.get(SELECTED_KEY) if demos else None,
+        DEMOS_PROVENANCE_KEY: _json_copy(demos.provenance) if demos else None,
         "precision": asdict(config.precision),
         **provenance,
         "wall_seconds": outcome.wall_seconds,
@@ -206,6 +208,14 @@ def result_dict(
 def write_result(run_dir: Path, result: dict[str, Any]) -> None:
     """Write `result.json`."""
     atomic_write_text(run_dir / "result.json", json.dumps(result, indent=1) + "\n")
+
+
+def _json_copy(tree: Any) -> Any:
+    """Return a copy as JSON has it; what JSON does not have becomes text. A run must not fail when it has ended."""
+    try:
+        return json.loads(json.dumps(tree, default=str, allow_nan=False))
+    except (TypeError, ValueError):
+        return str(tree)
 
 
 def _normalized(returns: list[float], random: float | None, expert: float | None) -> list[float | None] | None:
