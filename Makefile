@@ -6,7 +6,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup maniskill mjx train walk test test-slow test-mjx test-maniskill test-trackers lint type bench figures gpu-wheels gpu-rehearsal clean
+.PHONY: help setup maniskill mjx browser train walk test test-slow test-mjx test-maniskill test-trackers lint type bench figures gpu-wheels gpu-rehearsal clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -32,6 +32,12 @@ mjx:  ## make .venv-mjx, the interpreter of agent and simulators for the mjx tas
 	$(PYTHON) -m venv .venv-mjx
 	.venv-mjx/bin/python -m pip install --quiet --upgrade pip
 	.venv-mjx/bin/python -m pip install --quiet --editable '.[mjx,dev]'
+
+browser: $(READY)  ## install the headless browser of the HTML report's tests (as root, on Debian; 300 MB)
+	$(BIN)/python -m pip install --quiet --editable '.[browser]'
+	for name in chromium-headless-shell chromium chromium-browser google-chrome; do \
+		command -v $$name > /dev/null && exit; \
+	done; apt-get update -qq && apt-get install -qq --yes --no-install-recommends chromium-headless-shell
 
 train: $(READY)  ## the main job: learn to walk from 10 demonstrations
 	$(BIN)/cdred train dmc/walker-walk --demos 10 --seeds 0

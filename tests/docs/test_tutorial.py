@@ -49,7 +49,14 @@ def assert_promised_files(folder):
     paths = [folder / name if "/" in name else next(iter(folder.rglob(name)), folder / name) for name in set(promised)]
     assert len(paths) >= 10
     assert [path for path in paths if not path.exists()] == []
-    assert {path.name for path in folder.iterdir()} == {"actions.png", "demos", "eval.json", "runs", "table.md"}
+    assert {path.name for path in folder.iterdir()} == {
+        "actions.png",
+        "demos",
+        "eval.json",
+        "report.html",
+        "runs",
+        "table.md",
+    }
     assert (folder / "runs/window-open/cdred/videos/expert-and-agent.mp4").stat().st_size > 1000
 
 
