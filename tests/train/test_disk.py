@@ -12,6 +12,7 @@ from cdred.checkpoint import checkpoint
 from cdred.errors import UserError
 from cdred.files import atomic_write_text, disk_errors, write_error
 from cdred.loggers.metrics import JsonlLogger
+from cdred.report import results
 from cdred.train import interrupt
 from cdred.train.interrupt import lock_folder
 from runs import arrays, assert_same_arrays, metric_lines
@@ -49,7 +50,7 @@ def test_same_command_resumes_after_a_full_disk(tmp_path, monkeypatch):
     stages = [  # function that fails, and the latest checkpoint then
         (run_folder, "atomic_write_text", full_for("config.yaml"), None),
         (JsonlLogger, "log", full_at(40), "000000020"),
-        (api, "atomic_write_text", full_for("result.json"), "000000060"),
+        (results, "atomic_write_text", full_for("result.json"), "000000060"),
     ]
     for owner, name, fails, expected in stages:
         with monkeypatch.context() as patch:

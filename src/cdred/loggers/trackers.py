@@ -5,7 +5,6 @@ Their packages are extras, imported when a run uses them. `loggers.tracking` cal
 
 import importlib
 import json
-import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -128,7 +127,7 @@ class TensorBoardTracker:
         earlier = [_number(path) for path in folder.glob("events.out.tfevents.*")]
         # TensorBoard reads them in the order of their names, and a clock may have been set back.
         number = max([int(time.time()), *(last + 1 for last in earlier)])
-        writer = self._record_writer(str(folder / f"events.out.tfevents.{number:010}.{socket.gethostname()}"))
+        writer = self._record_writer(str(folder / f"events.out.tfevents.{number:010}.cdred"))
         events = [self._event.Event(wall_time=time.time(), file_version="brain.Event:2")]
         if earlier:
             purge_step = 0 if self._resume_step is None else self._resume_step + 1
