@@ -22,7 +22,7 @@ class ExportOptions:
     to: ExportFormat
     """Format: ONNX, StableHLO of jax.export (for CPU and CUDA), or NumPy arrays."""
     out: Path | None = None
-    """New file, whose name ends in the format; None for policy-seed<seed>.<format> in the run folder."""
+    """New file, named *.<format>; None for policy-seed<seed>.<format> in the run folder."""
     seed: int | None = None
     """One of the run's seeds; None for the first."""
     best: bool = False

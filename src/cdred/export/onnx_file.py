@@ -52,7 +52,7 @@ class _Graph:
         self._obs = self._x = self._node("Concat", flat, axis=1) if len(flat) > 1 else flat[0]
 
     def model(self, action_dim: int) -> onnx.ModelProto:
-        """Return the model, whose output is the last result."""
+        """Return the model; its output is the last result."""
         # 0 for a finite observation, else NaN: the clipping before it would make an action of any number.
         zeros = self._node("Mul", [self._obs, self._constant("zero", np.float32(0.0))])
         not_finite = self._node("ReduceSum", [zeros, self._constant("axis", np.array([1]))], keepdims=1)

@@ -40,7 +40,7 @@ def export(
         run: the run folder.
         to: format: `onnx`, `stablehlo` (`jax.export`, for CPU and CUDA) or `npz`
             (`cdred.export.numpy_policy.NumpyPolicy`).
-        out: a new file, whose name ends in the format; None for `policy-seed<seed>.<format>` in the run folder.
+        out: a new file, named `*.<format>`; None for `policy-seed<seed>.<format>` in the run folder.
         env: as in `evaluate`.
         seed: one of the run's seeds; the first if None.
         best: as in `evaluate`.

@@ -148,7 +148,7 @@ def _number(path: Path) -> int:
 
 
 class WandbTracker:
-    """One run of Weights & Biases per run of cdred, whose seeds share settings and process, with keys per seed.
+    """One run of Weights & Biases per run of cdred, with keys per seed: the seeds share settings and process.
 
     Without credentials the run is offline. Entity, project, mode and group are those of the user's wandb settings.
     """
@@ -177,7 +177,7 @@ class WandbTracker:
                 console="off", silent=True, finish_timeout=UPLOAD_SECONDS, finish_timeout_raises=True
             ),
         )
-        # Not wandb's own step, below whose last value it drops what is logged.
+        # Not wandb's own step: what is logged at a smaller one than the last is dropped.
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")
         return f"wandb: offline, in {run.folder / 'wandb'}" if self._run.offline else f"wandb: {self._run.url}"
@@ -201,7 +201,7 @@ class TrackioTracker:
         self._trackio, self._run = _import("trackio", "trackio"), cast(Any, None)
 
     def start(self, run: TrackedRun) -> None:
-        """Begin a run, or continue the one of this name, of which the id is a part."""
+        """Begin a run, or continue the one of this name, which contains the id."""
         name = f"{run.name}-{run.id}"
         self._run = self._trackio.init(
             PROJECT, name, config=dict(run.config), resume="allow", embed=False, auto_log_gpu=False, auto_log_cpu=False

@@ -1,4 +1,4 @@
-"""Figures of curves against steps as inline SVG, whose values a script shows in tooltips."""
+"""Figures of curves against steps as inline SVG. A script shows their values in tooltips."""
 
 import json
 import math

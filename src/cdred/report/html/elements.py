@@ -1,4 +1,4 @@
-"""HTML elements as trees of `xml.etree.ElementTree`, whose serializer escapes all text and attributes."""
+"""HTML elements as trees of `xml.etree.ElementTree`. Its serializer escapes all text and attributes."""
 
 import base64
 import hashlib

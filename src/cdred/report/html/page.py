@@ -30,7 +30,7 @@ from cdred.report.html.theme import style_sheet
 from cdred.report.html.videos import MAX_BYTES, Videos
 from cdred.text import plural
 
-# Runs whose details are open at first.
+# Largest number of runs with open details.
 MAX_EXPANDED = 2
 
 

@@ -175,7 +175,7 @@ def reference_levels(run: Run, key: str) -> tuple[Level, Level]:
 
 
 def draw_panels(run: Run, panels: Sequence[Panel]) -> tuple[list[Element], list[str]]:
-    """Draw the panels of which the run has values.
+    """Draw the panels that the run has values for.
 
     Returns:
         The figures, and the titles of the panels that the run does not report.

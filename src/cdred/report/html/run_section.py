@@ -47,7 +47,7 @@ def run_section(run: Run, videos: Videos, *, alone: bool, expanded: bool) -> Ele
     Args:
         run: the run.
         videos: budget of the page's videos.
-        alone: it is the only run of the page, whose title names it.
+        alone: it is the only run of the page, and named in the title.
         expanded: show the details at first.
     """
     level = 2 if alone else 3
