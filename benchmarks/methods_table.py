@@ -45,6 +45,8 @@ CONFIRMATION = (
 METHODS = {"cdred": "CDRED", "iqmpc": "IQ-MPC", "iqlearn-sac": "IQ-Learn + SAC", "gail": "GAIL", "red": "RED"}
 FIRST_SEEDS = (0, 1, 2)
 DEMOS, STEPS = 10, 5000
+# Steps over which exploring episodes are averaged.
+BIN = 1000
 
 
 class Budget(NamedTuple):
@@ -132,6 +134,7 @@ def export(folder: Path, config: RunConfig, path: Path) -> None:
         + f" --seeds {seeds} --final-eval-episodes {config.final_eval_episodes} --no-video"
     )
     document = {"config": settings, "result": read_result(folder), "command": command}
+    document |= {"selection": selection(run), f"exploring_success_per_{BIN}_steps": exploring_success(run)}
     path.with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n")
 
 
@@ -142,6 +145,22 @@ def evaluation_rows(run: RunResults, seeds: tuple[int, ...]) -> Iterator[tuple[A
             success = line.get("success") or [""] * len(seeds)
             for seed, score, rate in zip(seeds, line["episode_return"], success, strict=True):
                 yield line["step"], seed, score, rate, line["episodes"]
+
+
+def selection(run: RunResults) -> dict[str, Any] | None:
+    """Return the detected successes of each candidate and the choice; None if none could be detected."""
+    lines = [line for line in run.lines if line["kind"] == "selection"]
+    return {name: value for name, value in lines[-1].items() if isinstance(value, list)} if lines else None
+
+
+def exploring_success(run: RunResults) -> list[float | None]:
+    """Return the success rate of the training episodes that ended in each `BIN` steps; None where it is unknown."""
+    rates: dict[int, list[float]] = {}
+    for line in run.lines:
+        if line["kind"] == "rollout":
+            known = [rate for rate in line.get("success") or () if rate is not None]
+            rates.setdefault((line["step"] - 1) // BIN, []).extend(known)
+    return [round(float(np.mean(rates[i])), 3) if rates.get(i) else None for i in range(max(rates, default=-1) + 1)]
 
 
 def exported(task: str, method: str, budget: Budget, seeds: tuple[int, ...] = FIRST_SEEDS) -> Path:
