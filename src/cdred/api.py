@@ -12,7 +12,7 @@ import numpy as np
 
 from cdred.checkpoint import checkpoint
 from cdred.compilation_cache import use_compilation_cache
-from cdred.config import AlgoName, PlannerName, RunConfig, needs_actions, total_steps
+from cdred.config import AlgoName, PlannerName, RunConfig, needs_actions, total_steps, validate
 from cdred.config_file import plain_settings
 from cdred.console import print_text
 from cdred.constraints import check_choice
@@ -50,6 +50,7 @@ from cdred.run_folder import (
     run_folder,
     write_config,
 )
+from cdred.task_name import has_images
 from cdred.text import plural
 from cdred.train.agent import Agent, select_seed
 from cdred.train.callbacks import Callback, Callbacks
@@ -297,7 +298,7 @@ def train_expert(
 
     Args:
         config: settings of the training run, with `algo="tdmpc2"`; a finished run is not repeated.
-        out: output of the demonstrations: a new folder (Minari) or a new `.npz` file.
+        out: output of the demonstrations: a new folder (Minari) or a new `.npz` file, which images need.
         num: number of episodes to keep.
         threshold: minimum return of an episode to be kept; None keeps every episode.
         quiet: disable terminal output of the training.
@@ -306,8 +307,8 @@ def train_expert(
     Raises:
         UserError: an argument cannot be used, or too few episodes reach the threshold.
     """
-    out = Path(out)
-    check_output_path(out)
+    out, config = Path(out), validate(config)
+    check_output_path(out, images=has_images(config.task))
     check_num_demos(num)
     result = train(config, quiet=quiet)
     best = int(np.argmax(result["eval"]["return"]))

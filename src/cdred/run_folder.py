@@ -165,7 +165,7 @@ def _describe(demos: DemoDataset) -> dict[str, Any]:
     """Return the numbers of episodes and steps, and a hash of all that is learned from or compared with."""
     digest = hashlib.sha256()
     for trajectory in demos:
-        for array in (trajectory.obs, trajectory.action, trajectory.reward):
+        for array in (trajectory.obs, trajectory.action, trajectory.reward, trajectory.image):
             if array is not None:
                 digest.update(f"{array.dtype.str}{array.shape}".encode())
                 digest.update(array.tobytes())

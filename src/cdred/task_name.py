@@ -51,6 +51,11 @@ def with_obs(task: str, obs: str, size: int = IMAGE_SIZE) -> str:
     return with_parameters(task, {OBS: obs if images else None, SIZE: size if images and size != IMAGE_SIZE else None})
 
 
+def has_images(task: str) -> bool:
+    """Return True if a task's name states that images are observed."""
+    return OBS in parameters_of(task)
+
+
 def repeat_of(task: str) -> int | None:
     """Return the action repeat that a task's name states; None if it states none, which is the suite's."""
     value = parameters_of(task).get(REPEAT, "")
@@ -70,6 +75,8 @@ def reconcile_obs(task: str, obs: ObsKind, size: int) -> tuple[str, Any, int]:
     """
     stated = parameters_of(task)
     if OBS not in stated:
+        if obs == "state" and size != IMAGE_SIZE:
+            raise UserError(f"--image-size {size} is that of camera images: give --obs pixels or --obs both, too.")
         return with_obs(task, obs, size) if task else task, obs, size
     named, named_size = stated[OBS], stated.get(SIZE, str(IMAGE_SIZE))
     if named not in get_args(ObsKind) or not named_size.isdecimal():

@@ -1,5 +1,6 @@
 """Camera images in demonstrations: storage, checks, and what a task takes of them."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -9,9 +10,11 @@ import cdred
 from cdred.data.action_repeat import fold_steps
 from cdred.data.demonstrations import load_demos, save_demos
 from cdred.data.describe import format_summary, summarize
+from cdred.data.images import match_images
 from cdred.data.quality import find_faults
 from cdred.envs.registry import get_env_spec
 from cdred.errors import UserError
+from cdred.run_folder import record_demos
 from cdred.types import DemoDataset, Trajectory
 
 TASK, STEPS = "probe/point", 20
@@ -126,6 +129,24 @@ def test_summary_shows_images_and_vectors(demos, saved):
     pixels = load_demos(saved, get_env_spec(f"{TASK}?obs=pixels&size=32"))
     assert format_summary(summarize(pixels))["observation"] == "RGB images of 32 x 32"
     assert not any(finding.severity == "unfit" for finding in find_faults(pixels, None))
+
+
+def test_other_images_are_other_demonstrations(demos, tmp_path):
+    changed = replace(demos, trajectories=(demos[0], replace(demos[1], image=255 - demos[1].image)))
+    digests = []
+    for dataset in (demos, changed):
+        record_demos(tmp_path, dataset, save=False)
+        digests.append(json.loads((tmp_path / "demonstrations.json").read_text())["sha256"])
+    assert digests[0] != digests[1]
+
+
+def test_episodes_with_the_same_actions_and_other_images_are_no_duplicates(demos):
+    pixels = match_images(demos, "here", get_env_spec(f"{TASK}?obs=pixels&size=32"))
+    first = pixels[0]
+    for image, expected in ((255 - first.image, set()), (first.image, {"duplicate"})):
+        both = replace(pixels, trajectories=(first, replace(first, image=image)))
+        kinds = {finding.kind for finding in find_faults(both, None)}
+        assert kinds & {"duplicate", "near_duplicate"} == expected
 
 
 def test_public_name_of_an_observation_with_images():

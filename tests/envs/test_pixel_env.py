@@ -5,7 +5,7 @@ import pytest
 
 from cdred.envs.base import Step, validate_step
 from cdred.envs.pixels import PixelEnv
-from cdred.envs.registry import get_env_spec, make, with_observations
+from cdred.envs.registry import get_env_spec, make, without_images
 from cdred.envs.suites.probes import Point
 from cdred.envs.vector_env import VectorEnv
 from cdred.errors import UserError
@@ -132,7 +132,7 @@ def test_image_of_another_kind_is_refused(image, message):
             return image
 
     with pytest.raises(ValueError, match=message):
-        PixelEnv(Env(), "probe/x", 32, with_state=False).reset(0)
+        PixelEnv(Env(), "probe/x", 32, with_state=False)
 
 
 def test_vector_in_place_of_an_image_is_refused():
@@ -167,6 +167,4 @@ def test_names_of_tasks_with_images():
     assert with_obs("dmc/walker-walk?repeat=1", "both", 32) == "dmc/walker-walk?repeat=1&obs=both&size=32"
     assert with_obs("dmc/walker-walk?repeat=1&obs=both&size=32", "state") == "dmc/walker-walk?repeat=1"
     assert with_repeat("dmc/walker-walk?obs=pixels", 4) == "dmc/walker-walk?repeat=4&obs=pixels"
-    assert with_observations("probe/point", "pixels", 32) == "probe/point?obs=pixels&size=32"
-    with pytest.raises(UserError, match="cannot be rendered"):
-        with_observations("jaxprobe/point", "pixels")
+    assert without_images("probe/point?obs=pixels&size=32") == "probe/point"

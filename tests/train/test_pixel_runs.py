@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 import cdred
+from cdred.api import record_episodes
 from cdred.config import MODEL_FREE, AlgoName, validate
+from cdred.data.images import match_images
+from cdred.demos.replay import replay_demos
 from cdred.demos.scripted import collect_scripted, get_demos
-from cdred.envs.registry import get_env_spec
+from cdred.envs.registry import get_env_spec, make
 from cdred.envs.vector_env import VectorEnv
 from cdred.errors import UserError
 from cdred.run_folder import load_run
@@ -168,8 +171,31 @@ def test_name_of_the_task_and_options_agree():
     named = validate(run_config("unused", task="probe/point?obs=both&size=32"))
     assert (named.obs, named.image_size) == ("both", 32)
     assert validate(run_config("unused")).task == "probe/point"
+    with pytest.raises(UserError, match="--image-size 32 is that of camera images: give --obs pixels or --obs both"):
+        validate(run_config("unused", image_size=32))
     with pytest.raises(UserError, match="--obs pixels --image-size 64 contradicts the task's name"):
         validate(run_config("unused", task="probe/point?obs=both&size=32", obs="pixels"))
+
+
+def test_recorded_episodes_have_the_images_that_the_agent_observed(bc_run):
+    recorded = record_episodes(load_run(bc_run / "whole", None), 0, 1)
+    (replay,) = replay_demos(recorded, "here", make(recorded.task), 0.0)
+    assert replay.agrees
+    # The images alone are compared where nothing else is observed.
+    pixels = match_images(recorded, "here", get_env_spec("probe/point?obs=pixels&size=32"))
+    (same,) = replay_demos(pixels, "here", make("probe/point?obs=pixels&size=32"), 0.0)
+    assert (same.agrees, same.max_difference) == (True, 0.0)
+    inverted = replace(pixels, trajectories=(replace(pixels[0], image=255 - pixels[0].image),))
+    (other,) = replay_demos(inverted, "here", make("probe/point?obs=pixels&size=32"), 1e-4)
+    assert (other.agrees, other.first_step) == (False, 0)
+
+
+def test_expert_of_images_is_not_trained_for_a_format_without_them(tmp_path):
+    for task, obs in (("probe/point?obs=pixels", "state"), ("probe/point", "both")):
+        config = run_config(tmp_path / "run", algo="tdmpc2", task=task, obs=obs)
+        with pytest.raises(UserError, match=r"images are stored in the format npz only: choose a name .*\.npz"):
+            cdred.train_expert(config, tmp_path / "demos")
+    assert not (tmp_path / "run").exists()
 
 
 def test_demonstrations_as_objects_need_images(tmp_path):

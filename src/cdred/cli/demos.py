@@ -19,6 +19,7 @@ from cdred.data.formats.common import sanitize_text
 from cdred.data.formats.registry import FormatName, check_output_path
 from cdred.errors import UserError
 from cdred.files import check_new_path
+from cdred.task_name import has_images
 
 if TYPE_CHECKING:
     # At run time it would delay `cdred --help`.
@@ -133,7 +134,7 @@ def collect(options: Collect) -> None:
     from cdred.data.demonstrations import save_demos
     from cdred.demos.scripted import collect_scripted
 
-    check_output_path(options.out)
+    check_output_path(options.out, images=has_images(options.task))
     with Progress(console=SafeConsole()) as progress:
         bar = progress.add_task(escape(options.task), total=options.num)
         dataset = collect_scripted(

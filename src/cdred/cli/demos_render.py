@@ -1,7 +1,6 @@
 """Command `cdred demos render`."""
 
-from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +9,7 @@ import tyro
 from cdred.console import progress_bar
 from cdred.data.formats.registry import check_output_path
 from cdred.errors import UserError
-from cdred.task_name import IMAGE_SIZE
+from cdred.task_name import IMAGE_SIZE, OBS, with_parameters
 
 
 @dataclass(frozen=True)
@@ -44,12 +43,10 @@ def render(options: Render) -> None:
     from cdred.demos.render import render_demos
     from cdred.demos.scripted import check_num_demos
     from cdred.envs.imports import import_modules
-    from cdred.envs.registry import make, with_observations
-    from cdred.task_name import parameters_of, with_obs
+    from cdred.envs.registry import get_env_spec
+    from cdred.task_name import has_images, with_obs
 
-    check_output_path(options.out, "npz")
-    if options.out.suffix != ".npz":
-        raise UserError(f"{options.out}: images are stored in the format npz only: choose a name that ends in .npz.")
+    check_output_path(options.out, images=True)
     import_modules(options.imports)
     source = str(options.source)
     with progress_bar(f"reading {source}") as on_progress:
@@ -60,10 +57,10 @@ def render(options: Render) -> None:
     if options.num is not None:
         check_num_demos(options.num)
         dataset = dataset.take(options.num)
-    named = task if "obs" in parameters_of(task) else with_observations(task, "both", options.image_size)
-    with closing(make(with_obs(task, "state"))) as env:
-        dataset = to_task_units(dataset, source, env.spec)
-        dataset = validate_demos(dataset, source, env.spec, allow_variable_horizon=True, require_actions=True)
+    named = task if has_images(task) else with_obs(task, "both", options.image_size)
+    spec = replace(get_env_spec(with_parameters(named, {OBS: "both"})), image_size=None)
+    dataset = to_task_units(dataset, source, spec)
+    dataset = validate_demos(dataset, source, spec, allow_variable_horizon=True, require_actions=True)
     with progress_bar(f"rendering {source}") as on_progress:
         dataset = render_demos(dataset, source, named, on_progress)
     save_demos(dataset, options.out)

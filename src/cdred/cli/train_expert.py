@@ -13,6 +13,7 @@ from cdred.cli.demos import Info, info
 from cdred.cli.options import parse_options
 from cdred.config import PresetName, RunConfig, preset
 from cdred.console import SafeConsole
+from cdred.task_name import IMAGE_SIZE, ObsKind
 from cdred.types import TrackerName
 
 
@@ -23,7 +24,11 @@ class TrainExpertOptions:
     task: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TASK")]
     """Task to train on: metaworld/<task>, dmc/<domain>-<task>, gym/<id>."""
     out: Path
-    """Output of the demonstrations: a new folder (Minari) or a new .npz file."""
+    """Output of the demonstrations: a new folder (Minari) or a new .npz file, which images need."""
+    obs: ObsKind = "state"
+    """As in `cdred train`."""
+    image_size: int = IMAGE_SIZE
+    """As in `cdred train`."""
     num: int = 100
     """Number of episodes to keep."""
     steps: int = 50_000
@@ -64,6 +69,8 @@ def run_config(options: TrainExpertOptions) -> RunConfig:
         preset(options.preset),
         algo="tdmpc2",
         task=options.task,
+        obs=options.obs,
+        image_size=options.image_size,
         steps=options.steps,
         seeds=options.seeds,
         out=options.run,

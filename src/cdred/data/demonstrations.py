@@ -6,7 +6,7 @@ from pathlib import Path
 from cdred.data import rescale
 from cdred.data.formats.common import OnProgress, corrupt_as_user_error
 from cdred.data.formats.npz_archive import read_archive
-from cdred.data.formats.registry import WRITERS, FormatName, detect_format, get_writer
+from cdred.data.formats.registry import FormatName, check_output_path, detect_format, get_writer
 from cdred.data.formats.safety import check_symlinks
 from cdred.data.rescale import ActionBounds
 from cdred.data.validate import validate_demos
@@ -142,10 +142,8 @@ def save_demos(
         dataset = rescale.rescale_actions(dataset, "these demonstrations", given)
     # Variable horizons are a problem for training, not for a file.
     dataset = validate_demos(dataset, "these demonstrations", allow_variable_horizon=True)
-    writer = get_writer(Path(path), format)
-    if any(trajectory.image is not None for trajectory in dataset) and writer is not WRITERS["npz"]:
-        raise UserError(f"{path}: images are stored in the format npz only: choose a name that ends in .npz.")
-    writer(dataset, Path(path), on_progress)
+    check_output_path(Path(path), format, images=any(trajectory.image is not None for trajectory in dataset))
+    get_writer(Path(path), format)(dataset, Path(path), on_progress)
 
 
 def bundled_demos() -> dict[str, Path]:

@@ -253,8 +253,8 @@ def _find_duplicates(dataset: DemoDataset) -> list[Finding]:
     exact: dict[bytes, list[int]] = {}
     for index, trajectory in enumerate(dataset):
         digest = hashlib.sha256(repr(trajectory.obs.shape).encode())
-        for array in (trajectory.obs, trajectory.action):
-            digest.update(array.tobytes())
+        for array in (trajectory.obs, trajectory.image, trajectory.action):
+            digest.update(b"" if array is None else array.tobytes())
         exact.setdefault(digest.digest(), []).append(index)
     findings = [
         Finding("duplicate", "warning", tuple(group), (), f"{_named('episode', group)} are identical")
@@ -272,6 +272,9 @@ def _near_duplicates(dataset: DemoDataset, candidates: list[int]) -> list[list[i
 
     The longer of two episodes may have at most twice the steps of the other.
     """
+    if not dataset[0].obs.size:
+        # Images are compared exactly only.
+        return []
     tolerance = _near_duplicate_tolerance(dataset)
     shortest = min(map(len, dataset))
     # Comparing three steps first leaves few pairs to compare in full.

@@ -11,10 +11,9 @@ from cdred.demos.episodes import Policy, RestartingEnv
 from cdred.envs.base import Env
 from cdred.envs.failures import warn
 from cdred.envs.make import AnyVectorEnv, make_vector_env
-from cdred.envs.registry import jax_env
+from cdred.envs.registry import jax_env, without_images
 from cdred.envs.remote.client import STEP_TIMEOUT
 from cdred.envs.seeding import episode_seed
-from cdred.task_name import with_obs
 from cdred.train.collect import random_actions
 from cdred.train.evaluate import evaluate
 from cdred.train.keys import EVALUATE, seed_keys
@@ -72,8 +71,7 @@ def random_score(
     Raises:
         SimulatorError: too many consecutive episodes failed.
     """
-    # Images are not looked at, and take time.
-    task = with_obs(task, "state")
+    task = without_images(task)
     if jax_env(task) is not None:
         return _random_score_on_device(task, episodes, seed, log)
     seeds = (episode_seed(seed, "random", 0, index) for index in count())

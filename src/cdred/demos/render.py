@@ -8,7 +8,7 @@ from dataclasses import replace
 from cdred.demos.replay import compare, has_seed, replay
 from cdred.envs.registry import make
 from cdred.errors import UserError
-from cdred.task_name import with_obs
+from cdred.task_name import OBS, with_parameters
 from cdred.types import DemoDataset
 
 # Key of the provenance: how images came about.
@@ -32,11 +32,7 @@ def render_demos(
         UserError: an episode has no seed, or its replay differs from the recording.
         SimulatorError: the simulator failed.
     """
-    rendered, differences = [], []
-    with closing(make(task)) as env:
-        size = env.spec.image_size
-        assert size is not None, f"{task} has no images"
-        both = with_obs(task, "both", size)
+    rendered, differences, both = [], [], with_parameters(task, {OBS: "both"})
     with closing(make(both)) as env:
         for index, trajectory in enumerate(dataset):
             if not has_seed(trajectory):
@@ -49,7 +45,7 @@ def render_demos(
             if not result.agrees:
                 raise UserError(
                     f"{source}, episode {index}: its replay differs from the recording by {result.max_difference:.3g}, "
-                    f"so images would not belong to it. `cdred demos check` shows where they part."
+                    "so images would not belong to it. `cdred demos check` shows where they part."
                 )
             rendered.append(replace(trajectory, image=replayed.image))
             differences.append(result.max_difference)
@@ -57,7 +53,7 @@ def render_demos(
                 on_episode(len(rendered), len(dataset))
     images = {
         "rendered_from": "recorded seeds and actions of an expert that observes states",
-        "size": size,
+        "size": env.spec.image_size,
         "largest_state_difference": max(differences),
         "opengl": os.environ.get("MUJOCO_GL", ""),
     }

@@ -1,9 +1,11 @@
 """Replay of recorded actions from recorded seeds, to see if an environment reproduces demonstrations."""
 
 from collections.abc import Iterator
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float64
 
 from cdred.demos.episodes import stack_obs
 from cdred.envs.base import Env
@@ -20,7 +22,7 @@ class Replay(NamedTuple):
     Attributes:
         episode: index of the episode.
         seed: its seed.
-        max_difference: largest absolute difference of a component of an observation.
+        max_difference: largest absolute difference of a component of an observation, or mean difference of an image.
         first_step: steps before the first observation that differs by more than the tolerance; None if none does.
         recorded_return: sum of the recorded rewards; None if none are recorded.
         replayed_return: sum of the environment's rewards.
@@ -100,7 +102,7 @@ def compare(index: int, recorded: Trajectory, replayed: Trajectory, tolerance: f
     assert recorded.seed is not None
     assert replayed.episode_return is not None
     steps = len(replayed)
-    differences = np.abs(recorded.obs[: steps + 1].astype(np.float64) - replayed.obs).reshape(steps + 1, -1).max(axis=1)
+    differences = _differences(recorded, replayed)
     beyond = np.flatnonzero(differences > tolerance)
     recorded_return, returns_agree = _compare_returns(recorded, replayed.episode_return, steps, tolerance)
     end = _compare_ends(recorded, replayed)
@@ -114,6 +116,18 @@ def compare(index: int, recorded: Trajectory, replayed: Trajectory, tolerance: f
         end=end,
         agrees=not len(beyond) and returns_agree and not end,
     )
+
+
+def _differences(recorded: Trajectory, replayed: Trajectory) -> Float64[np.ndarray, " T+1"]:
+    """Return the largest difference of a component of each observation; without a vector, that of the images.
+
+    It is the mean over an image, 1 for black and white, because graphics libraries round in different ways.
+    """
+    num = len(replayed) + 1
+    if recorded.obs.size or recorded.image is None or replayed.image is None:
+        difference = np.abs(recorded.obs[:num].astype(np.float64) - replayed.obs)
+        return difference.reshape(num, prod(difference.shape[1:])).max(axis=1, initial=0.0)
+    return np.abs(recorded.image[:num].astype(np.float64) - replayed.image).mean(axis=(1, 2, 3)) / 255
 
 
 def _compare_returns(

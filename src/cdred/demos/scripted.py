@@ -26,7 +26,7 @@ from cdred.envs.registry import NoExpertError, get_env_spec, planned_expert, scr
 from cdred.envs.seeding import episode_seed
 from cdred.errors import UserError
 from cdred.provenance import package_versions
-from cdred.task_name import with_obs
+from cdred.task_name import has_images, with_obs
 from cdred.types import DemoDataset, Trajectory
 
 # Episodes of a pilot run, which decides if the expert stops after its first success, and which success to require.
@@ -74,7 +74,7 @@ def collect_scripted(
     if seed < 0:
         raise UserError(f"--seed must be an integer >= 0, got {seed}.")
     plain = with_obs(task, "state")
-    if plain != task:
+    if has_images(task):
         keywords = {"seed": seed, "stop_after_success": stop_after_success, "max_attempts": max_attempts}
         states = collect_scripted(plain, num, on_episode=on_episode, **keywords)
         return render_demos(states, f"demonstrations of {plain}", task)
@@ -175,7 +175,7 @@ def get_demos(task: str, num: int, on_episode: OnEpisode | None = None) -> DemoD
     """
     check_num_demos(num)
     plain = with_obs(task, "state")
-    if plain != task:
+    if has_images(task):
         return _cached_renderings(task, get_demos(plain, num, on_episode), on_episode)
     path = bundled_demos().get(task)
     if path is None:

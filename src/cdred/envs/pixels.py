@@ -19,12 +19,18 @@ class PixelEnv:
         size: height and width of the images.
         with_state: the environment's own observation is observed, too.
         render_size: side of the frames that `render` returns; None for the images as they are observed.
+
+    Raises:
+        UserError: the environment cannot be rendered.
+        ValueError: it renders images of another size.
     """
 
     def __init__(self, env: Env, task: str, size: int, *, with_state: bool, render_size: int | None = None):
         self._env, self._with_state, self._render_size = env, with_state, render_size
         state = {} if with_state else {"obs_shape": (0,), "obs_parts": ()}
         self.spec = replace(env.spec, task=task, image_size=size, **state)
+        # So that what cannot be rendered is refused, and not taken for a failing simulator in every episode.
+        self.reset(0)
 
     def reset(self, seed: int) -> ImageObs:
         return self._observe(self._env.reset(seed))

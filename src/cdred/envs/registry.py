@@ -6,7 +6,7 @@ A suite is imported when the first of its tasks is made, so each works without t
 import importlib
 import shlex
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -172,20 +172,18 @@ def at_action_repeat(task: str, action_repeat: int) -> str:
     return named
 
 
-def with_observations(task: str, obs: str, size: int = IMAGE_SIZE) -> str:
-    """Return the name of a task with another kind of observation.
-
-    Args:
-        task: its name.
-        obs: one of `task_name.ObsKind`.
-        size: height and width of the images.
+def without_images(task: str) -> str:
+    """Return the name of a task whose simulator need not render: without images, if it can be observed so.
 
     Raises:
-        UserError: as `make`, or the suite cannot render images.
+        UserError: as `make`.
     """
-    named = with_obs(task, obs, size)
-    _parse(named)
-    return named
+    plain = with_obs(task, "state")
+    with suppress(UserError):
+        # An observation space with an image is refused where vectors are observed.
+        get_env_spec(plain)
+        return plain
+    return task
 
 
 def remote_interpreter(task: str) -> Interpreter | None:

@@ -73,7 +73,7 @@ class Agent:
         return f"<Agent of {self.spec.task} by {self._algo}, seed {self._seed}, acts by {how}>"
 
     def act(
-        self, obs: "Float[np.ndarray, '...'] | ImageObs", *, explore: bool = False, normalized: bool = False
+        self, obs: Float[np.ndarray, "..."] | ImageObs, *, explore: bool = False, normalized: bool = False
     ) -> Float32[np.ndarray, "..."]:
         """Compute actions in the environment's own units, as its `step` expects them.
 

@@ -6,7 +6,8 @@ import pytest
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 from gymnasium.wrappers import FlattenObservation, NormalizeObservation, RescaleObservation
 
-from cdred.envs.registry import make
+from cdred.demos.reference_scores import random_score
+from cdred.envs.registry import make, without_images
 from cdred.errors import UserError
 
 
@@ -301,10 +302,16 @@ def test_image_of_an_observation_is_observed(sampler, kind):
     np.testing.assert_array_equal(env.step(np.zeros(1, np.float32)).obs.image, first.image)
 
 
+def test_random_score_of_a_task_that_observes_an_image(sampler):
+    task = f"{sampler(Box(0, 255, (32, 32), np.uint8), obs=CAMERA[:32, :32, 0])}?obs=pixels&size=32"
+    assert random_score(task, 1).episode_return == 0.0
+
+
 def test_image_alone_is_observed(sampler):
     image = CAMERA[:32, :32]
     env = make(f"{sampler(Box(0, 255, image.shape, np.uint8), obs=image)}?obs=pixels&size=32")
     np.testing.assert_array_equal(env.reset(0).image, image)
+    assert without_images(env.spec.task) == env.spec.task
     gray = make(f"{sampler(Box(0, 255, (32, 32), np.uint8), obs=image[..., 0])}?obs=pixels&size=32").reset(0)
     np.testing.assert_array_equal(gray.image, image[..., :1].repeat(3, axis=2))
 
@@ -322,9 +329,8 @@ def test_several_images_are_refused(sampler):
 
 
 def test_environment_that_neither_observes_nor_renders_an_image_is_refused(sampler):
-    env = make(f"{sampler(VECTOR)}?obs=pixels")
     with pytest.raises(UserError, match="cannot be rendered: it has no render mode `rgb_array`"):
-        env.reset(0)
+        make(f"{sampler(VECTOR)}?obs=pixels")
 
 
 def test_byte_vectors_and_float_matrices_are_no_images(sampler):

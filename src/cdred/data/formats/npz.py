@@ -14,8 +14,8 @@ Keys, for N episodes (`T` steps each; `*obs` is the shape of one observation):
     provenance  scalar string    optional; a JSON object
 
 With the additional key `lengths [N]` (steps of each episode), episodes may differ in length and the first five are
-concatenated instead of stacked: `obs [sum(T_i + 1), *obs]` and `image` alike, the others `[sum(T_i), ...]`. `save_npz`
-writes this form.
+concatenated instead of stacked: `obs` and `image` have `[sum(T_i + 1), ...]` rows, the others `[sum(T_i), ...]`.
+`save_npz` writes this form.
 
 Other arrays in the file are not read, and named in the provenance.
 """

@@ -67,12 +67,19 @@ def get_writer(path: Path, name: FormatName | None) -> Callable[..., None]:
     return WRITERS[name or ("npz" if path.suffix == ".npz" else "minari")]
 
 
-def check_output_path(path: Path, name: FormatName | None = None) -> None:
+def check_output_path(path: Path, name: FormatName | None = None, *, images: bool = False) -> None:
     """Check, before they are recorded, that demonstrations can be saved to `path` in the format `name`.
 
+    Args:
+        path: the output.
+        name: as in `get_writer`.
+        images: they have camera images.
+
     Raises:
-        UserError: it exists already, or cannot be written to.
+        UserError: it exists already, cannot be written to, or its format has no images.
     """
     check_new_path(path)
+    if images and get_writer(path, name) is not WRITERS["npz"]:
+        raise UserError(f"{path}: images are stored in the format npz only: choose a name that ends in .npz.")
     if get_writer(path, name) is WRITERS["npz"]:
         check_output_file(path)
