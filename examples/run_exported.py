@@ -3,8 +3,8 @@
     cdred export runs/pendulum --to onnx --out policy.onnx
     python examples/run_exported.py policy.onnx --steps 200 --rate 20
 
-The policy acts in the Gymnasium environment that its file names. For a robot, replace `make_env` by an object whose
-`reset` and `step` read its sensors, and whose `step` sends an action. `NumpyPolicy` needs no package but NumPy: its
+The policy acts in the Gymnasium environment that its file names. For a robot, let `make_env` return an object with
+`reset` and `step` that read its sensors; `step` also sends the action. `NumpyPolicy` needs no package but NumPy: its
 file, src/cdred/export/numpy_policy.py, can be copied.
 """
 

@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 from itertools import pairwise
 
 VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
-# Attributes whose value a browser may load or follow.
+# Attributes with addresses that a browser may load or follow.
 ADDRESSES = {"href", "src", "srcset", "action", "data", "poster", "xlink:href", "formaction"}
 
 

@@ -39,7 +39,7 @@ class RandomPolicy(NamedTuple):
 
 
 def random_policy(spec=ASYMMETRIC, *, acting="policy", scale=0.3, **settings) -> RandomPolicy:
-    """Make an agent of the debug preset with other `settings`, whose networks have random biases, too."""
+    """Make an agent of the debug preset with other `settings`; its networks have random biases, too."""
     config = replace(cdred.preset("debug"), task=spec.task, planner="policy", **settings)
     algorithm, rng = make_algorithm(config, spec), np.random.default_rng(0)
 

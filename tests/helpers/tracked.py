@@ -48,7 +48,7 @@ class Recorder:
 
 
 class Hanging(Recorder):
-    """Tracker whose `log` waits until the test is over."""
+    """Tracker that waits in `log` until the test is over."""
 
     def __init__(self):
         super().__init__()

@@ -109,7 +109,7 @@ def test_tooltip_shows_the_values_at_the_nearest_report(opened):
     tooltip = page.locator(".tooltip")
     assert not tooltip.is_visible()
     box = figure.bounding_box()
-    # Near the middle of the axis, whose evaluations are at 0, 100 and 200 steps.
+    # Near the middle of the axis; the evaluations are at 0, 100 and 200 steps.
     figure.hover(position={"x": 0.45 * box["width"], "y": box["height"] / 2})
     texts = tooltip.locator("div").all_inner_texts()
     assert texts[0] == "100 steps per seed"

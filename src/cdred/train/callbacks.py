@@ -49,7 +49,7 @@ class Callbacks:
 
     def __init__(self, functions: Sequence[Callback] = ()):
         if callable(functions) or not all(map(callable, functions)):
-            raise UserError("callbacks should be a list of functions, each of which takes an EvaluationRecord.")
+            raise UserError("callbacks should be a list of functions that take an EvaluationRecord.")
         self._functions, self.stop_requested = tuple(functions), False
 
     def __call__(self, record: EvaluationRecord) -> None:
