@@ -50,7 +50,6 @@ from cdred.run_folder import (
     run_folder,
     write_config,
 )
-from cdred.task_name import has_images
 from cdred.text import plural
 from cdred.train.agent import Agent, select_seed
 from cdred.train.callbacks import Callback, Callbacks
@@ -308,7 +307,7 @@ def train_expert(
         UserError: an argument cannot be used, or too few episodes reach the threshold.
     """
     out, config = Path(out), validate(config)
-    check_output_path(out, images=has_images(config.task))
+    check_output_path(out)
     check_num_demos(num)
     result = train(config, quiet=quiet)
     best = int(np.argmax(result["eval"]["return"]))

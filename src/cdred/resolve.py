@@ -11,6 +11,7 @@ import numpy as np
 
 from cdred.config import RunConfig, needs_actions, override, preset, validate, without_actions
 from cdred.data.demonstrations import load_demos, read_demos
+from cdred.data.formats.cameras import ImageRequest
 from cdred.data.formats.common import sanitize_text
 from cdred.data.quality import format_selection
 from cdred.data.rescale import RESCALED_KEY
@@ -20,6 +21,7 @@ from cdred.envs.imports import resolve_import
 from cdred.errors import UserError
 from cdred.keywords import TrainKeywords
 from cdred.run_folder import DEMOS_FILE, run_folder
+from cdred.task_name import has_images
 from cdred.types import DemoDataset, EnvSpec, LogFn, Trajectory
 
 # Seconds between progress messages while demonstrations are collected.
@@ -125,7 +127,9 @@ def adapt_to_demos(config: RunConfig, given: DemoDataset | None) -> RunConfig:
         given: demonstrations that were given as an object; otherwise they are those at the path in `config.demos`.
     """
     path = None if needs_actions(config) or given is not None else demos_path(config)
-    demos = read_demos(path) if path is not None and path.exists() else given
+    # Without images a file may have no observations, which is not what matters here.
+    images = ImageRequest(config.image_size) if has_images(config.task) else None
+    demos = read_demos(path, images=images) if path is not None and path.exists() else given
     return config if demos is None or demos.has_actions else without_actions(config)
 
 

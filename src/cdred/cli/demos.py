@@ -19,10 +19,10 @@ from cdred.data.formats.common import sanitize_text
 from cdred.data.formats.registry import FormatName, check_output_path
 from cdred.errors import UserError
 from cdred.files import check_new_path
-from cdred.task_name import has_images
 
 if TYPE_CHECKING:
     # At run time it would delay `cdred --help`.
+    from cdred.data.formats.cameras import ImageRequest
     from cdred.data.rescale import ActionBounds
     from cdred.demos.replay import Replay
     from cdred.types import DemoDataset
@@ -59,7 +59,13 @@ class Convert:
     """Modules or .py files that register the task's environment, as in `cdred train`."""
     obs_keys: tuple[str, ...] | None = None
     """Names of the observation arrays to concatenate, in this order. None for all vectors sorted by name (LeRobot:
-    the state and the environment's state). Images are used only if named."""
+    the state and the environment's state). Images are used as vectors only if named."""
+    camera: str | None = None
+    """Name of the camera whose images are read as well, such as observation.images.top (LeRobot) or agentview_image
+    (robomimic); None for the only one. `cdred demos info` shows the cameras."""
+    image_size: int | None = None
+    """Read camera images as well, resized to squares of this height and width, without cropping. None reads those of
+    recordings by cdred only, as they are; with --camera, or a --task with images, None is the size of the task."""
     format: FormatName | None = None
     """Output format; None for npz if the name ends in .npz, else minari."""
     rescale_actions: bool = False
@@ -134,7 +140,7 @@ def collect(options: Collect) -> None:
     from cdred.data.demonstrations import save_demos
     from cdred.demos.scripted import collect_scripted
 
-    check_output_path(options.out, images=has_images(options.task))
+    check_output_path(options.out)
     with Progress(console=SafeConsole()) as progress:
         bar = progress.add_task(escape(options.task), total=options.num)
         dataset = collect_scripted(
@@ -154,6 +160,7 @@ def convert(options: Convert) -> None:
     """Read demonstrations, set their task, save and summarise them."""
     from cdred.data.action_repeat import REPEAT_KEY, fold_steps, stated_repeat
     from cdred.data.demonstrations import given_bounds, read_demos, save_demos
+    from cdred.data.images import check_requested
     from cdred.data.quality import format_selection, select_best, skip_bad_episodes
     from cdred.data.rescale import rescale_actions
     from cdred.data.validate import validate_demos
@@ -165,8 +172,10 @@ def convert(options: Convert) -> None:
     if options.num is not None:
         check_num_demos(options.num)
     given, source = given_bounds(options.action_low, options.action_high), str(options.source)
+    images = _requested_images(options)
     with progress_bar(f"reading {source}") as on_progress:
-        dataset = read_demos(source, options.obs_keys, on_progress)
+        dataset = read_demos(source, options.obs_keys, on_progress, images)
+    check_requested(dataset, source, images)
     if options.skip_bad_episodes:
         episodes = len(dataset)
         dataset, reasons = skip_bad_episodes(dataset, source)
@@ -193,6 +202,18 @@ def convert(options: Convert) -> None:
     with progress_bar(f"writing {options.out}") as on_progress:
         save_demos(dataset, options.out, options.format, on_progress=on_progress)
     info(Info(options.out))
+
+
+def _requested_images(options: Convert) -> "ImageRequest | None":
+    """Return the images to read: those that the options name, or that the task observes, or those of recordings."""
+    from cdred.data.demonstrations import requested_images
+    from cdred.task_name import IMAGE_SIZE, reconcile_obs
+
+    if options.image_size is not None and options.image_size < 1:
+        raise UserError(f"--image-size {options.image_size} should be a positive number of pixels.")
+    _, obs, size = reconcile_obs(options.task or "", "state", IMAGE_SIZE)
+    size = options.image_size if options.image_size is not None or obs == "state" else size
+    return requested_images(None, options.camera, size)
 
 
 def _output_task(recorded: str, options: Convert) -> str:
@@ -276,18 +297,19 @@ def info(options: Info) -> int:
 
 def check(options: Check) -> int:
     """Print how far each episode and its replay agree; return 1 if they disagree, else 0."""
-    from cdred.data.demonstrations import read_demos
+    from cdred.data.demonstrations import RECORDED, read_demos, requested_images
     from cdred.data.rescale import to_task_units
     from cdred.data.validate import validate_demos
     from cdred.demos.replay import replay_demos
     from cdred.demos.scripted import check_num_demos
     from cdred.envs.imports import import_modules
-    from cdred.envs.registry import make
+    from cdred.envs.registry import get_env_spec, make
 
     import_modules(options.imports)
     source = str(options.path)
+    images = requested_images(get_env_spec(options.task)) if options.task else RECORDED
     with progress_bar(f"reading {source}") as on_progress:
-        dataset = read_demos(source, options.obs_keys, on_progress)
+        dataset = read_demos(source, options.obs_keys, on_progress, images)
     task = options.task or dataset.task
     if not task:
         raise UserError(f"{source}: it does not state its task, give --task.")

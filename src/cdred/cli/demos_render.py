@@ -20,7 +20,7 @@ class Render:
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SRC")]
     """Folder or file in any format that `cdred demos convert` reads."""
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DST")]
-    """Output file, named *.npz; must not exist."""
+    """Output folder or .npz file; must not exist."""
     task: str | None = None
     """Task to replay in, as in `cdred train`; None for the one that the file states."""
     image_size: int = IMAGE_SIZE
@@ -46,11 +46,11 @@ def render(options: Render) -> None:
     from cdred.envs.registry import get_env_spec
     from cdred.task_name import has_images, with_obs
 
-    check_output_path(options.out, images=True)
+    check_output_path(options.out)
     import_modules(options.imports)
     source = str(options.source)
     with progress_bar(f"reading {source}") as on_progress:
-        dataset = read_demos(source, None, on_progress)
+        dataset = read_demos(source, None, on_progress, images=None)
     task = options.task or dataset.task
     if not task or (options.task is None and ":" in task):
         raise UserError(f"{source}: give the task with --task: the file states none, or one that names a module.")

@@ -4,16 +4,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cdred.data import rescale
+from cdred.data.formats.cameras import RENDER_HINT, ImageRequest
 from cdred.data.formats.common import OnProgress, corrupt_as_user_error
 from cdred.data.formats.npz_archive import read_archive
 from cdred.data.formats.registry import FormatName, check_output_path, detect_format, get_writer
 from cdred.data.formats.safety import check_symlinks
+from cdred.data.images import check_requested
 from cdred.data.rescale import ActionBounds
 from cdred.data.validate import validate_demos
 from cdred.errors import UserError
+from cdred.task_name import IMAGE_SIZE
 from cdred.types import DemoDataset, EnvSpec
 
 BUNDLED_FOLDER = Path(__file__).parent / "demonstrations"
+# Images are read from recordings by cdred, as they are, and from no others.
+RECORDED = ImageRequest()
 
 
 def load_demos(
@@ -22,6 +27,8 @@ def load_demos(
     *,
     allow_variable_horizon: bool = False,
     obs_keys: Sequence[str] | None = None,
+    camera: str | None = None,
+    image_size: int | None = None,
     rescale_actions: bool = False,
     action_low: Sequence[float] | float | None = None,
     action_high: Sequence[float] | float | None = None,
@@ -39,6 +46,9 @@ def load_demos(
         allow_variable_horizon: accept truncated episodes of different lengths.
         obs_keys: if the file stores several observation arrays, the names of those to concatenate, in that order; None
             for the default of the format, which never includes images.
+        camera: name of the camera whose images are read; None if there is only one.
+        image_size: height and width that images are resized to; None for that of `spec`. Without a spec images are
+            read, beside those of recordings by cdred, only if `camera` or `image_size` is given.
         rescale_actions: rescale actions to [-1, 1] from the bounds that the file declares, or else from those of
             `spec`.
         action_low: lower bounds of the actions, a number or one per component, to rescale them from whatever the file
@@ -51,7 +61,10 @@ def load_demos(
         UserError: no such file, an unknown format, or the first problem found in the data.
     """
     path = Path(source).expanduser()
-    dataset = read_demos(path, obs_keys, on_progress)
+    images = requested_images(spec, camera, image_size)
+    dataset = read_demos(path, obs_keys, on_progress, images)
+    if spec is None:
+        check_requested(dataset, str(path), images)
     given = given_bounds(action_low, action_high)
     if rescale_actions or given:
         dataset = rescale.rescale_actions(dataset, str(path), given, ActionBounds.of_task(spec) if spec else None)
@@ -73,10 +86,48 @@ def given_bounds(low: Sequence[float] | float | None, high: Sequence[float] | fl
     return None if low is None or high is None else ActionBounds.given(low, high)
 
 
+def requested_images(
+    spec: EnvSpec | None = None, camera: str | None = None, image_size: int | None = None
+) -> ImageRequest | None:
+    """Return the images to read: those that a task observes, or those that are named, or those of recordings by cdred.
+
+    Args:
+        spec: spec of the task; None if it is not known.
+        camera: name of the camera; None if there is only one.
+        image_size: height and width; None for those of `spec`, or else `IMAGE_SIZE`.
+
+    Returns:
+        None for a task without images.
+
+    Raises:
+        UserError: a camera or size is given for a task without images, or another size than the task's.
+    """
+    named = camera is not None or image_size is not None
+    if spec is not None and spec.image_size is None and named:
+        raise UserError(
+            f"a camera or image size is given for {spec.task}, which observes no images: add --obs pixels or --obs "
+            "both, or parameters of the task's name, such as ?obs=both."
+        )
+    if spec is not None:
+        if image_size not in (None, spec.image_size):
+            raise UserError(f"image size {image_size} contradicts that of {spec.task}, {spec.image_size}: omit it.")
+        return None if spec.image_size is None else ImageRequest(spec.image_size, camera)
+    return ImageRequest(image_size or IMAGE_SIZE, camera) if named else RECORDED
+
+
 def read_demos(
-    source: str | Path, obs_keys: Sequence[str] | None = None, on_progress: OnProgress | None = None
+    source: str | Path,
+    obs_keys: Sequence[str] | None = None,
+    on_progress: OnProgress | None = None,
+    images: ImageRequest | None = RECORDED,
 ) -> DemoDataset:
     """Read the demonstrations at `source` as `load_demos` does, without validating them.
+
+    Args:
+        source: as in `load_demos`.
+        obs_keys: as in `load_demos`.
+        on_progress: as in `load_demos`.
+        images: the images to read; None for none.
 
     Raises:
         UserError: no such file, an unknown format, or a file that cannot be read in its format.
@@ -87,6 +138,10 @@ def read_demos(
         check_symlinks(path)
     # Readers report the errors they expect, naming the file; this reports all others.
     with corrupt_as_user_error(path, detected.name):
+        if detected.reads_images:
+            return detected.read(path, obs_keys, on_progress, images)
+        if images is not None and images.size is not None:
+            raise UserError(f"{path}: images are not read from the format {detected.name}; {RENDER_HINT}.")
         return detected.read(path, obs_keys, on_progress)
 
 
@@ -142,7 +197,7 @@ def save_demos(
         dataset = rescale.rescale_actions(dataset, "these demonstrations", given)
     # Variable horizons are a problem for training, not for a file.
     dataset = validate_demos(dataset, "these demonstrations", allow_variable_horizon=True)
-    check_output_path(Path(path), format, images=any(trajectory.image is not None for trajectory in dataset))
+    check_output_path(Path(path), format)
     get_writer(Path(path), format)(dataset, Path(path), on_progress)
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from cdred.data.formats.cameras import RENDER_HINT, ImageRequest, describe_size
 from cdred.errors import UserError
 from cdred.types import DemoDataset, EnvSpec, Trajectory
 
@@ -31,6 +32,25 @@ def match_images(dataset: DemoDataset, source: str, spec: EnvSpec) -> DemoDatase
 
 def _without_state(trajectory: Trajectory) -> Trajectory:
     return replace(trajectory, obs=np.zeros((len(trajectory) + 1, 0), np.float32))
+
+
+def check_requested(dataset: DemoDataset, source: str, request: ImageRequest | None) -> None:
+    """Check that demonstrations have the images that were asked for without a task.
+
+    Raises:
+        UserError: an episode has none, or of another size.
+    """
+    if request is None or request.size is None:
+        return
+    for index, trajectory in enumerate(dataset):
+        if trajectory.image is None:
+            raise UserError(f"{source}, episode {index}: no images in it; {RENDER_HINT}.")
+        if trajectory.image.shape[1:3] != (request.size, request.size):
+            raise UserError(
+                f"{source}, episode {index}: images of {describe_size(trajectory.image.shape[1:])}, and those of "
+                f"recordings by cdred are not resized to {request.size} x {request.size}: omit the size, or render "
+                "the episodes again with `cdred demos render SRC DST --image-size SIZE`."
+            )
 
 
 def check_images(trajectory: Trajectory, location: str) -> None:

@@ -165,17 +165,6 @@ def raise_render_error(task: str, cause: Exception) -> NoReturn:
     ) from cause
 
 
-def resize_area(image: np.ndarray, size: int) -> UInt8[np.ndarray, "size size 3"]:
-    """Resize an image `[H, W]`, `[H, W, 1]` or `[H, W, 3]` by the means of the areas that its pixels cover, to RGB."""
-    from PIL import Image
-
-    image = image.reshape(*image.shape[:2], -1)
-    image = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
-    if image.shape[:2] == (size, size):
-        return image
-    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BOX))
-
-
 def resize_nearest(frame: UInt8[np.ndarray, "H W 3"], size: int | None) -> UInt8[np.ndarray, "h w 3"]:
     """Resize `frame` to `size` x `size` by nearest neighbour; None leaves it unchanged."""
     if size is None:

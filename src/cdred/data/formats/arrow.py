@@ -93,20 +93,20 @@ def read_columns_into(path: Path, positions: np.ndarray, targets: dict[str, np.n
     """
     with open_parquet(path) as file:
         check_columns(file, targets, path)
-        for offset, batch in _iter_batches(file, list(targets)):
+        for offset, batch in iter_batches(file, list(targets)):
             rows = positions[offset : offset + batch.num_rows]
             for name, target in targets.items():
                 _copy_rows(to_numpy(batch.column(name), f"{path}: '{name}'"), target, rows, f"{path}: '{name}'")
 
 
-def _iter_batches(file: Any, columns: list[str]) -> Iterator[tuple[int, Any]]:
-    """Yield batches of the columns, each with its first row.
+def iter_batches(file: Any, columns: list[str], max_rows: int = BATCH_ROWS) -> Iterator[tuple[int, Any]]:
+    """Yield batches of the columns of an open Parquet file, of `max_rows` rows at most, each with its first row.
 
     One iterator per row group, because Arrow keeps every row group that an iterator has passed in memory.
     """
     offset = 0
     for group in range(file.num_row_groups):
-        for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=columns, use_threads=False):
+        for batch in file.iter_batches(max_rows, row_groups=[group], columns=columns, use_threads=False):
             yield offset, batch
             offset += batch.num_rows
 

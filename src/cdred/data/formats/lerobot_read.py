@@ -5,10 +5,10 @@
                              v3: files of many episodes; v2: `episode_<i>.parquet`, one each
     meta/episodes/chunk-*/*.parquet, meta/tasks.parquet   v3: one row per episode, one row per task
     meta/episodes.jsonl, meta/tasks.jsonl                 v2
-    videos/                                               not read
+    videos/                                               read if images are asked for
 
 Frames are ordered by `frame_index`, whatever the order of the rows, and must be as many as the metadata declare
-(`cdred.data.formats.lerobot_frames`).
+(`cdred.data.formats.lerobot_frames`). `cdred.data.formats.lerobot_cameras` describes how images are stored.
 
 (https://huggingface.co/docs/lerobot/lerobot-dataset-v3, and `lerobot.datasets` 0.4.)
 
@@ -29,6 +29,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cdred.data.formats.arrow import read_columns_into, read_rows
+from cdred.data.formats.cameras import (
+    CAMERAS_KEY,
+    IMAGE,
+    ImageRequest,
+    allocate_images,
+    decode_image,
+    images_provenance,
+    requested_camera,
+    target_size,
+)
 from cdred.data.formats.common import (
     NO_FINAL_OBSERVATION,
     OnProgress,
@@ -37,6 +47,13 @@ from cdred.data.formats.common import (
     empty_actions,
     sanitize_text,
     with_progress,
+)
+from cdred.data.formats.lerobot_cameras import (
+    Camera,
+    episode_columns,
+    find_cameras,
+    read_image_column,
+    read_videos,
 )
 from cdred.data.formats.lerobot_frames import (
     EpisodeFrames,
@@ -53,7 +70,10 @@ from cdred.types import DemoDataset, Trajectory
 INFO, CDRED_META = Path("meta/info.json"), Path("meta/cdred.json")
 # Columns of `meta/episodes` that `lerobot_write` adds and LeRobot ignores: information that frames cannot hold.
 FINAL, TERMINATED, TRUNCATED, SEED = "cdred/final_observation", "cdred/terminated", "cdred/truncated", "cdred/seed"
+FINAL_IMAGE = "cdred/final_image"
 FINAL_FRAME = (FINAL, TERMINATED, TRUNCATED, SEED)
+# The feature that `lerobot_write` stores images in; LeRobot's policies look for names that begin with this.
+OWN_CAMERA = "observation.image"
 DEFAULT_OBS = ("observation.state", "observation.environment_state")
 ACTION, REWARD, SUCCESS = "action", "next.reward", "next.success"
 VERSIONS = ("v3.0", "v2.1", "v2.0")
@@ -71,22 +91,31 @@ class Layout(NamedTuple):
 
     Attributes:
         path: the dataset's folder.
+        info: content of `info.json`.
         features: all columns by name.
         keys: names of those that make up the observation.
+        camera: camera whose images are read; None if none is.
+        image_size: height and width that they are resized to; 0 without a camera.
+        is_ours: `lerobot_write` wrote the dataset, so its metadata hold what the frames cannot.
     """
 
     path: Path
+    info: dict[str, Any]
     features: dict[str, Feature]
     keys: tuple[str, ...]
+    camera: Camera | None
+    image_size: int
+    is_ours: bool
 
 
 class Frames(NamedTuple):
-    """Frames of all episodes, in order, `[rows, ...]`; `reward` and `success` are None where not recorded."""
+    """Frames of all episodes, in order, `[rows, ...]`; what was not recorded, or is not read, is None."""
 
     obs: np.ndarray
     action: np.ndarray
     reward: np.ndarray | None
     success: np.ndarray | None
+    image: np.ndarray | None
 
 
 def is_lerobot(path: Path) -> bool:
@@ -95,7 +124,10 @@ def is_lerobot(path: Path) -> bool:
 
 
 def read_lerobot(
-    path: Path, obs_keys: Sequence[str] | None = None, on_progress: OnProgress | None = None
+    path: Path,
+    obs_keys: Sequence[str] | None = None,
+    on_progress: OnProgress | None = None,
+    images: ImageRequest | None = None,
 ) -> DemoDataset:
     """Read the trajectories in the folder `path`, without validating them.
 
@@ -104,10 +136,11 @@ def read_lerobot(
         obs_keys: features to concatenate, in that order; None for `observation.state` and
             `observation.environment_state`, as far as they exist.
         on_progress: called after each data file.
+        images: camera images to read as well.
 
     Raises:
         UserError: an unknown version, damaged or missing files, frames that are missing or contradict the metadata, an
-            unknown feature, or PyArrow is not installed.
+            unknown feature or camera, or PyArrow is not installed.
     """
     info = _read_json(path / INFO)
     version = info.get("codebase_version")
@@ -119,13 +152,15 @@ def read_lerobot(
     for key in ("data_path", "video_path"):
         if info.get(key):
             check_relative_path(info[key], f"{path / INFO}: '{key}'")
-    features = _parse_features(info, path)
-    keys = _select_features(features, obs_keys, str(path / INFO))
-    layout = Layout(path, features, keys)
+    features, cameras = _parse_features(info, path)
     is_ours = (path / CDRED_META).exists()
-    trajectories = _read_trajectories(layout, info, is_ours, on_progress)
+    camera = _select_camera(cameras, images, str(path / INFO), is_ours)
+    keys = _select_features(features, obs_keys, str(path / INFO), beside_images=camera is not None)
+    size = target_size(images, camera, is_ours=is_ours) if camera else 0
+    layout = Layout(path, info, features, keys, camera, size, is_ours)
+    trajectories = _read_trajectories(layout, on_progress)
     extra = _read_json(path / CDRED_META) if is_ours else {}
-    provenance = extra["provenance"] if "provenance" in extra else _external_provenance(info, layout, obs_keys)
+    provenance = extra["provenance"] if "provenance" in extra else _external_provenance(layout, cameras, obs_keys)
     return DemoDataset(extra.get("task", ""), trajectories, provenance)
 
 
@@ -139,13 +174,14 @@ def _read_json(path: Path) -> dict[str, Any]:
     return tree
 
 
-def _parse_features(info: dict[str, Any], path: Path) -> dict[str, Feature]:
+def _parse_features(info: dict[str, Any], path: Path) -> tuple[dict[str, Feature], dict[str, Camera]]:
+    """Return all features, and the cameras among them, by name."""
     try:
-        features = info["features"].items()
-        return {
+        features = {
             name: Feature((0, *(tuple(map(int, feature["shape"])) or (1,))), _to_dtype(feature["dtype"]))
-            for name, feature in features
+            for name, feature in info["features"].items()
         }
+        return features, find_cameras(info["features"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path / INFO}: its 'features' are not as LeRobot writes them ({error!r}).") from error
 
@@ -158,9 +194,22 @@ def _to_dtype(name: str) -> np.dtype:
         return np.dtype(object)
 
 
-def _select_features(features: dict[str, Feature], obs_keys: Sequence[str] | None, location: str) -> tuple[str, ...]:
+def _select_camera(
+    cameras: dict[str, Camera], images: ImageRequest | None, location: str, is_ours: bool
+) -> Camera | None:
+    """Return the camera to read; None if none is asked for."""
+    named = {IMAGE: cameras[OWN_CAMERA]} if is_ours and OWN_CAMERA in cameras else cameras
+    name = requested_camera(named, images, location, is_ours=is_ours)
+    return None if name is None else named[name]
+
+
+def _select_features(
+    features: dict[str, Feature], obs_keys: Sequence[str] | None, location: str, *, beside_images: bool
+) -> tuple[str, ...]:
     if obs_keys is None:
         obs_keys = [name for name in DEFAULT_OBS if name in features]
+        if not obs_keys and beside_images:
+            return ()
         if not obs_keys:
             raise UserError(
                 f"{location}: it has none of {', '.join(DEFAULT_OBS)}; name its observations with --obs-keys "
@@ -173,25 +222,25 @@ def _select_features(features: dict[str, Feature], obs_keys: Sequence[str] | Non
     return keys
 
 
-def _read_trajectories(
-    layout: Layout, info: dict[str, Any], is_ours: bool, on_progress: OnProgress | None
-) -> tuple[Trajectory, ...]:
-    """Read all episodes, sorted by number.
-
-    Args:
-        layout: what to read.
-        info: content of `info.json`.
-        is_ours: `lerobot_write` wrote the dataset, so its metadata hold what the frames cannot.
-        on_progress: called after each data file.
-    """
-    metadata = read_episode_metadata(layout.path, FINAL_FRAME if is_ours else ())
+def _read_trajectories(layout: Layout, on_progress: OnProgress | None) -> tuple[Trajectory, ...]:
+    """Read all episodes, sorted by number."""
+    camera, is_ours = layout.camera, layout.is_ours
+    columns = [*(FINAL_FRAME if is_ours else ()), *([FINAL_IMAGE] if is_ours and camera else [])]
+    if camera and layout.info["codebase_version"] == "v3.0":
+        columns += episode_columns(camera)
+    metadata = read_episode_metadata(layout.path, columns)
     if is_ours and not metadata:
         raise UserError(f"{layout.path}: no meta/episodes in it, but {CDRED_META}: copy the whole folder again.")
     files = sorted(layout.path.glob("data/*/*.parquet"))
     episodes, positions = locate_frames(files, spare_rows=int(is_ours))
-    check_metadata(layout.path, info, metadata, episodes)
+    check_metadata(layout.path, layout.info, metadata, episodes)
     rows = episodes[-1].rows.stop + is_ours if episodes else 0
     frames = _read_frames(files, positions, rows, layout, on_progress)
+    if camera and frames.image is not None:
+        if camera.kind == "video":
+            read_videos(layout.path, layout.info, camera, episodes, metadata, frames.image)
+        else:
+            read_image_column(files, positions, camera, frames.image)
     if is_ours:
         return tuple(_to_trajectory(frames, episode, metadata[episode.number]) for episode in episodes)
     trajectories = tuple(_to_trajectory(frames, episode) for episode in episodes)
@@ -223,6 +272,7 @@ def _allocate(rows: int, layout: Layout) -> Frames:
         action=empty_actions(rows) if action is None else np.empty((rows, *action.shape[1:]), np.float32),
         reward=np.zeros(rows, np.float32) if REWARD in layout.features else None,
         success=np.zeros(rows, bool) if SUCCESS in layout.features else None,
+        image=allocate_images(rows, layout.image_size, str(layout.path)) if layout.camera else None,
     )
 
 
@@ -245,7 +295,7 @@ def _to_trajectory(frames: Frames, episode: EpisodeFrames, final: dict[str, Any]
         episode: its rows.
         final: its metadata with what `lerobot_write` stored beyond the frames; None in other datasets.
     """
-    rows, reward, success = episode.rows, frames.reward, frames.success
+    rows, reward, success, image = episode.rows, frames.reward, frames.success, frames.image
     trajectory = Trajectory(
         obs=frames.obs[rows],
         action=frames.action[rows],
@@ -253,28 +303,42 @@ def _to_trajectory(frames: Frames, episode: EpisodeFrames, final: dict[str, Any]
         terminated=False,
         truncated=True,
         success=None if success is None else success[rows],
+        image=None if image is None else image[rows],
     )
     if final is None:
         return drop_last_action(trajectory)
     frames.obs[rows.stop] = np.array(final[FINAL], np.float32).reshape(frames.obs.shape[1:])
+    if image is not None:
+        image[rows.stop] = decode_image(final[FINAL_IMAGE], image.shape[1:], f"episode {episode.number}: {FINAL_IMAGE}")
     return replace(
         trajectory,
         obs=frames.obs[rows.start : rows.stop + 1],
+        image=None if image is None else image[rows.start : rows.stop + 1],
         terminated=final[TERMINATED],
         truncated=final[TRUNCATED],
         seed=final[SEED],
     )
 
 
-def _external_provenance(info: dict[str, Any], layout: Layout, obs_keys: Sequence[str] | None) -> dict[str, object]:
+def _external_provenance(
+    layout: Layout, cameras: dict[str, Camera], obs_keys: Sequence[str] | None
+) -> dict[str, object]:
     """Return the provenance of a dataset that `lerobot_write` did not write."""
-    observations = {name: feature for name, feature in layout.features.items() if name.startswith("observation")}
+    camera = layout.camera
+    observations = {
+        name: feature
+        for name, feature in layout.features.items()
+        if name.startswith("observation") and (camera is None or name != camera.name)
+    }
+    images = images_provenance(camera, camera.name, layout.image_size) if camera else {}
     provenance = {
-        "format": f"LeRobotDataset {info['codebase_version']}",
-        "fps": info.get("fps"),
-        "robot_type": info.get("robot_type"),
+        "format": f"LeRobotDataset {layout.info['codebase_version']}",
+        "fps": layout.info.get("fps"),
+        "robot_type": layout.info.get("robot_type"),
         "tasks": _read_task_descriptions(layout.path),
         **obs_provenance(observations, layout.keys, obs_keys),
+        CAMERAS_KEY: {name: sanitize_text(camera.describe()) for name, camera in cameras.items()},
+        **images,
         "dropped": NO_FINAL_OBSERVATION,
     }
     return {key: value for key, value in provenance.items() if value}

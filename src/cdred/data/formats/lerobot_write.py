@@ -3,11 +3,12 @@
 It writes what LeRobot's reader needs: `meta/info.json`, `meta/stats.json`, `meta/tasks.parquet`, `meta/episodes` and
 `data`, with one frame per step of `observation.state`, `action`, `next.reward`, `next.done`, `next.truncated`,
 `next.success`, and the counters `timestamp`, `frame_index`, `episode_index`, `index`, `task_index`.
-LeRobot stores images as videos, which are not written.
+Camera images are a feature of dtype `image`, `observation.image`: PNG files in the data files, without loss. Videos,
+LeRobot's default, would change the pixels, and are not written.
 
 Frames cannot hold the final observation: T steps make T frames, not T + 1. It is stored in `meta/episodes`, one row per
-episode, in columns that LeRobot ignores (`cdred/final_observation`, `cdred/terminated`, `cdred/truncated`,
-`cdred/seed`); task and provenance are stored in `meta/cdred.json`.
+episode, in columns that LeRobot ignores (`cdred/final_observation`, `cdred/final_image`, `cdred/terminated`,
+`cdred/truncated`, `cdred/seed`); task and provenance are stored in `meta/cdred.json`.
 
 LeRobot requires a frame rate: it is `provenance["fps"]` where that is a positive number, else 10 steps per second.
 """
@@ -19,12 +20,15 @@ from typing import Any
 
 import numpy as np
 
+from cdred.data.formats.cameras import encode_png
 from cdred.data.formats.common import OnProgress, check_all_or_none, import_optional, with_progress
 from cdred.data.formats.lerobot_read import (
     ACTION,
     CDRED_META,
     FINAL,
+    FINAL_IMAGE,
     INFO,
+    OWN_CAMERA,
     REWARD,
     SEED,
     SUCCESS,
@@ -55,8 +59,8 @@ def save_lerobot(dataset: DemoDataset, path: str | Path, on_progress: OnProgress
         on_progress: called after each episode.
 
     Raises:
-        UserError: `path` exists, observations are not vectors, reward or success is recorded for some episodes only, or
-            PyArrow is not installed.
+        UserError: `path` exists, observations are not vectors, reward, success or images are recorded for some
+            episodes only, or PyArrow is not installed.
     """
     path = Path(path)
     check_new_path(path)
@@ -78,6 +82,7 @@ def _check_writable(dataset: DemoDataset, path: Path) -> None:
         raise UserError(f"{path}: LeRobot frames hold vectors, but one observation has shape {shape}: save as Minari.")
     check_all_or_none(dataset, "reward", path)
     check_all_or_none(dataset, "success", path)
+    check_all_or_none(dataset, "image", path)
 
 
 def _fps(provenance: dict[str, object]) -> float:
@@ -86,11 +91,11 @@ def _fps(provenance: dict[str, object]) -> float:
 
 
 def _to_frames(trajectory: Trajectory, episode: int, first_index: int, fps: float) -> Columns:
-    """Return one episode's frames, `[T, ...]` by column."""
+    """Return one episode's frames, `[T, ...]` by column, but their images."""
     steps = np.arange(len(trajectory))
     is_last = steps == len(trajectory) - 1
     return {
-        STATE: trajectory.obs[:-1],
+        **({STATE: trajectory.obs[:-1]} if trajectory.obs.shape[1] else {}),
         **({ACTION: trajectory.action} if trajectory.action.shape[1] else {}),
         **({} if trajectory.reward is None else {REWARD: trajectory.reward}),
         DONE: is_last,
@@ -105,11 +110,15 @@ def _to_frames(trajectory: Trajectory, episode: int, first_index: int, fps: floa
 
 
 def _features(dataset: DemoDataset, fps: float) -> dict[str, dict[str, Any]]:
-    frames = _to_frames(dataset[0], 0, 0, fps)
-    return {
+    frames, image = _to_frames(dataset[0], 0, 0, fps), dataset[0].image
+    features = {
         name: {"dtype": str(values.dtype), "shape": list(values.shape[1:]) or [1], "names": None}
         for name, values in frames.items()
     }
+    if image is None:
+        return features
+    names = ["height", "width", "channels"]
+    return {OWN_CAMERA: {"dtype": "image", "shape": list(image.shape[1:]), "names": names}, **features}
 
 
 def _info(dataset: DemoDataset, fps: float) -> dict[str, Any]:
@@ -137,7 +146,7 @@ def _write_data(
     rows, first_index, file_number, size, writer = [], 0, -1, 0.0, None
     try:
         for episode, trajectory in with_progress(list(enumerate(dataset)), on_progress):
-            table = _to_table(_to_frames(trajectory, episode, first_index, fps))
+            table = _to_table(_to_frames(trajectory, episode, first_index, fps), trajectory.image)
             if writer is None or size + table.nbytes > DATA_FILE_MB * 2**20:
                 if writer is not None:
                     writer.close()
@@ -171,16 +180,24 @@ def _episode_row(
         "meta/episodes/chunk_index": 0,
         "meta/episodes/file_index": 0,
         FINAL: trajectory.obs[-1],
+        **({} if trajectory.image is None else {FINAL_IMAGE: encode_png(trajectory.image[-1])}),
         TERMINATED: trajectory.terminated,
         TRUNCATED: trajectory.truncated,
         SEED: trajectory.seed,
     }
 
 
-def _to_table(columns: Columns) -> Any:
-    """Build a table with fixed-size lists for vectors and, as LeRobot does, plain columns for one number per frame."""
+def _to_table(columns: Columns, image: np.ndarray | None) -> Any:
+    """Build a table with fixed-size lists for vectors and, as LeRobot does, plain columns for one number per frame.
+
+    Images, of which the final one belongs to no frame, are structs of bytes and path, as of `datasets.Image`.
+    """
     pyarrow = import_optional("pyarrow", "writing a LeRobot dataset")
     arrays = {}
+    if image is not None:
+        encoded = [{"bytes": encode_png(frame), "path": None} for frame in image[:-1]]
+        fields = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+        arrays[OWN_CAMERA] = pyarrow.array(encoded, fields)
     for name, values in columns.items():
         flat = pyarrow.array(np.ascontiguousarray(values).reshape(-1))
         width = int(np.prod(values.shape[1:], dtype=int))
@@ -208,17 +225,41 @@ def _write_tasks(task: str, path: Path) -> None:
     _write_parquet(path, [{"task_index": 0, "task": task}], {b"pandas": json.dumps(metadata).encode()})
 
 
-def _stats(dataset: DemoDataset, fps: float) -> dict[str, dict[str, list[float]]]:
+def _stats(dataset: DemoDataset, fps: float) -> dict[str, dict[str, Any]]:
     """Return the statistics of every column that LeRobot normalises by."""
     first_indices = np.cumsum([0, *map(len, dataset)]).tolist()
-    features = _features(dataset, fps)
+    features = [name for name in _features(dataset, fps) if name != OWN_CAMERA]
 
     def column(name: str) -> list[np.ndarray]:
         return [
             _to_frames(trajectory, index, first_indices[index], fps)[name] for index, trajectory in enumerate(dataset)
         ]
 
-    return {name: _column_stats(column(name)) for name in features}
+    stats = {name: _column_stats(column(name)) for name in features}
+    images = [trajectory.image[:-1] for trajectory in dataset if trajectory.image is not None]
+    return stats | ({OWN_CAMERA: _image_stats(images)} if images else {})
+
+
+def _image_stats(pieces: Sequence[np.ndarray]) -> dict[str, Any]:
+    """Return the statistics of the channels `[3, 1, 1]` of images, of values from 0 to 1, from counts of the bytes."""
+    counts = np.zeros((3, 256), np.int64)
+    for piece in pieces:
+        for channel in range(3):
+            counts[channel] += np.bincount(piece[..., channel].ravel(), minlength=256)
+    values, total = np.arange(256) / 255, counts.sum(axis=1)
+    mean = counts @ values / total
+    cumulative = counts.cumsum(axis=1) / total[:, None]
+    stats = {name: values[np.argmax(cumulative >= quantile, axis=1)] for name, quantile in QUANTILES.items()}
+    stats |= {
+        "min": values[np.argmax(counts > 0, axis=1)],
+        "max": values[255 - np.argmax(counts[:, ::-1] > 0, axis=1)],
+        "mean": mean,
+        "std": np.sqrt(np.maximum(counts @ values**2 / total - mean**2, 0)),
+    }
+    return {
+        **{name: value.reshape(3, 1, 1).tolist() for name, value in stats.items()},
+        "count": [sum(map(len, pieces))],
+    }
 
 
 def _column_stats(pieces: Sequence[np.ndarray]) -> dict[str, list[float]]:

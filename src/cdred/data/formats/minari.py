@@ -4,7 +4,9 @@ Datasets are written in HDF5, `<folder>/data/main_data.hdf5`, and read in HDF5, 
 (`cdred.data.formats.minari_hdf5` and `minari_arrow` describe the layouts). The `minari` package opens what is written
 here: by `MinariDataset(folder / "data")`, or by name with `MINARI_DATASETS_PATH` set to the folder's parent. Beyond
 Minari's requirements it holds the episode's `seed`, `infos/success` [T+1] (as in Minari the first entry belongs to the
-reset; it is false) and, in the metadata, `cdred`: task and provenance. Unknown rewards are NaN at every step.
+reset; it is false) and, in the metadata, `cdred`: task and provenance. Unknown rewards are NaN at every step. With
+camera images the observation space is a Dict of `image` and, unless images are all that is observed, `state`; images
+are stored without JPEG's loss.
 
 Written with `minari` itself but read without it, because Minari may construct an environment that a file names to learn
 its spaces, and a demonstration file must not decide what code runs.
@@ -19,11 +21,21 @@ from typing import Any
 
 import numpy as np
 
-from cdred.data.formats.common import OnProgress, empty_actions, final_flag, sanitize_text, with_progress
+from cdred.data.formats.cameras import IMAGE, STATE, ImageRequest
+from cdred.data.formats.common import (
+    OnProgress,
+    check_all_or_none,
+    empty_actions,
+    final_flag,
+    sanitize_text,
+    with_progress,
+)
 from cdred.data.formats.hdf5 import open_hdf5
 from cdred.data.formats.minari_arrow import arrow_episodes
 from cdred.data.formats.minari_hdf5 import RawEpisode, hdf5_episodes
-from cdred.data.formats.obs_keys import check_same_parts, concat_obs, joined_parts, obs_provenance, select_obs_keys
+from cdred.data.formats.minari_spaces import parse_shapes
+from cdred.data.formats.obs_keys import check_same_parts
+from cdred.data.formats.obs_selection import Selection, select_obs
 from cdred.data.rescale import BOUNDS_KEY
 from cdred.errors import UserError
 from cdred.files import new_folder
@@ -43,7 +55,10 @@ def is_minari(path: Path) -> bool:
 
 
 def read_minari(
-    path: Path, obs_keys: Sequence[str] | None = None, on_progress: OnProgress | None = None
+    path: Path,
+    obs_keys: Sequence[str] | None = None,
+    on_progress: OnProgress | None = None,
+    images: ImageRequest | None = None,
 ) -> DemoDataset:
     """Read the trajectories in the dataset folder `path`, without validating them.
 
@@ -52,27 +67,28 @@ def read_minari(
         obs_keys: keys of a Dict observation to concatenate, in that order, `a/b` for nested keys and indices for
             members of a Tuple; None for all vectors, sorted by name, whatever the order of the environment.
         on_progress: called after each episode.
+        images: camera images to read as well.
 
     Raises:
-        UserError: not a Minari dataset, damaged files, missing keys, or an unknown observation key.
+        UserError: not a Minari dataset, damaged files, missing keys, or an unknown observation key or camera.
     """
     folder = find_data_folder(path)
     if folder is None:
         raise UserError(f"{path} is not a Minari dataset: no data/{METADATA_FILE} in it.")
     metadata = _read_metadata(folder / METADATA_FILE)
+    is_ours = "cdred" in metadata
     with _open_episodes(folder, metadata) as episodes:
-        first, selection, trajectories = None, {}, []
+        first, selected, trajectories = None, {}, []
         for open_episode in with_progress(episodes, on_progress):
             raw = open_episode()
-            keys = select_obs_keys(raw.obs_arrays, obs_keys, raw.location)
-            parts = joined_parts(raw.obs_arrays, keys)
+            selection = select_obs(raw.obs_arrays, obs_keys, images, raw.location, is_ours=is_ours)
             if first is None:
-                first, selection = parts, obs_provenance(raw.obs_arrays, keys, obs_keys)
-            check_same_parts(parts, first, raw.location)
-            trajectories.append(_to_trajectory(raw, keys))
+                first, selected = selection.parts, selection.provenance(obs_keys, is_ours=is_ours)
+            check_same_parts(selection.parts, first, raw.location)
+            trajectories.append(_to_trajectory(raw, selection))
     extra = metadata.get("cdred", {})
     provenance = extra["provenance"] if "provenance" in extra else _external_provenance(metadata)
-    return DemoDataset(extra.get("task", ""), tuple(trajectories), provenance | selection)
+    return DemoDataset(extra.get("task", ""), tuple(trajectories), provenance | selected)
 
 
 def _read_metadata(path: Path) -> dict[str, Any]:
@@ -88,11 +104,12 @@ def _read_metadata(path: Path) -> dict[str, Any]:
 @contextmanager
 def _open_episodes(folder: Path, metadata: dict[str, Any]) -> Iterator[list[Any]]:
     kind = metadata.get("data_format", "hdf5")
+    shapes = parse_shapes(metadata.get("observation_space", "{}"), f"{folder}, observation_space")
     if kind in ("arrow", "parquet"):
-        yield arrow_episodes(folder, kind, metadata.get("observation_space", "{}"))
+        yield arrow_episodes(folder, kind, shapes)
     elif kind == "hdf5":
         with open_hdf5(folder / DATA_FILE) as file:
-            yield hdf5_episodes(file, str(folder / DATA_FILE))
+            yield hdf5_episodes(file, str(folder / DATA_FILE), shapes)
     else:
         raise UserError(
             f"{folder / METADATA_FILE}: data_format is '{sanitize_text(kind)}'; known are hdf5, arrow and parquet."
@@ -118,16 +135,17 @@ def _action_bounds(space: object) -> dict[str, list[float]] | None:
     return {"low": low.tolist(), "high": high.tolist()}
 
 
-def _to_trajectory(raw: RawEpisode, keys: Sequence[str]) -> Trajectory:
-    obs = concat_obs(raw.obs_arrays, keys, raw.read_obs, raw.location)
+def _to_trajectory(raw: RawEpisode, selection: Selection) -> Trajectory:
     action = raw.column("actions")
     action = empty_actions(len(_get_column(raw, "terminations"))) if action is None else action
+    obs = selection.read_vectors(raw.read_obs, len(action) + 1, raw.location)
+    image = selection.read_images(raw.location)
     terminated, truncated = (
         final_flag(_get_column(raw, key) != 0, key, len(action), raw.location)
         for key in ("terminations", "truncations")
     )
     success = _step_success(raw.column("infos/success"), len(action))
-    return Trajectory(obs, action, _known_rewards(raw), terminated, truncated, success, raw.seed)
+    return Trajectory(obs, action, _known_rewards(raw), terminated, truncated, success, raw.seed, image)
 
 
 def _get_column(raw: RawEpisode, key: str) -> np.ndarray:
@@ -155,10 +173,11 @@ def save_minari(dataset: DemoDataset, path: str | Path, on_progress: OnProgress 
     """Write `dataset` to the new folder `path` atomically.
 
     Raises:
-        UserError: `path` exists and is not an empty folder.
+        UserError: `path` exists and is not an empty folder, or only some episodes have images.
     """
     # Minari appends a relative path to itself.
     path = Path(path).absolute()
+    check_all_or_none(dataset, "image", path)
     with new_folder(path) as folder:
         (folder / "data").mkdir()
         _write(dataset, folder / "data", re.sub(r"[^-\w]", "_", path.name), on_progress)
@@ -166,14 +185,18 @@ def save_minari(dataset: DemoDataset, path: str | Path, on_progress: OnProgress 
 
 def _write(dataset: DemoDataset, folder: Path, dataset_id: str, on_progress: OnProgress | None) -> None:
     import minari
-    from gymnasium.spaces import Box
+    from gymnasium.spaces import Box, Dict
     from minari.dataset.minari_storage import MinariStorage
 
     first = dataset[0]
+    state = Box(-np.inf, np.inf, first.obs.shape[1:], np.float32)
+    parts = {} if first.obs.shape[1:] == (0,) else {STATE: state}
+    image = None if first.image is None else Box(0, 255, first.image.shape[1:], np.uint8)
     storage = MinariStorage.new(
         folder,
-        observation_space=Box(-np.inf, np.inf, first.obs.shape[1:], np.float32),
+        observation_space=state if image is None else Dict({**parts, IMAGE: image}),
         action_space=Box(-1.0, 1.0, first.action.shape[1:], np.float32),
+        jpeg_encoding=False,
     )
     extra = {"task": dataset.task, "provenance": dataset.provenance}
     storage.update_metadata({"dataset_id": dataset_id, "minari_version": minari.__version__, "cdred": extra})
@@ -186,12 +209,15 @@ def _to_episode_buffer(index: int, trajectory: Trajectory) -> Any:
 
     is_last = np.arange(len(trajectory)) == len(trajectory) - 1
     success = trajectory.success
+    obs = trajectory.obs
+    if trajectory.image is not None:
+        obs = {**({STATE: obs} if obs.shape[1] else {}), IMAGE: trajectory.image}
     # Minari requires rewards.
     reward = np.full(len(trajectory), np.nan, np.float32) if trajectory.reward is None else trajectory.reward
     return EpisodeBuffer(
         id=index,
         seed=trajectory.seed,
-        observations=trajectory.obs,  # pyright: ignore[reportArgumentType]
+        observations=obs,  # pyright: ignore[reportArgumentType]
         actions=trajectory.action,  # pyright: ignore[reportArgumentType]
         rewards=reward,  # pyright: ignore[reportArgumentType]
         terminations=is_last & trajectory.terminated,  # pyright: ignore[reportArgumentType]

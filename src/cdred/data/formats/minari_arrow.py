@@ -13,49 +13,29 @@ from typing import Any
 import numpy as np
 
 from cdred.data.formats.arrow import row_bytes
+from cdred.data.formats.cameras import EncodedImages, ImageArray
 from cdred.data.formats.common import as_float32, corrupt_as_user_error, import_optional
-from cdred.data.formats.minari_hdf5 import RawEpisode
+from cdred.data.formats.minari_hdf5 import RawEpisode, Shapes, stack_images
 from cdred.data.formats.obs_keys import by_name
 from cdred.data.formats.safety import check_expanded_size
 from cdred.errors import UserError
 
-Shapes = dict[str, tuple[int, ...]]
 
-
-def arrow_episodes(folder: Path, kind: str, space: str) -> list[Callable[[], RawEpisode]]:
+def arrow_episodes(folder: Path, kind: str, shapes: Shapes) -> list[Callable[[], RawEpisode]]:
     """Return the episodes in the data folder `folder`, each as a function that opens it.
 
     Args:
         folder: parent of the numbered folders.
         kind: `arrow` or `parquet`.
-        space: `observation_space` of the metadata, JSON.
+        shapes: shapes of the observations' spaces by name.
 
     Raises:
-        UserError: PyArrow is not installed, or the space is not JSON.
+        UserError: PyArrow is not installed.
     """
     import_optional("pyarrow.dataset", f"{folder} is a Minari dataset in {kind}, and reading it")
-    shapes = _parse_shapes(space, f"{folder}, observation_space")
     episodes = [entry for entry in folder.iterdir() if entry.name.isdecimal()]
     ordered = sorted(episodes, key=lambda entry: int(entry.name))
     return [lambda entry=entry: _open_episode(entry, kind, shapes) for entry in ordered]
-
-
-def _parse_shapes(space: str, location: str) -> Shapes:
-    try:
-        return dict(_box_shapes(json.loads(space), ""))
-    except (ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"{location} is not a space as Minari writes it: {error}") from error
-
-
-def _box_shapes(space: dict[str, Any], name: str) -> Iterator[tuple[str, tuple[int, ...]]]:
-    subspaces = space.get("subspaces")
-    if subspaces is None:
-        if "shape" in space:
-            yield name or "observations", tuple(space["shape"])
-        return
-    items = subspaces.items() if isinstance(subspaces, dict) else enumerate(subspaces)
-    for key, subspace in items:
-        yield from _box_shapes(subspace, f"{name}/{key}" if name else str(key))
 
 
 def _open_episode(folder: Path, kind: str, shapes: Shapes) -> RawEpisode:
@@ -75,10 +55,12 @@ def _open_episode(folder: Path, kind: str, shapes: Shapes) -> RawEpisode:
         values = np.array(as_float32(_to_values(array), name, location))
         return values if name in infos else values[:steps]
 
-    # Copied, because a view of one vector would keep the whole table, images included, in memory.
-    return RawEpisode(
-        location, arrays, lambda key: np.array(as_float32(arrays[key], key, location)), column, _read_seed(folder)
-    )
+    def read_obs(key: str) -> np.ndarray:
+        array = arrays[key]
+        # Copied, because a view of one vector would keep the whole table, images included, in memory.
+        return stack_images(array) if isinstance(array, EncodedImages) else np.array(as_float32(array, key, location))
+
+    return RawEpisode(location, arrays, read_obs, column, _read_seed(folder))
 
 
 def _read_table(folder: Path, kind: str) -> Any:
@@ -117,14 +99,16 @@ def _to_values(array: Any) -> np.ndarray:
     return array.flatten().to_numpy(zero_copy_only=False).reshape(len(array), array.type.list_size)
 
 
-def _to_shape(values: np.ndarray, shape: tuple[int, ...] | None, location: str) -> np.ndarray:
-    """Return flattened rows in the shape of their space; unchanged if it has none, or if they are objects.
+def _to_shape(values: np.ndarray, shape: tuple[int, ...] | None, location: str) -> ImageArray:
+    """Return flattened rows in the shape of their space; as they are if it has none; encoded images to be decoded.
 
     Raises:
         UserError: their size is another one.
     """
-    if shape is None or values.dtype == object:
+    if shape is None:
         return values
+    if values.dtype == object:
+        return EncodedImages(values, shape, location) if len(shape) >= 2 else values
     if int(np.prod(shape, dtype=int)) != int(np.prod(values.shape[1:], dtype=int)):
         raise UserError(
             f"{location} has {values.shape[1:]} numbers per step, but its space in metadata.json has shape {shape}: "

@@ -27,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cdred.data.formats.cameras import IMAGE, ImageRequest
 from cdred.data.formats.common import (
     OnProgress,
     as_bool,
@@ -36,6 +37,7 @@ from cdred.data.formats.common import (
     check_step_counts,
     empty_actions,
     format_keys,
+    sanitize_text,
     with_progress,
 )
 from cdred.data.formats.npz_archive import read_archive
@@ -48,8 +50,8 @@ STEP_KEYS = ("action", "reward", "success")
 FLOAT_KEYS = ("obs", "action", "reward")
 EPISODE_KEYS = ("terminated", "truncated", "seed")
 # Arrays with one row per observation.
-OBS_KEYS = ("obs", "image")
-OTHER_KEYS = ("image", "success", "lengths", *EPISODE_KEYS, "task", "provenance")
+OBS_KEYS = ("obs", IMAGE)
+OTHER_KEYS = (IMAGE, "success", "lengths", *EPISODE_KEYS, "task", "provenance")
 # What other libraries call their actions.
 ACTION_NAMES = ("actions", "acts", "act")
 
@@ -59,27 +61,43 @@ def is_npz(path: Path) -> bool:
     return path.is_file() and (path.suffix == ".npz" or zipfile.is_zipfile(path))
 
 
-def read_npz(path: Path, obs_keys: Sequence[str] | None = None, on_progress: OnProgress | None = None) -> DemoDataset:
+def read_npz(
+    path: Path,
+    obs_keys: Sequence[str] | None = None,
+    on_progress: OnProgress | None = None,
+    images: ImageRequest | None = None,
+) -> DemoDataset:
     """Read the trajectories in `path`, without validating them.
 
     Args:
         path: the file.
         obs_keys: None or `obs`, the only observation array of this format.
         on_progress: called after each episode.
+        images: None leaves the images out; they are never resized.
 
     Raises:
-        UserError: not an npz file, pickled content, a missing key, or arrays of inconsistent shapes.
+        UserError: not an npz file, another camera than `image`, pickled content, a missing key, or arrays of
+            inconsistent shapes.
     """
     location = str(path)
-    arrays, others = read_archive(path, FLOAT_KEYS, OTHER_KEYS)
+    _check_camera(images, location)
+    arrays, unread = read_archive(path, FLOAT_KEYS, OTHER_KEYS if images else [k for k in OTHER_KEYS if k != IMAGE])
+    others = [name for name in unread if name != IMAGE]
     _check_names(arrays, others, location)
     select_obs_keys({"obs": arrays["obs"]}, obs_keys, location)
     episodes = _split_by_length(arrays, location) if "lengths" in arrays else _unstack(arrays, location)
     _check_episode_values(arrays, len(episodes), location)
     enumerated = with_progress(list(enumerate(episodes)), on_progress)
     trajectories = tuple(_to_trajectory(arrays, index, episode, location) for index, episode in enumerated)
-    provenance = _parse_provenance(arrays, location) | ({"arrays_left_out": list(others)} if others else {})
+    provenance = _parse_provenance(arrays, location) | ({"arrays_left_out": others} if others else {})
     return DemoDataset(_get_text(arrays, "task"), trajectories, provenance)
+
+
+def _check_camera(images: ImageRequest | None, location: str) -> None:
+    if images and images.camera not in (None, IMAGE):
+        raise UserError(
+            f"{location}: no camera '{sanitize_text(images.camera)}' in it: a file .npz has one camera, '{IMAGE}'."
+        )
 
 
 def _check_names(arrays: Mapping[str, np.ndarray], others: Sequence[str], location: str) -> None:

@@ -32,17 +32,22 @@ class ArrayInfo(Protocol):
     def dtype(self) -> Any: ...
 
 
-def select_obs_keys(arrays: Mapping[str, ArrayInfo], obs_keys: Sequence[str] | None, location: str) -> tuple[str, ...]:
+def select_obs_keys(
+    arrays: Mapping[str, ArrayInfo], obs_keys: Sequence[str] | None, location: str, *, beside_images: bool = False
+) -> tuple[str, ...]:
     """Return the names of the arrays that make up an observation.
 
     Args:
         arrays: by name, each `[time, ...]`.
         obs_keys: names given by the user; None for all numeric vectors.
         location: file or episode, for messages.
+        beside_images: camera images are read, too, so that there may be no vector.
 
     Raises:
         UserError: an unknown name, no usable array, or arrays that cannot be concatenated.
     """
+    if obs_keys is None and beside_images:
+        return tuple(key for key, array in arrays.items() if is_vector(array))
     if obs_keys is None:
         return _default_keys(arrays, location)
     missing = [key for key in obs_keys if key not in arrays]
@@ -62,13 +67,18 @@ def select_obs_keys(arrays: Mapping[str, ArrayInfo], obs_keys: Sequence[str] | N
 
 def _default_keys(arrays: Mapping[str, ArrayInfo], location: str) -> tuple[str, ...]:
     vectors = tuple(key for key, array in arrays.items() if is_vector(array))
-    if vectors or len(arrays) == 1:
+    if vectors or (len(arrays) == 1 and not any(map(_is_image, arrays.values()))):
         return vectors or tuple(arrays)
     if not arrays:
         raise UserError(f"{location}: no observations in it.")
     raise UserError(
-        f"{location}: no observation in it is a vector; name one with --obs-keys (available: {format_shapes(arrays)})."
+        f"{location}: no observation in it is a vector; name one with --obs-keys, or observe images, --obs pixels "
+        f"(available: {format_shapes(arrays)})."
     )
+
+
+def _is_image(array: ArrayInfo) -> bool:
+    return array.dtype == np.uint8 and len(array.shape) > 2
 
 
 def is_vector(array: ArrayInfo) -> bool:
@@ -84,7 +94,7 @@ def format_shapes(arrays: Mapping[str, ArrayInfo]) -> str:
 def concat_obs(
     arrays: Mapping[str, ArrayInfo], keys: Sequence[str], read: Callable[[str], np.ndarray], location: str
 ) -> np.ndarray:
-    """Concatenate several arrays to `[time, sum of sizes]`, or return a single array in its own shape.
+    """Concatenate arrays, of which there is at least one, to `[time, sum of sizes]`; a single one keeps its shape.
 
     Args:
         arrays: the available arrays, for their sizes.

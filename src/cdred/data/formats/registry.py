@@ -27,20 +27,22 @@ class Format(NamedTuple):
         description: how it is detected, for messages.
         matches: returns True if a path is in this format.
         read: `read(path, obs_keys, on_progress)` returns its dataset, not yet validated.
+        reads_images: `read` has a fourth parameter, the `ImageRequest`.
     """
 
     name: str
     description: str
     matches: Callable[[Path], bool]
     read: Callable[..., DemoDataset]
+    reads_images: bool = False
 
 
 FORMATS = (
-    Format("LeRobotDataset", "a folder with meta/info.json", is_lerobot, read_lerobot),
-    Format("Minari", "a folder with data/metadata.json", is_minari, read_minari),
+    Format("LeRobotDataset", "a folder with meta/info.json", is_lerobot, read_lerobot, reads_images=True),
+    Format("Minari", "a folder with data/metadata.json", is_minari, read_minari, reads_images=True),
     Format("imitation", "a file .npz with arrays obs, acts, indices, terminal", is_imitation, read_imitation),
-    Format("npz", "a file .npz with an array obs", is_npz, read_npz),
-    Format("robomimic", "HDF5 with data/demo_0", is_robomimic, read_robomimic),
+    Format("npz", "a file .npz with an array obs", is_npz, read_npz, reads_images=True),
+    Format("robomimic", "HDF5 with data/demo_0", is_robomimic, read_robomimic, reads_images=True),
     Format("ManiSkill", "HDF5 with traj_0", is_maniskill, read_maniskill),
     Format("D4RL", "HDF5 with observations, actions, terminals", is_d4rl, read_d4rl),
 )
@@ -67,19 +69,16 @@ def get_writer(path: Path, name: FormatName | None) -> Callable[..., None]:
     return WRITERS[name or ("npz" if path.suffix == ".npz" else "minari")]
 
 
-def check_output_path(path: Path, name: FormatName | None = None, *, images: bool = False) -> None:
+def check_output_path(path: Path, name: FormatName | None = None) -> None:
     """Check, before they are recorded, that demonstrations can be saved to `path` in the format `name`.
 
     Args:
         path: the output.
         name: as in `get_writer`.
-        images: they have camera images.
 
     Raises:
-        UserError: it exists already, cannot be written to, or its format has no images.
+        UserError: it exists already, or cannot be written to.
     """
     check_new_path(path)
-    if images and get_writer(path, name) is not WRITERS["npz"]:
-        raise UserError(f"{path}: images are stored in the format npz only: choose a name that ends in .npz.")
     if get_writer(path, name) is WRITERS["npz"]:
         check_output_file(path)

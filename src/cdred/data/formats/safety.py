@@ -25,11 +25,18 @@ def check_expanded_size(declared: int, stored: int, location: str) -> None:
             f"{MAX_COMPRESSION_RATIO} times as many is treated as a decompression bomb.\n"
             "If the content is real, store it with less compression."
         )
+    check_fits_memory(declared, location)
+
+
+def check_fits_memory(needed: int, location: str) -> None:
+    """Check that this machine has `needed` bytes of memory.
+
+    Raises:
+        UserError: it has less.
+    """
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if declared > memory:
-        raise UserError(
-            f"{location}: it holds {declared:,} bytes, but this machine has {memory:,} of memory: split it."
-        )
+    if needed > memory:
+        raise UserError(f"{location}: it holds {needed:,} bytes, but this machine has {memory:,} of memory: split it.")
 
 
 def check_symlinks(folder: Path) -> None:

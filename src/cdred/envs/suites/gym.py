@@ -13,9 +13,10 @@ from gymnasium.wrappers import TimeLimit
 from jaxtyping import Float32, UInt8
 
 from cdred.action_units import denormalize_actions
-from cdred.envs.base import Step, raise_render_error, resize_area, resize_nearest, validate_step
+from cdred.envs.base import Step, raise_render_error, resize_nearest, validate_step
 from cdred.envs.gym_spaces import join_name, named_parts, obs_boxes, require_box, split_images
 from cdred.errors import UserError
+from cdred.resizing import resize_area
 from cdred.suggest import did_you_mean
 from cdred.types import EnvSpec
 
