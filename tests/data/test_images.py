@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from minari import MinariDataset
 
 import cdred
 from cdred.data.action_repeat import fold_steps
@@ -44,12 +45,73 @@ def saved(demos, tmp_path):
     return tmp_path / "demos.npz"
 
 
-def test_round_trip_keeps_every_byte(demos, saved):
-    loaded = load_demos(saved)
-    for one, other in zip(demos, loaded, strict=True):
+def assert_same(expected, dataset):
+    assert (dataset.task, dataset.provenance) == (expected.task, expected.provenance)
+    for one, other in zip(expected, dataset, strict=True):
         np.testing.assert_array_equal(one.image, other.image)
         assert other.image.dtype == np.uint8
+        for key in ("obs", "action", "reward"):
+            np.testing.assert_array_equal(getattr(one, key), getattr(other, key))
+        assert (one.terminated, one.truncated, one.seed) == (other.terminated, other.truncated, other.seed)
+
+
+@pytest.mark.parametrize("name", ["npz", "minari", "lerobot"])
+def test_round_trip_keeps_every_byte(demos, tmp_path, name):
+    demos = replace(demos, provenance={"images": {"size": 32}})
+    save_demos(demos, tmp_path / "demos", name)
+    assert_same(demos, load_demos(tmp_path / "demos"))
+    assert_same(demos, load_demos(tmp_path / "demos", get_env_spec(demos.task)))
+
+
+@pytest.mark.parametrize("name", ["npz", "minari", "lerobot"])
+def test_round_trip_of_images_alone(demos, tmp_path, name):
+    task = f"{TASK}?obs=pixels&size=32"
+    pixels = replace(match_images(demos, "here", get_env_spec(task)), task=task)
+    save_demos(pixels, tmp_path / "demos", name)
+    assert_same(pixels, load_demos(tmp_path / "demos"))
+    assert_same(pixels, load_demos(tmp_path / "demos", get_env_spec(task)))
+
+
+@pytest.mark.parametrize("name", ["npz", "minari", "lerobot"])
+def test_images_are_not_read_where_states_are_observed(demos, tmp_path, name, monkeypatch):
+    demos = replace(demos, provenance={"expert": "made up"})
+    save_demos(demos, tmp_path / "demos", name)
+
+    def refuse(*_):
+        raise AssertionError("images were decoded")
+
+    monkeypatch.setattr("cdred.data.formats.lerobot_cameras.decode_image", refuse)
+    monkeypatch.setattr("cdred.data.formats.obs_selection.read_resized", refuse)
+    dataset = load_demos(tmp_path / "demos", get_env_spec(TASK))
+    for one, other in zip(demos, dataset, strict=True):
         np.testing.assert_array_equal(one.obs, other.obs)
+        assert other.image is None
+    assert dataset.provenance == demos.provenance
+
+
+def test_minari_opens_images_that_were_written(demos, tmp_path):
+    save_demos(demos, tmp_path / "demos", "minari")
+    episode = MinariDataset(tmp_path / "demos/data")[1]
+    np.testing.assert_array_equal(episode.observations["image"], demos[1].image)
+    np.testing.assert_array_equal(episode.observations["state"], demos[1].obs)
+
+
+def test_lerobot_images_have_statistics_of_their_channels(demos, tmp_path):
+    save_demos(demos, tmp_path / "demos", "lerobot")
+    info = json.loads((tmp_path / "demos/meta/info.json").read_text())
+    assert info["features"]["observation.image"] == {
+        "dtype": "image",
+        "shape": [32, 32, 3],
+        "names": ["height", "width", "channels"],
+    }
+    stats = json.loads((tmp_path / "demos/meta/stats.json").read_text())["observation.image"]
+    # The final image of an episode belongs to no frame.
+    pixels = np.concatenate([demo.image[:-1] for demo in demos]).reshape(-1, 3) / 255
+    expected = {"min": pixels.min(0), "max": pixels.max(0), "mean": pixels.mean(0), "std": pixels.std(0)}
+    expected |= {"q10": np.quantile(pixels, 0.1, axis=0, method="inverted_cdf")}
+    for key, values in expected.items():
+        np.testing.assert_allclose(np.array(stats[key]), values.reshape(3, 1, 1), atol=1e-12, err_msg=key)
+    assert stats["count"] == [2 * STEPS]
 
 
 def test_stacked_episodes_are_read(demos, tmp_path):
@@ -102,13 +164,6 @@ def test_images_of_different_sizes_are_refused(tmp_path):
     small = RNG.integers(0, 256, (STEPS + 1, 40, 40, 3), dtype=np.uint8)
     with pytest.raises(UserError, match=r"episode 1: its images have shape \(40, 40, 3\), expected \(32, 32, 3\)"):
         save_demos(DemoDataset(TASK, (episode(), episode(image=small))), tmp_path / "demos.npz")
-
-
-@pytest.mark.parametrize("name", ["minari", "lerobot"])
-def test_formats_without_images_refuse_them(demos, tmp_path, name):
-    with pytest.raises(UserError, match="images are stored in the format npz only"):
-        save_demos(demos, tmp_path / "demos", name)
-    assert not (tmp_path / "demos").exists()
 
 
 def test_images_of_some_episodes_are_refused(demos, tmp_path):

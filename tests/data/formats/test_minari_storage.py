@@ -10,6 +10,7 @@ from gymnasium.spaces import Box, Dict, Tuple
 from minari.data_collector import EpisodeBuffer
 
 from cdred.data.demonstrations import load_demos
+from cdred.data.formats.cameras import ImageRequest
 from cdred.data.formats.minari import read_minari
 from cdred.errors import UserError
 
@@ -129,13 +130,45 @@ def test_damaged_files_are_named(create):
         read_minari(path)
 
 
-@pytest.mark.parametrize("create", ["arrow"], indirect=True)
-def test_compressed_images_are_rejected(create):
-    camera = Box(0, 255, (32, 32, 3), np.uint8)
-    path = create(Dict(camera=camera, state=VECTOR))
-    assert read_minari(path)[0].obs.shape == (6, 3)
-    with pytest.raises(UserError, match="'camera' holds object, expected numbers"):
-        read_minari(path, ["camera"])
+def test_compressed_images_are_no_vectors(create):
+    # Those of one colour have the same number of bytes in every frame, so that HDF5 holds them as a matrix of bytes.
+    path = create(Dict(camera=Box(0, 255, (32, 40, 3), np.uint8), state=VECTOR))
+    dataset = read_minari(path)
+    assert (dataset[0].obs.shape, dataset[0].image) == ((6, 3), None)
+    assert dataset.provenance["obs_left_out"] == ["camera"]
+    assert dataset.provenance["cameras"] == {"camera": "32 x 40"}
+    named = read_minari(path, ["camera"])[1].obs
+    assert np.abs(named - np.arange(1, 8).reshape(7, 1, 1, 1)).max() <= 2
+    assert named.shape == (7, 32, 40, 3)
+
+
+@pytest.mark.parametrize(
+    ("space", "camera"),
+    [
+        (Box(0, 255, (4, 6, 3), np.uint8), "observations"),
+        (Box(0, 255, (32, 40, 3), np.uint8), "observations"),
+        (Dict(eye=Box(0, 255, (32, 40, 3), np.uint8), state=VECTOR), "eye"),
+        (Dict(eye=Box(0, 255, (4, 6, 1), np.uint8), state=VECTOR), "eye"),
+        (Dict(eye=Box(0, 255, (32, 40), np.uint8), state=VECTOR), "eye"),
+        (Tuple((VECTOR, Box(0, 255, (3, 4, 6), np.uint8))), "1"),
+    ],
+)
+def test_images_are_read_beside_vectors(create, space, camera):
+    dataset = read_minari(create(space), images=ImageRequest(8))
+    for episode, trajectory in enumerate(dataset):
+        rows = 6 + episode
+        assert (trajectory.image.shape, trajectory.image.dtype) == ((rows, 8, 8, 3), np.uint8)
+        expected = (np.arange(rows) + episode).reshape(rows, 1, 1, 1)
+        assert np.abs(trajectory.image - expected).max() <= 2
+        vector = _sample(VECTOR, rows, episode) if camera != "observations" else np.zeros((rows, 0))
+        np.testing.assert_array_equal(trajectory.obs, vector)
+    assert dataset.provenance["images"]["camera"] == camera
+    assert dataset.provenance["images"].get("channels") == ("first, moved last" if camera == "1" else None)
+
+
+def test_images_alone_are_refused_where_vectors_are_observed(create):
+    with pytest.raises(UserError, match=r"all of its observations are images, .*--obs pixels"):
+        read_minari(create(Box(0, 255, (32, 40, 3), np.uint8)))
 
 
 def test_float_images_keep_their_shape_and_are_not_joined(create):

@@ -22,6 +22,7 @@ def test_final_observation_is_taken_from_next_obs(tmp_path):
         "obs_widths": [2, 1],
         "obs_order": "default of the file's reader",
         "obs_left_out": ["agentview_image"],
+        "cameras": {"agentview_image": "4 x 4"},
     }
 
 

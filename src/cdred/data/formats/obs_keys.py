@@ -67,18 +67,13 @@ def select_obs_keys(
 
 def _default_keys(arrays: Mapping[str, ArrayInfo], location: str) -> tuple[str, ...]:
     vectors = tuple(key for key, array in arrays.items() if is_vector(array))
-    if vectors or (len(arrays) == 1 and not any(map(_is_image, arrays.values()))):
+    if vectors or len(arrays) == 1:
         return vectors or tuple(arrays)
     if not arrays:
         raise UserError(f"{location}: no observations in it.")
     raise UserError(
-        f"{location}: no observation in it is a vector; name one with --obs-keys, or observe images, --obs pixels "
-        f"(available: {format_shapes(arrays)})."
+        f"{location}: no observation in it is a vector; name one with --obs-keys (available: {format_shapes(arrays)})."
     )
-
-
-def _is_image(array: ArrayInfo) -> bool:
-    return array.dtype == np.uint8 and len(array.shape) > 2
 
 
 def is_vector(array: ArrayInfo) -> bool:

@@ -12,12 +12,21 @@ from cdred.data.formats.cameras import (
     ImageRequest,
     cameras_provenance,
     images_provenance,
+    is_camera,
     read_resized,
     requested_camera,
     target_size,
 )
 from cdred.data.formats.common import sanitize_text
-from cdred.data.formats.obs_keys import Parts, concat_obs, joined_parts, obs_provenance, select_obs_keys
+from cdred.data.formats.obs_keys import (
+    Parts,
+    concat_obs,
+    format_shapes,
+    joined_parts,
+    obs_provenance,
+    select_obs_keys,
+)
+from cdred.errors import UserError
 
 
 class Selection(NamedTuple):
@@ -108,6 +117,11 @@ def select_obs(
     camera = requested_camera(arrays, images, location, is_ours=is_ours)
     omitted = IMAGE if is_ours else camera
     vectors = {name: array for name, array in arrays.items() if name != omitted}
+    if obs_keys is None and camera is None and vectors and all(map(is_camera, vectors.values())):
+        raise UserError(
+            f"{location}: all of its observations are images, {format_shapes(vectors)}: observe them with --obs pixels "
+            "(cdred train), or read them with --image-size SIZE (cdred demos convert)."
+        )
     beside_images = camera is not None or len(vectors) < len(arrays)
     keys = select_obs_keys(vectors, obs_keys, location, beside_images=beside_images)
     size = 0 if camera is None else target_size(images, arrays[camera], is_ours=is_ours)
