@@ -229,6 +229,8 @@ def demos_folder(tmp_path):
                 "--task",
                 "--import",
                 "--obs-keys",
+                "--camera",
+                "--image-size",
                 "--format",
                 "--rescale-actions",
                 "--action-low",

@@ -12,12 +12,13 @@ import minari
 import numpy as np
 import pytest
 import yaml
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Dict
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy
 from minari.data_collector import EpisodeBuffer
 
+import camera_files
 from cdred.checkpoint import checkpoint
 from cdred.config import RunConfig
 from cdred.config_file import from_yaml, to_yaml
@@ -30,13 +31,18 @@ from cdred.types import DemoDataset, Trajectory
 from demo_files import write_d4rl, write_imitation, write_maniskill, write_robomimic
 
 FOLDER = Path(__file__).parent
+VECTOR, ONES = Box(-9, 9, (3,)), np.ones((5, 3), np.float32)
 KINDS = (
     "minari-hdf5",
     "minari-arrow",
     "minari-parquet",
     "lerobot-ours",
     "lerobot-v3.0",
+    "lerobot-video-images",
+    "lerobot-png-images",
+    "minari-images",
     "robomimic",
+    "robomimic-images",
     "maniskill",
     "d4rl",
     "npz-stacked",
@@ -56,9 +62,15 @@ def sources(tmp_path_factory):
     _write_minari(root, "parquet")
     save_lerobot(demos, root / "lerobot-ours")
     shutil.copytree(FOLDER / "formats" / "lerobot" / "v3.0", root / "lerobot-v3.0")
-    for name in ("robomimic", "maniskill", "d4rl", "npz-stacked", "npz-compressed", "imitation"):
+    camera_files.write_lerobot(root / "lerobot-video-images")
+    camera_files.write_lerobot(root / "lerobot-png-images", kind="image")
+    images = Dict(eye=Box(0, 255, (32, 40, 3), np.uint8), state=VECTOR)
+    values = {"eye": np.full((5, 32, 40, 3), 99, np.uint8), "state": ONES}
+    _write_minari(root, "hdf5", images, values, "minari-images")
+    for name in ("robomimic", "robomimic-images", "maniskill", "d4rl", "npz-stacked", "npz-compressed", "imitation"):
         (root / name).mkdir()
     write_robomimic(root / "robomimic/d.hdf5")
+    camera_files.write_robomimic(root / "robomimic-images/d.hdf5")
     write_maniskill(root / "maniskill/t.h5")
     write_d4rl(root / "d4rl/d.hdf5")
     write_imitation(root / "imitation/d.npz")
@@ -75,14 +87,14 @@ def _trajectory(seed):
     return Trajectory(obs, action, np.ones(5, np.float32), False, True, np.zeros(5, bool), seed)
 
 
-def _write_minari(root, kind):
-    """Let Minari itself write a dataset in Arrow or Parquet."""
+def _write_minari(root, kind, space=VECTOR, observations=ONES, name=None):
+    """Let Minari itself write a dataset of two episodes, named after its kind unless a name is given."""
     ends = np.arange(4) == 3
     buffers = [
         EpisodeBuffer(
             id=index,
             seed=index,
-            observations=np.ones((5, 3), np.float32),
+            observations=observations,
             actions=np.zeros((4, 2), np.float32),
             rewards=np.ones(4),
             terminations=ends & False,
@@ -91,12 +103,12 @@ def _write_minari(root, kind):
         )
         for index in range(2)
     ]
-    spaces = {"observation_space": Box(-9, 9, (3,)), "action_space": Box(-1, 1, (2,))}
+    spaces = {"observation_space": space, "action_space": Box(-1, 1, (2,))}
     with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
         patch.setenv("MINARI_DATASETS_PATH", str(root))
         warnings.simplefilter("ignore")
         minari.create_dataset_from_buffers("theirs-v0", buffers, data_format=kind, **spaces)
-    (root / "theirs-v0").rename(root / f"minari-{kind}")
+    (root / "theirs-v0").rename(root / (name or f"minari-{kind}"))
 
 
 def count_outcomes(sources: list[Path], scratch: Path, first: int, count: int) -> Counter:

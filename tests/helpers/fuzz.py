@@ -72,8 +72,10 @@ def make_reader(source: Path):
     is_folder = (source / "meta").exists() or (source / "data").exists()
     name = next(file.name for file in sorted(source.iterdir()) if file.suffix != ".json") if not is_folder else ""
     # LeRobot stores actions in the robot's own units.
-    bounds = {"action_low": -10, "action_high": 10} if source.name == "lerobot-v3.0" else {}
-    return lambda folder: load_demos(folder / name, allow_variable_horizon=True, **bounds)
+    foreign = source.name.startswith("lerobot") and source.name != "lerobot-ours"
+    bounds = {"action_low": -10, "action_high": 10} if foreign else {}
+    images = {"image_size": 8} if source.name.endswith("-images") else {}
+    return lambda folder: load_demos(folder / name, allow_variable_horizon=True, **bounds, **images)
 
 
 def read_outcome(read, folder: Path) -> str:

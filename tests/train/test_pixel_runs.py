@@ -190,14 +190,6 @@ def test_recorded_episodes_have_the_images_that_the_agent_observed(bc_run):
     assert (other.agrees, other.first_step) == (False, 0)
 
 
-def test_expert_of_images_is_not_trained_for_a_format_without_them(tmp_path):
-    for task, obs in (("probe/point?obs=pixels", "state"), ("probe/point", "both")):
-        config = run_config(tmp_path / "run", algo="tdmpc2", task=task, obs=obs)
-        with pytest.raises(UserError, match=r"images are stored in the format npz only: choose a name .*\.npz"):
-            cdred.train_expert(config, tmp_path / "demos")
-    assert not (tmp_path / "run").exists()
-
-
 def test_demonstrations_as_objects_need_images(tmp_path):
     demos = collect_scripted("probe/point", 2)
     with pytest.raises(UserError, match=r"demos, episode 0: no images.*cdred demos render"):

@@ -1,5 +1,7 @@
 """Camera images in files of named arrays: choice of the camera, layouts, and images that are refused."""
 
+from dataclasses import replace
+
 import h5py
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from cdred.data.formats import cameras
 from cdred.data.formats.cameras import ImageRequest, read_resized
 from cdred.data.formats.robomimic import read_robomimic
 from cdred.errors import UserError
+from cdred.types import EnvSpec
 
 STEPS = 4
 REQUEST = ImageRequest(8)
@@ -129,6 +132,19 @@ def test_images_that_exceed_the_memory_are_refused_before_they_are_read():
 
     with pytest.raises(UserError, match=r"it holds .* bytes, but this machine has"):
         read_resized(Array(), 10**4, "here")
+
+
+def test_a_task_decides_what_is_read(tmp_path):
+    path = write_robomimic(tmp_path / "d.hdf5")
+    task = EnvSpec("probe/fake", (2,), 1, STEPS)
+    assert load_demos(path, task)[0].image is None
+    assert_frames(load_demos(path, replace(task, image_size=8)))
+    pixels = load_demos(path, replace(task, obs_shape=(0,), image_size=8))
+    assert [trajectory.obs.shape for trajectory in pixels] == [(STEPS + 1, 0)] * 2
+    with pytest.raises(UserError, match="a camera or image size is given for probe/fake, which observes no images"):
+        load_demos(path, task, camera="agentview_image")
+    with pytest.raises(UserError, match="image size 16 contradicts that of probe/fake, 8"):
+        load_demos(path, replace(task, image_size=8), image_size=16)
 
 
 def test_formats_without_cameras_say_so(tmp_path):
