@@ -16,7 +16,7 @@ setup: $(READY)  ## make .venv with everything that training and tests need
 $(READY): pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[metaworld,dmc,mujoco,formats,export,tensorboard,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[metaworld,dmc,mujoco,formats,export,hub,tensorboard,dev]'
 	@touch $@
 
 # Torch first, on its own: as a dependency of another package it may bring gigabytes of CUDA. The planners crash with

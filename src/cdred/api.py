@@ -40,7 +40,7 @@ from cdred.report.comparison import write_comparison
 from cdred.report.results import evaluation_dict, reference_dict, result_dict, write_result
 from cdred.report.run_report import write_report
 from cdred.report.video import comparison_video
-from cdred.resolve import adapt_to_demos, demos_path, load_run_demos, resolve_demos, resolve_settings
+from cdred.resolve import adapt_to_demos, load_run_demos, locate_demos, resolve_demos, resolve_settings
 from cdred.run_folder import (
     LoadedRun,
     check_same_demos,
@@ -93,8 +93,8 @@ def train(
             one returns True, the run stops after the next block of steps, saves its state and raises `Stopped`. An
             exception of one ends the run as any error does: it resumes from its last checkpoint.
         changes: settings to override, e.g. `task="metaworld/button-press", steps=5000, seeds=(0, 1, 2)`. `demos` is a
-            number, a path, a `DemoDataset` or a list of `Trajectory`; the latter two are saved in the run folder and
-            have to be the same when the run is resumed. `seeds=3` is the single seed 3. `trackers` are names or objects
+            number, a path, an address, a `DemoDataset` or a list of `Trajectory`; the latter two are saved in the run
+            folder and have to be the same when the run is resumed. `seeds=3` is the single seed 3. `trackers` are names or objects
             of the protocol `cdred.Tracker`. A group of settings is changed by a dict, as in `mppi={"horizon": 4}`, or
             replaced by a config object.
 
@@ -131,13 +131,14 @@ def _train_or_resume(
             allow_variable_horizon=config.allow_variable_horizon,
             require_actions=needs_actions(config),
         )
-    config = adapt_to_demos(config, given)
+    source = locate_demos(config, NullLogger().message if quiet else print_text)
+    config = adapt_to_demos(config, given, source)
     result = finished_result(folder, config)
     if given is not None:
         check_same_demos(folder, given)
     if result is not None:
-        if (path := demos_path(config)) and path.exists():
-            check_same_demos(folder, load_run_demos(config, spec))
+        if source and source.path.exists():
+            check_same_demos(folder, load_run_demos(config, spec, source))
         with disk_errors(folder):
             write_config(folder, config)
         if (config.trackers or objects) and not quiet:
@@ -148,7 +149,7 @@ def _train_or_resume(
     with closing(NullLogger() if quiet else TerminalLogger(*settings)) as terminal:
         # Before anything is written, because they may be unusable.
         trackers = make_trackers(config.trackers, objects)
-        demos = resolve_demos(config, spec, terminal.message) if given is None else given
+        demos = resolve_demos(config, spec, terminal.message, source) if given is None else given
         if demos is not None and not demos.has_actions:
             terminal.message("demonstrations: they have no actions, so there is no pretraining and no BC term")
         with lock_folder(folder), disk_errors(folder), SignalHandler().installed() as signal_handler:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,8 @@ from cdred.demos.scripted import get_demos
 from cdred.envs.callables import EnvFactory, EnvName, name_env
 from cdred.envs.imports import resolve_import
 from cdred.errors import UserError
+from cdred.hub.address import is_remote
+from cdred.hub.demos import ORIGIN_KEY, fetch_demos
 from cdred.keywords import TrainKeywords
 from cdred.run_folder import DEMOS_FILE, run_folder
 from cdred.task_name import has_images
@@ -85,12 +87,32 @@ def _as_float32(trajectory: Trajectory) -> Trajectory:
     )
 
 
-def resolve_demos(config: RunConfig, spec: EnvSpec, log: LogFn) -> DemoDataset | None:
-    """Return the demonstrations that `config.demos` names, a number or a path; None for a method that uses none."""
+class DemoSource(NamedTuple):
+    """Demonstrations on this machine.
+
+    Attributes:
+        path: their file or folder, which may not exist.
+        origin: where they were downloaded from, as from `fetch_demos`; None for a path of the user's.
+    """
+
+    path: Path
+    origin: dict[str, Any] | None = None
+
+
+def resolve_demos(config: RunConfig, spec: EnvSpec, log: LogFn, source: DemoSource | None = None) -> DemoDataset | None:
+    """Return the demonstrations that `config.demos` names; None for a method that uses none.
+
+    Args:
+        config: settings.
+        spec: the task.
+        log: called with messages.
+        source: result of `locate_demos`, so that nothing is downloaded again.
+    """
     if config.algo == "tdmpc2":
         return None
-    if demos_path(config):
-        demos = load_run_demos(config, spec)
+    source = source or locate_demos(config, log)
+    if source:
+        demos = load_run_demos(config, spec, source)
         if not demos.task:
             log(f"demonstrations: {config.demos} does not state its task; its shapes fit {spec.task}")
         if rescaled := demos.provenance.get(RESCALED_KEY):
@@ -103,33 +125,44 @@ def resolve_demos(config: RunConfig, spec: EnvSpec, log: LogFn) -> DemoDataset |
     return demos
 
 
-def demos_path(config: RunConfig) -> Path | None:
-    """Return the path in `config.demos`; None for a number, or a method that uses no demonstrations."""
-    is_number = re.fullmatch(r"[+-]?\d+", config.demos) is not None
-    return None if is_number or config.algo == "tdmpc2" else Path(config.demos).expanduser()
+def locate_demos(config: RunConfig, log: LogFn) -> DemoSource | None:
+    """Return where the demonstrations are that `config.demos` names, a path or an address, which is downloaded.
+
+    None for a number, or a method that uses no demonstrations.
+
+    Raises:
+        UserError: as `fetch_demos`.
+    """
+    if config.algo == "tdmpc2" or re.fullmatch(r"[+-]?\d+", config.demos):
+        return None
+    if is_remote(config.demos):
+        return DemoSource(*fetch_demos(config.demos, log))
+    return DemoSource(Path(config.demos).expanduser())
 
 
-def load_run_demos(config: RunConfig, spec: EnvSpec) -> DemoDataset:
-    """Read the demonstrations at the path in `config.demos`."""
-    return load_demos(
-        config.demos,
+def load_run_demos(config: RunConfig, spec: EnvSpec, source: DemoSource) -> DemoDataset:
+    """Read the demonstrations of a run, with their origin in the provenance."""
+    demos = load_demos(
+        source.path,
         spec,
         allow_variable_horizon=config.allow_variable_horizon,
         require_actions=needs_actions(config),
     )
+    return replace(demos, provenance={**demos.provenance, ORIGIN_KEY: source.origin}) if source.origin else demos
 
 
-def adapt_to_demos(config: RunConfig, given: DemoDataset | None) -> RunConfig:
+def adapt_to_demos(config: RunConfig, given: DemoDataset | None, source: DemoSource | None) -> RunConfig:
     """Return the settings without pretraining and BC terms if the demonstrations have no actions and need none.
 
     Args:
         config: settings.
-        given: demonstrations that were given as an object; otherwise they are those at the path in `config.demos`.
+        given: demonstrations that were given as an object.
+        source: result of `locate_demos`, where they are otherwise.
     """
-    path = None if needs_actions(config) or given is not None else demos_path(config)
+    read = source is not None and given is None and not needs_actions(config) and source.path.exists()
     # Without images a file may have no observations, which is not what matters here.
     images = ImageRequest(config.image_size) if has_images(config.task) else None
-    demos = read_demos(path, images=images) if path is not None and path.exists() else given
+    demos = read_demos(source.path, images=images) if source is not None and read else given
     return config if demos is None or demos.has_actions else without_actions(config)
 
 

@@ -95,6 +95,7 @@ def _check_can_continue(folder: Path, begun: RunConfig, config: RunConfig) -> No
     last = checkpoint.latest(folder / "checkpoints")
     if last is None:
         raise UserError(f"{folder} holds the result of a run without its checkpoints: give another --out.")
+    checkpoint.check_resumable(last)
     step, total = int(last.name), total_steps(config)
     if total < step or step == total < total_steps(begun):
         raise UserError(

@@ -91,6 +91,12 @@ def latest(root: Path) -> Path | None:
     return steps[-1] if steps else None
 
 
+def complete(root: Path) -> list[Path]:
+    """Find all complete checkpoints under `root`, the oldest first, that of the best evaluation last."""
+    kept = best(root)
+    return _steps(root) + ([kept] if kept else [])
+
+
 def best(root: Path) -> Path | None:
     """Find the checkpoint that `save_best` keeps under `root`."""
     # A run killed during `save_best` leaves two of them: the one with the greater score is the newer.
@@ -166,6 +172,25 @@ def size(folder: Path) -> CheckpointSize:
     files = index["files"].values()
     written = sum(file["bytes"] for file in files if file["step"] == index["step"])
     return CheckpointSize(sum(file["bytes"] for file in files), written)
+
+
+def files(folder: Path) -> dict[str, dict[str, int]]:
+    """Return `bytes` and `crc32` of the files of a checkpoint, by name: `ARRAYS`, and those of the replay buffer."""
+    return _read_index(folder)["files"]
+
+
+def check_resumable(folder: Path) -> None:
+    """Check that the files of the replay buffer exist, which resuming reads and evaluating does not.
+
+    Raises:
+        UserError: one is missing, as in a run that was pushed without them; or the index is damaged.
+    """
+    missing = next((name for name in files(folder) if not (folder / name).exists()), None)
+    if missing:
+        raise UserError(
+            f"{folder} has no {missing}, a part of the replay buffer, so that the run cannot be resumed, only "
+            "evaluated.\nPull one that was pushed with `cdred push --replay-buffer`, or give another --out."
+        )
 
 
 def _write_folder(root: Path, name: str, step: int, state: PyTree, meta: dict[str, Any], base: Path | None) -> Path:

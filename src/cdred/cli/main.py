@@ -16,6 +16,8 @@ VERBS = {
     "train": ("cdred.cli.train", "train an agent from demonstrations; the same command again resumes"),
     "eval": ("cdred.cli.evaluate", "evaluate the agents of a run on unseen episodes"),
     "export": ("cdred.cli.export", "write the policy of a run as ONNX, StableHLO or NumPy arrays, for deployment"),
+    "push": ("cdred.cli.push", "share a run: copy it to a folder or to a repository of the Hugging Face hub"),
+    "pull": ("cdred.cli.pull", "copy a shared run to a new run folder, and verify it"),
     "compare": ("cdred.cli.compare", "train several methods on one task and compare them"),
     "train-expert": ("cdred.cli.train_expert", "train TD-MPC2 on the true reward and record demonstrations with it"),
     "demos": ("cdred.cli.demos", "collect, convert, inspect, check and list demonstrations"),

@@ -78,6 +78,7 @@ def read_minari(
     metadata = _read_metadata(folder / METADATA_FILE)
     is_ours = "cdred" in metadata
     with _open_episodes(folder, metadata) as episodes:
+        _check_total(metadata, len(episodes), folder)
         first, selected, trajectories = None, {}, []
         for open_episode in with_progress(episodes, on_progress):
             raw = open_episode()
@@ -99,6 +100,16 @@ def _read_metadata(path: Path) -> dict[str, Any]:
     if not isinstance(metadata, dict) or not isinstance(metadata.get("cdred", {}), dict):
         raise UserError(f"{path}: expected a JSON object, and a JSON object under its key 'cdred' if that exists.")
     return metadata
+
+
+def _check_total(metadata: dict[str, Any], found: int, folder: Path) -> None:
+    """Check that no episode is missing, as after an interrupted download."""
+    total = metadata.get("total_episodes", found)
+    if total != found:
+        raise UserError(
+            f"{folder}: it has {found} episodes, but total_episodes in {METADATA_FILE} is "
+            f"{sanitize_text(repr(total))}: fetch the dataset again."
+        )
 
 
 @contextmanager

@@ -42,15 +42,16 @@ def check_fits_memory(needed: int, location: str) -> None:
 def check_symlinks(folder: Path) -> None:
     """Check that no symbolic link in `folder` points outside it.
 
-    The cache of the Hugging Face hub stores `snapshots/<commit>` as links into `blobs` beside `snapshots`; those links
-    are accepted.
+    The cache of the Hugging Face hub stores files in `snapshots/<commit>` as links into `blobs` beside `snapshots`;
+    those links are accepted.
 
     Raises:
         UserError: a link points elsewhere.
     """
     allowed = [folder.resolve()]
-    if folder.resolve().parent.name == "snapshots":
-        allowed.append(folder.resolve().parents[1] / "blobs")
+    snapshots = next((parent for parent in folder.resolve().parents if parent.name == "snapshots"), None)
+    if snapshots:
+        allowed.append(snapshots.parent / "blobs")
     for parent, folders, files in os.walk(folder):
         for entry in (Path(parent, name) for name in (*folders, *files)):
             if entry.is_symlink() and not any(entry.resolve().is_relative_to(root) for root in allowed):

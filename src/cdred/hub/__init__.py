@@ -1,0 +1,1 @@
+"""Sharing of run folders and demonstrations: plain folders, repositories of the Hugging Face hub, Minari's datasets."""
