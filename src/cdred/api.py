@@ -94,9 +94,9 @@ def train(
             exception of one ends the run as any error does: it resumes from its last checkpoint.
         changes: settings to override, e.g. `task="metaworld/button-press", steps=5000, seeds=(0, 1, 2)`. `demos` is a
             number, a path, an address, a `DemoDataset` or a list of `Trajectory`; the latter two are saved in the run
-            folder and have to be the same when the run is resumed. `seeds=3` is the single seed 3. `trackers` are names or objects
-            of the protocol `cdred.Tracker`. A group of settings is changed by a dict, as in `mppi={"horizon": 4}`, or
-            replaced by a config object.
+            folder and have to be the same when the run is resumed. `seeds=3` is the single seed 3. `trackers` are names
+            or objects of the protocol `cdred.Tracker`. A group of settings is changed by a dict, as in
+            `mppi={"horizon": 4}`, or replaced by a config object.
 
     Returns:
         The content of `result.json`.

@@ -57,7 +57,7 @@ def list_remote(address: HubAddress) -> RemoteFiles:
             )
         except hub.errors.DryRunError as error:
             if isinstance(error.__cause__, hub.errors.HfHubHTTPError):
-                raise error.__cause__ from error
+                raise error.__cause__ from None
             raise UnreachableError(
                 f"{address}: the hub cannot be reached ({_reason(error)}).\n"
                 "Check the network, and that HF_HUB_OFFLINE is not set."

@@ -7,7 +7,7 @@ from cdred.config import RunConfig
 from cdred.config_file import read_config
 from cdred.errors import UserError
 from cdred.files import check_new_path, disk_errors, new_folder
-from cdred.hub.address import HUB, HubAddress, parse_hub_address
+from cdred.hub.address import HubAddress, parse_hub_address
 from cdred.hub.client import blobs_of, cache_folder, download, list_remote
 from cdred.hub.manifest import (
     MANIFEST,
@@ -41,7 +41,7 @@ def pull(source: str, run: str | Path, *, revision: str | None = None, log: LogF
             content; nothing is written then.
     """
     run = Path(run)
-    if source.startswith(HUB):
+    if "://" in source:
         folder, links_to, manifest = _download(parse_hub_address(source, revision), log)
     elif revision:
         raise UserError(f"--revision is for a repository, and {source} is a folder: omit it.")

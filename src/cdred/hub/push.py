@@ -16,13 +16,13 @@ from cdred.config import RunConfig
 from cdred.config_file import read_config, to_yaml
 from cdred.errors import UserError
 from cdred.files import check_new_path, disk_errors, new_folder
-from cdred.hub.address import HUB, parse_hub_address
+from cdred.hub.address import parse_hub_address
 from cdred.hub.card import model_card
 from cdred.hub.client import check_login, upload
 from cdred.hub.manifest import CHUNK, Entry, write_manifest
 from cdred.hub.sanitize import Sanitizer
 from cdred.report.results import read_result
-from cdred.run_folder import DEMOS_RECORD
+from cdred.run_folder import DEMOS_FILE, DEMOS_RECORD
 from cdred.text import plural
 from cdred.train.interrupt import lock_folder
 from cdred.types import LogFn
@@ -65,7 +65,7 @@ def push(
     """
     run = Path(run)
     _newest_checkpoint(run)
-    address = parse_hub_address(dest, revision) if dest.startswith(HUB) else None
+    address = parse_hub_address(dest, revision) if "://" in dest else None
     if address is None and revision:
         raise UserError(f"--revision is for a repository, and {dest} is a folder: omit it.")
     if address is None:
@@ -133,7 +133,7 @@ def _write(
     if sanitizer.replaced:
         shown = plural(len(set(sanitizer.replaced)), "path")
         log(f"{shown} of this machine left out, of which only the names of files remain")
-    _log_missing(config, log)
+    _log_missing(run, config, log)
 
 
 def _read_json(path: Path, sanitizer: Sanitizer) -> dict[str, Any]:
@@ -205,8 +205,10 @@ def _log_content(manifest: dict[str, Entry], log: LogFn) -> None:
         log(f"  {name}  {size:,}")
 
 
-def _log_missing(config: RunConfig, log: LogFn) -> None:
-    """Log what somebody else needs that is not pushed."""
+def _log_missing(run: Path, config: RunConfig, log: LogFn) -> None:
+    """Log what is not pushed and somebody else may need."""
+    if (run / DEMOS_FILE).exists():
+        log(f"{DEMOS_FILE} is not pushed; resuming the run needs it, evaluating does not")
     files = [name for name in config.imports if name.endswith(".py")]
     if files:
         log(f"the code of the task, {', '.join(files)}, is not pushed: whoever evaluates the run needs it")

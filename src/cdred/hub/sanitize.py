@@ -26,7 +26,7 @@ class Sanitizer:
 
     def __init__(self, private: Iterable[Path]):
         prefixes = sorted({str(folder) for folder in private if len(folder.parts) > 1}, key=len, reverse=True)
-        self._private = [re.compile(rf"(?<![\w./-]){re.escape(prefix)}(?:/|(?![\w.-]))") for prefix in prefixes]
+        self._private = [re.compile(rf"(?<![\w./-]){re.escape(prefix)}(?:/|(?!\w|-|\.\w))") for prefix in prefixes]
         self.replaced: list[str] = []
 
     def text(self, text: str) -> str:
@@ -61,7 +61,7 @@ class Sanitizer:
 
     def _drop(self, match: re.Match[str]) -> str:
         self.replaced.append(match[0])
-        return "" if match[0].endswith("/") else "..."
+        return "" if match[0].endswith("/") else "(path)"
 
     def _shorten(self, path: str) -> str:
         self.replaced.append(path)
