@@ -13,8 +13,10 @@ def hub(tmp_path, monkeypatch):
 
     assert huggingface_hub.upload_folder.__self__ is hf_api.api
     server = HubServer()
+    template = f"{server.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
     monkeypatch.setenv("HF_TOKEN", "hf_token")
     monkeypatch.setattr(constants, "ENDPOINT", server.url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(hf_api.api, "endpoint", server.url)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     yield server

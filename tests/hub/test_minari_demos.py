@@ -84,5 +84,5 @@ def test_dataset_with_missing_episodes_is_refused(tmp_path):
     content = json.loads(metadata.read_text())
     assert content["total_episodes"] == 2
     metadata.write_text(json.dumps(content | {"total_episodes": 3}))
-    with pytest.raises(UserError, match="it has 2 episodes, but total_episodes in metadata.json is 3: fetch"):
+    with pytest.raises(UserError, match=r"it has 2 episodes, but total_episodes in metadata\.json is 3: fetch"):
         load_demos(tmp_path / "d")
