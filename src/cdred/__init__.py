@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from cdred.data.demonstrations import load_demos, save_demos
     from cdred.errors import DivergenceError, Interrupted, Stopped, UserError
     from cdred.export.run import export
+    from cdred.hub.pull import pull
+    from cdred.hub.push import push
     from cdred.loggers.trackers import TrackedRun, Tracker
     from cdred.models.world_model import ModelConfig
     from cdred.planning.mppi import MPPIConfig
@@ -58,6 +60,8 @@ __all__ = [
     "load",
     "load_demos",
     "preset",
+    "pull",
+    "push",
     "save_demos",
     "train",
     "train_expert",
@@ -77,6 +81,8 @@ _DEFINED_IN = {
     "data.demonstrations": ("load_demos", "save_demos"),
     "errors": ("DivergenceError", "Interrupted", "Stopped", "UserError"),
     "export.run": ("export",),
+    "hub.pull": ("pull",),
+    "hub.push": ("push",),
     "loggers.trackers": ("TrackedRun", "Tracker"),
     "models.world_model": ("ModelConfig",),
     "planning.mppi": ("MPPIConfig",),

@@ -25,6 +25,7 @@ def test_help_lists_every_verb(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines if line.startswith("  ")] == list(VERBS)
     verbs = {"train", "eval", "compare", "train-expert", "demos", "bench", "report", "tasks", "doctor", "export"}
+    verbs |= {"push", "pull"}
     assert set(VERBS) == verbs
 
 

@@ -18,6 +18,8 @@ from cdred.cli.evaluate import EvalOptions
 from cdred.cli.export import ExportOptions
 from cdred.cli.main import VERBS
 from cdred.cli.options import options_of
+from cdred.cli.pull import PullOptions
+from cdred.cli.push import PushOptions
 from cdred.cli.report import ReportOptions
 from cdred.cli.tasks import TasksOptions
 from cdred.cli.train_expert import TrainExpertOptions
@@ -38,6 +40,8 @@ SETTINGS = (
     DoctorOptions,
     EvalOptions,
     ExportOptions,
+    PullOptions,
+    PushOptions,
     ReportOptions,
     TasksOptions,
     TrainExpertOptions,

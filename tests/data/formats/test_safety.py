@@ -69,6 +69,14 @@ def test_only_hub_cache_links_are_followed(demos, tmp_path):
     file.rename(blobs / "1234")
     file.symlink_to("../../../blobs/1234")
     assert len(load_demos(folder, allow_variable_horizon=True)) == 3
+    # The dataset may be a folder in the repository.
+    folder.rename(tmp_path / "whole")
+    folder.mkdir()
+    (tmp_path / "whole").rename(folder / "sets")
+    folder = folder / "sets"
+    (folder / "data" / "main_data.hdf5").unlink()
+    (folder / "data" / "main_data.hdf5").symlink_to("../../../../blobs/1234")
+    assert len(load_demos(folder, allow_variable_horizon=True)) == 3
     (folder / "note").symlink_to(tmp_path)
     with pytest.raises(UserError, match="note is a link to"):
         check_symlinks(folder)
