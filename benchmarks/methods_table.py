@@ -14,8 +14,6 @@ exported results of all seeds, of one number of demonstrations and steps. On two
 import argparse
 import csv
 import json
-from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +21,8 @@ import numpy as np
 
 import cdred
 from cdred.config import RunConfig
-from cdred.report.results import RunResults, read_result, read_run
+from cdred.report.result_files import write_result_files
+from cdred.report.results import RunResults, read_run
 from cdred.report.statistics import improvement_interval, mean_improvement, normalized_score
 from cdred.run_folder import finished_result
 
@@ -118,13 +117,6 @@ def run_config(task: str, method: Any, budget: Budget, seeds: tuple[int, ...], r
 
 def export(folder: Path, config: RunConfig, path: Path) -> None:
     """Write the evaluations, settings and result of a finished run to `path`, a CSV file, and JSON beside it."""
-    run = read_run(folder)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("step", "seed", "return", "success", "episodes"))
-        writer.writerows(evaluation_rows(run, config.seeds))
-    settings = {name: value for name, value in asdict(config).items() if name != "out"}
     seeds = " ".join(map(str, config.seeds))
     budget = Budget(int(config.demos), config.steps)
     command = (
@@ -133,18 +125,9 @@ def export(folder: Path, config: RunConfig, path: Path) -> None:
         + (f" --steps {budget.steps}" if budget.steps != STEPS else "")
         + f" --seeds {seeds} --final-eval-episodes {config.final_eval_episodes} --no-video"
     )
-    document = {"config": settings, "result": read_result(folder), "command": command}
-    document |= {"selection": selection(run), f"exploring_success_per_{BIN}_steps": exploring_success(run)}
-    path.with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n")
-
-
-def evaluation_rows(run: RunResults, seeds: tuple[int, ...]) -> Iterator[tuple[Any, ...]]:
-    """Return a row per evaluation and seed; success is empty where the task has none."""
-    for line in run.lines:
-        if line["kind"] == "eval":
-            success = line.get("success") or [""] * len(seeds)
-            for seed, score, rate in zip(seeds, line["episode_return"], success, strict=True):
-                yield line["step"], seed, score, rate, line["episodes"]
+    run = read_run(folder)
+    extra = {"selection": selection(run), f"exploring_success_per_{BIN}_steps": exploring_success(run)}
+    write_result_files(folder, config, path, command, **extra)
 
 
 def selection(run: RunResults) -> dict[str, Any] | None:

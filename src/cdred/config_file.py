@@ -17,7 +17,7 @@ HINT = "Restore the file that the run wrote, or give another folder."
 
 class _Loader(yaml.SafeLoader):
     """Loader of mappings, lists, numbers and strings, without tags, which name types, and without aliases, by which a
-    short text can stand for a huge one."""
+    short text can stand for a huge one. A key that is given twice, of which one would be ignored, is an error."""
 
     def compose_node(self, parent, index):
         event = self.peek_event()
@@ -26,6 +26,13 @@ class _Loader(yaml.SafeLoader):
         if getattr(event, "tag", None) is not None:
             raise yaml.YAMLError(f"the tag {event.tag} is not allowed")
         return super().compose_node(parent, index)
+
+    def compose_mapping_node(self, anchor):
+        node = super().compose_mapping_node(anchor)
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if repeated := next((key for key in keys if keys.count(key) > 1), None):
+            raise yaml.YAMLError(f"{repeated} is given twice")
+        return node
 
 
 # YAML 1.1 reads 3e-4, without a point, as a string.
@@ -70,33 +77,42 @@ def read_config(path: Path) -> RunConfig:
     return config
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, hint: str = HINT) -> str:
     """Read a text file.
+
+    Args:
+        path: the file.
+        hint: last line of the messages of errors.
 
     Raises:
         UserError: it cannot be read, is not UTF-8, or is too large for settings.
     """
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise UserError(f"{path} is larger than {MAX_BYTES:,} bytes, too large for settings.\n{HINT}")
+            raise UserError(f"{path} is larger than {MAX_BYTES:,} bytes, too large for settings.\n{hint}")
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise UserError(f"{path} cannot be read: {reason}.\n{HINT}") from error
+        raise UserError(f"{path} cannot be read: {reason}.\n{hint}") from error
 
 
-def plain_yaml(text: str, source: str) -> Any:
+def plain_yaml(text: str, source: str, hint: str = HINT) -> Any:
     """Parse YAML of mappings, lists, numbers and strings.
 
+    Args:
+        text: the YAML.
+        source: name of the file, for messages.
+        hint: last line of the messages of errors.
+
     Raises:
-        UserError: it is not YAML, or has tags or aliases.
+        UserError: it is not YAML, or has tags, aliases, or a key twice in a mapping.
     """
     try:
         return _Loader(text).get_single_data()
     # PyYAML raises the others for impossible dates, numbers of too many digits and unclosed brackets.
     except (yaml.YAMLError, ValueError, RecursionError, OverflowError, TypeError, AttributeError) as error:
         reason = shorten(str(error)) or type(error).__name__
-        raise UserError(f"{source} is not valid YAML: {reason}\n{HINT}") from error
+        raise UserError(f"{source} is not valid YAML: {reason}\n{hint}") from error
 
 
 def _plain(value):

@@ -19,6 +19,7 @@ VERBS = {
     "push": ("cdred.cli.push", "share a run: copy it to a folder or to a repository of the Hugging Face hub"),
     "pull": ("cdred.cli.pull", "copy a shared run to a new run folder, and verify it"),
     "compare": ("cdred.cli.compare", "train several methods on one task and compare them"),
+    "sweep": ("cdred.cli.sweep", "train tasks x methods x seeds x settings on many processes or machines"),
     "train-expert": ("cdred.cli.train_expert", "train TD-MPC2 on the true reward and record demonstrations with it"),
     "demos": ("cdred.cli.demos", "collect, convert, inspect, check and list demonstrations"),
     "bench": ("cdred.cli.bench", "measure the speed of updates, planning and whole training loops"),
@@ -37,8 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         0 on success, 1 if demonstrations cannot be used for training (`cdred demos info`) or disagree with their replay
-        (`cdred demos check`), or if something of the installation does not work (`cdred doctor`), 2 for an error that
-        the user can fix, 3 if training diverged, 130 or 143 after Ctrl-C or SIGTERM.
+        (`cdred demos check`), if something of the installation does not work (`cdred doctor`), or if a run failed
+        (`cdred sweep`), 2 for an error that the user can fix, 3 if training diverged, 130 or 143 after Ctrl-C or
+        SIGTERM.
     """
     try:
         try:

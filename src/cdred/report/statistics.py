@@ -62,6 +62,11 @@ def bootstrap_interval(scores_by_task: Sequence[Sequence[float]], resamples: int
     return float(low), float(high)
 
 
+def performance_profile(scores: Sequence[float], thresholds: Sequence[float]) -> Float64[np.ndarray, " N"]:
+    """Return the fraction of runs that score more than each of N thresholds (arXiv 2108.13264)."""
+    return np.mean(np.asarray(scores, float)[None] > np.asarray(thresholds, float)[:, None], axis=1)
+
+
 def _iqm(scores: Float64[np.ndarray, "*batch N"]) -> Float64[np.ndarray, "*batch"]:
     """Return the interquartile mean over the last axis."""
     from scipy.stats import trim_mean  # here: it takes a second, which a training need not wait for

@@ -118,6 +118,19 @@ def lock_folder(folder: Path) -> Iterator[None]:
         yield
 
 
+def lock_owner(folder: Path) -> str | None:
+    """Return which process holds the lock of a run folder; None if none does."""
+    path = folder / LOCK
+    if not path.exists():
+        return None
+    with path.open() as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return lock.read().strip() or "another process"
+    return None
+
+
 def _open_lock(folder: Path) -> TextIO:
     try:
         folder.mkdir(parents=True, exist_ok=True)

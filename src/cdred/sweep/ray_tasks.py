@@ -1,0 +1,93 @@
+"""Runs as tasks of a Ray cluster, which restarts those of a lost machine on another one, where they resume."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cdred.config_file import plain_settings
+from cdred.data.formats.common import import_optional
+from cdred.errors import UserError
+from cdred.sweep.local import end_of_process
+from cdred.sweep.plan import SweepRun
+from cdred.sweep.process import RunProcess, gpu_memory
+from cdred.sweep.worker import SAVE_SECONDS
+
+# Times that Ray restarts a run whose machine or worker process is lost.
+MAX_RETRIES = 20
+
+
+class RayBackend:
+    """Tasks of a Ray cluster. The run folders have to be on a file system that all its machines share.
+
+    Args:
+        address: of an existing cluster, `auto` or `HOST:PORT`; if empty, one is started on this machine, and ends with
+            this process.
+        cpus: CPU cores of a run.
+        gpus: GPUs of a run, or a fraction of one.
+
+    Raises:
+        UserError: Ray is not installed, there is no cluster at the address, or the cluster of this machine has too few
+            cores or GPUs for a run.
+    """
+
+    def __init__(self, address: str, cpus: int, gpus: float):
+        self._ray: Any = import_optional("ray", "--on ray", "ray")
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        options = {} if address else {"include_dashboard": False}
+        try:
+            self._ray.init(address or "local", log_to_driver=False, configure_logging=False, **options)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise UserError(
+                f"--ray-address {address or '(none)'}: no Ray cluster can be used: {str(error).splitlines()[0]}\n"
+                "Give the HOST:PORT that `ray start --head` printed, or none to start a cluster on this machine."
+            ) from error
+        if not address:
+            self._check_resources(cpus, gpus)
+        self._env = gpu_memory(gpus)
+        task = self._ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=MAX_RETRIES)
+        self._task = task(train_in_process)
+        self._refs: dict[Any, SweepRun] = {}
+
+    def _check_resources(self, cpus: int, gpus: float) -> None:
+        """Refuse what the cluster of this machine never has; another cluster may grow."""
+        has = self._ray.cluster_resources()
+        for name, option, needed in (("CPU", "--cpus-per-run", cpus), ("GPU", "--gpus-per-run", gpus)):
+            if needed > has.get(name, 0):
+                self.close()
+                raise UserError(f"{option} {needed:g}: Ray finds {has.get(name, 0):g} of them on this machine.")
+
+    def start(self, runs: Sequence[SweepRun]) -> None:
+        """Queue the runs."""
+        for run in runs:
+            ref = self._task.options(name=run.name).remote(plain_settings(run.config), str(run.folder), self._env)
+            self._refs[ref] = run
+
+    def ended(self) -> Iterator[tuple[SweepRun, str]]:
+        """Return the runs that ended since the last call, and Ray's error if it gave one up."""
+        refs = list(self._refs)
+        done, _ = self._ray.wait(refs, num_returns=len(refs), timeout=0) if refs else ([], [])
+        for ref in done:
+            yield self._refs.pop(ref), self._end(ref)
+
+    def _end(self, ref: Any) -> str:
+        try:
+            return end_of_process(self._ray.get(ref))
+        except self._ray.exceptions.RayError as error:
+            return f"Ray gave it up: {str(error).splitlines()[0]}"
+
+    def stop(self) -> str:
+        """Cancel all tasks, and wait until their runs have saved their states."""
+        for ref in self._refs:
+            self._ray.cancel(ref, force=False)
+        self._ray.wait(list(self._refs), num_returns=len(self._refs), timeout=SAVE_SECONDS)
+        return "the runs have saved their states"
+
+    def close(self) -> None:
+        """Disconnect from the cluster; one that was started here ends."""
+        self._ray.shutdown()
+
+
+def train_in_process(settings: Mapping[str, Any], folder: str, env: Mapping[str, str]) -> int | None:
+    """Train a run in a process of its own, which ends with Ray's, and return its exit code; for Ray to call."""
+    return RunProcess(settings, Path(folder), env).run()
