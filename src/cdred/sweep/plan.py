@@ -1,12 +1,13 @@
 """The runs of a sweep: their settings, which are all checked before the first one starts, their folders and states."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from cdred.config import RunConfig
+from cdred.config import RunConfig, needs_actions, parse_settings, preset
+from cdred.config_file import plain_settings
 from cdred.demos.scripted import check_num_demos
 from cdred.envs.imports import import_modules
 from cdred.envs.registry import get_env_spec
@@ -89,15 +90,16 @@ def merge(options: Options, changes: Options) -> Options:
     """Return options with those of `changes` in their place; groups, such as `optim`, are merged."""
     merged = dict(options)
     for key, value in changes.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = merge(merged[key], value) if both else value
+        group = merged.get(key)
+        merged[key] = merge(group, value) if isinstance(group, dict) and isinstance(value, dict) else value
     return merged
 
 
 def _settings(options: Options, task: str, method: str, seeds: tuple[int, ...], where: str) -> RunConfig:
-    changes: Any = options | {"task": task, "algo": method, "seeds": list(seeds)}
+    changes = options | {"task": task, "algo": method, "seeds": list(seeds)}
     try:
-        config, _ = resolve_settings(None, changes)
+        tree = merge(plain_settings(preset(options.get("preset", "cpu"))), changes)
+        config, _ = resolve_settings(parse_settings(tree, ".".join), {})
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
     path = demos_path(config)
@@ -151,7 +153,7 @@ def _check(run: SweepRun, loaded: dict[tuple[Any, ...], Any], log: LogFn, collec
     if path is None:
         check_num_demos(int(config.demos))
     if path is not None or collect:
-        key = (config.task, config.demos, config.algo, config.allow_variable_horizon)
+        key = (config.task, config.demos, config.allow_variable_horizon, needs_actions(config))
         if key not in loaded:
             loaded[key] = resolve_demos(config, spec, log)
         check_same_demos(run.folder, loaded[key])

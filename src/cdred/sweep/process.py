@@ -17,6 +17,7 @@ from cdred.config_file import plain_settings
 from cdred.sweep.plan import SweepRun
 from cdred.sweep.worker import SAVE_SECONDS
 
+WORKER = ("-m", "cdred.sweep.worker")
 LOG = "train.log"
 # Times that a run's process is replaced without a new checkpoint in between: it may be killed for what it does.
 MAX_RESTARTS = 3
@@ -78,7 +79,7 @@ class RunProcess:
             if self._stopping:
                 return None
             self._process = process = subprocess.Popen(
-                [sys.executable, "-m", "cdred.sweep.worker", str(self._folder)],
+                [sys.executable, *WORKER, str(self._folder)],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
