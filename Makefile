@@ -6,7 +6,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup maniskill mjx browser train walk test test-slow test-mjx test-maniskill test-trackers lint type bench figures gpu-wheels gpu-rehearsal clean
+.PHONY: help setup maniskill mjx browser train walk test test-slow test-mjx test-maniskill test-trackers test-clusters lint type bench figures gpu-wheels gpu-rehearsal clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -58,7 +58,7 @@ test: $(READY)  ## all tests but the slow ones
 test-slow: $(READY)  ## the slow ones: real trainings, all simulators
 	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest -m slow
 
-# CI runs none of the following three, which need interpreters of their own.
+# CI runs none of the following four, which need interpreters of their own.
 test-mjx: mjx  ## all tests of the mjx suite, in .venv-mjx
 	.venv-mjx/bin/python -m pytest tests/envs/suites/test_mjx.py
 
@@ -71,6 +71,13 @@ test-trackers:  ## all tests of the experiment trackers, in .venv-trackers with 
 	.venv-trackers/bin/python -m pip install --quiet --upgrade pip
 	.venv-trackers/bin/python -m pip install --quiet --editable '.[tensorboard,wandb,trackio,dev]'
 	.venv-trackers/bin/python -m pytest tests/loggers/test_trackers.py tests/train/test_tracked_runs.py
+
+# Ray alone is 80 MB.
+test-clusters:  ## all tests of sweeps, slow ones included, in .venv-clusters with Ray and submitit
+	$(PYTHON) -m venv .venv-clusters
+	.venv-clusters/bin/python -m pip install --quiet --upgrade pip
+	.venv-clusters/bin/python -m pip install --quiet --editable '.[ray,slurm,dev]'
+	.venv-clusters/bin/python -m pytest tests/sweep
 
 lint: $(READY)  ## style, formatting and the import rules
 	$(BIN)/ruff check .
@@ -107,4 +114,4 @@ gpu-rehearsal: gpu-wheels  ## all stages of benchmarks/gpu.sh with small network
 	done
 
 clean:  ## remove .venv and caches
-	rm -rf .venv .venv-gpu .venv-trackers .gpu .cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-gpu .venv-trackers .venv-clusters .gpu .cache .pytest_cache .ruff_cache .import_linter_cache

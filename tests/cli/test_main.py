@@ -24,9 +24,8 @@ def test_help_lists_every_verb(capsys):
     assert main(["--help"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines if line.startswith("  ")] == list(VERBS)
-    verbs = {"train", "eval", "compare", "train-expert", "demos", "bench", "report", "tasks", "doctor", "export"}
-    verbs |= {"push", "pull"}
-    assert set(VERBS) == verbs
+    training, sharing = {"train", "compare", "sweep", "train-expert"}, {"push", "pull"}
+    assert set(VERBS) == training | sharing | {"eval", "demos", "bench", "report", "tasks", "doctor", "export"}
 
 
 def test_version(capsys):

@@ -21,6 +21,7 @@ from cdred.cli.options import options_of
 from cdred.cli.pull import PullOptions
 from cdred.cli.push import PushOptions
 from cdred.cli.report import ReportOptions
+from cdred.cli.sweep import SweepOptions
 from cdred.cli.tasks import TasksOptions
 from cdred.cli.train_expert import TrainExpertOptions
 from doc_pages import code_blocks, headings
@@ -43,6 +44,7 @@ SETTINGS = (
     PullOptions,
     PushOptions,
     ReportOptions,
+    SweepOptions,
     TasksOptions,
     TrainExpertOptions,
 )

@@ -1,4 +1,4 @@
-"""Sweeps in real processes, on a Ray cluster of two nodes and as jobs of submitit, that lose workers, drivers and nodes.
+"""Sweeps in real processes, on a Ray cluster of two nodes and as jobs of submitit, that lose workers, drivers, nodes.
 
 All of them have to finish with the results of a sweep that was not disturbed.
 """
@@ -26,12 +26,12 @@ needs_submitit = pytest.mark.skipif(
     importlib.util.find_spec("submitit") is None, reason="the extra `slurm`: make test-clusters"
 )
 TIMEOUT = 1200
-COMMON = {"preset": "debug", "demos": 3, "video": False, "pretrain": {"updates": 0}, "steps": 1200}
-COMMON |= {"checkpoint_every": 20, "eval_every": 600, "log_every": 200}
+COMMON = {"preset": "debug", "demos": 3, "video": False, "pretrain": {"updates": 0}, "steps": 600}
+COMMON |= {"checkpoint_every": 20, "eval_every": 300, "log_every": 200}
 RUNS = [f"probe/point/iqlearn-sac/seeds-{seed}" for seed in (0, 1)]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def env():
     """Environment of all processes: compiled functions are shared, and nothing is said about the use of Ray."""
     variables = {"JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir, "JAX_PLATFORMS": "cpu"}
@@ -93,7 +93,7 @@ def assert_same_sweeps(left, right):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(env, tmp_path_factory):
+def undisturbed(tmp_path_factory):
     """Folder of a sweep that was not disturbed; read-only."""
     folder = tmp_path_factory.mktemp("undisturbed")
     write_sweep(folder)

@@ -51,7 +51,7 @@ class SweepOptions:
     dry_run: bool = False
     """Check the runs and print them with their states, without training any."""
     results: Path | None = None
-    """Folder of the exported results, the table and the figures; results/ in the output folder if not given."""
+    """Folder of the exported results, the table and the figures; by default "results" in the output folder."""
     jobs: int = 1
     """With --on local: runs at a time."""
     cpus_per_run: int = 1

@@ -70,12 +70,13 @@ def draw_aggregate(scores: Scores, statistics: Mapping[str, Any]) -> "Figure":
     # One method alone has nothing to be compared with.
     left, middle, *right = figure.subplots(1, 3 if len(methods) > 1 else 2)
     rows = {method: (entry["iqm"], entry["interval"]) for method, entry in statistics["methods"].items()}
-    _style(left, "Interquartile mean", f"score over {plural(len(tasks), 'task')}, 95 % interval over seeds")
-    _draw_intervals(left, rows, colours)
-    _style(middle, "Performance profile", "fraction of seeds with a higher score")
     drawn = {method: [score for task in tasks for score in scores[method][task]] for method in methods}
     values = np.concatenate(list(drawn.values()))
     thresholds = np.linspace(min(0.0, values.min()), max(1.0, values.max()), PROFILE_POINTS)
+    _style(left, "Interquartile mean", f"score over {plural(len(tasks), 'task')}, 95 % interval over seeds")
+    _draw_intervals(left, rows, colours)
+    left.set_xlim(thresholds[0] - 0.05, thresholds[-1] + 0.05)
+    _style(middle, "Performance profile", "fraction of seeds with a higher score")
     for method, method_scores in drawn.items():
         profile = performance_profile(method_scores, thresholds.tolist())
         middle.step(thresholds, profile, where="post", color=colours[method], linewidth=2, label=method)
