@@ -3,7 +3,7 @@
 Two predictors distil the same K random target networks, f_phi on expert data and f_psi on the agent's own data. The
 distance of a predictor from the targets' mean, with a correction that counts visits (DRND, arXiv 2401.09750), estimates
 the density of its data in latent space. The reward is the weighted difference of the two: expert density minus agent
-density. Equations, metrics and options: docs/method.md.
+density. Equations, metrics and options: docs/methods/cdred.md.
 """
 
 from dataclasses import dataclass
