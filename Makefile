@@ -6,7 +6,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup maniskill mjx browser train walk test test-slow test-mjx test-maniskill test-trackers test-clusters lint type bench figures gpu-wheels gpu-rehearsal clean
+.PHONY: help setup maniskill mjx browser train walk test test-slow test-mjx test-maniskill test-trackers test-clusters lint type docs docs-serve bench figures gpu-wheels gpu-rehearsal clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -16,7 +16,7 @@ setup: $(READY)  ## make .venv with everything that training and tests need
 $(READY): pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[metaworld,dmc,mujoco,formats,export,hub,tensorboard,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[metaworld,dmc,mujoco,formats,export,hub,tensorboard,docs,dev]'
 	@touch $@
 
 # Torch first, on its own: as a dependency of another package it may bring gigabytes of CUDA. The planners crash with
@@ -86,6 +86,12 @@ lint: $(READY)  ## style, formatting and the import rules
 
 type: $(READY)  ## types
 	$(BIN)/pyright
+
+docs: $(READY)  ## build the documentation site in build/site, and check its links
+	$(BIN)/python docs/site/build_site.py
+
+docs-serve: $(READY)  ## serve the documentation site on this machine; run it again after a change of a page
+	$(BIN)/python docs/site/build_site.py --serve
 
 bench: $(READY)  ## simulators' speed beside EnvPool's, and that of updates, plans and a whole loop
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'

@@ -33,6 +33,8 @@ INLINE_CODE = re.compile(r"(`+)(?!`).+?(?<!`)\1(?!`)", re.S)
 LINK = re.compile(r"(?<=\]\()([^)\s]+)(?=\))")
 INLINE_MATH = re.compile(r"(?<![\w$\\])\$(?!\s)([^$]+?)(?<!\s)\$(?![\w$])")
 API_ITEM = re.compile(r"^- `(cdred[\w.]*)`$", re.M)
+TABLE_ROW = re.compile(r"^\|.*\|$", re.M)
+SHORT_CODE = re.compile(r"(?<!`)`[^` ]{1,40}`(?!`)")
 COMMENT = re.compile(r"^<!-- .*? -->\n", re.M | re.S)
 API_BLOCK = "::: {path}\n    options:\n      heading: {name}\n      toc_label: {label}\n"
 
@@ -107,6 +109,7 @@ def convert_page(text: str, source: Path) -> tuple[str, list[Path]]:
         linked.append(file)
         return os.path.relpath(site_path(file), site_path(source).parent) + hash_ + anchor
 
+    text = TABLE_ROW.sub(lambda row: SHORT_CODE.sub(r"\g<0>{.nowrap}", row[0]), text)
     text = FENCE.sub(lambda match: block_math(match[3]) if match[2] == "math" else match[0], text)
     text = outside_code(text, lambda part: LINK.sub(relink, COMMENT.sub("", part)))
     text = outside_code(text, lambda part: INLINE_MATH.sub(lambda match: inline_math(match[1]), part))
@@ -125,7 +128,8 @@ def outside_code(text: str, function: Callable[[str], str]) -> str:
 
 def inline_math(latex: str) -> str:
     """Return the MathML of a formula within a line."""
-    return _escape(convert(html.unescape(latex)))
+    # Without the span, a formula at the start of a line would be a block.
+    return f"<span>{_escape(convert(html.unescape(latex)))}</span>"
 
 
 def block_math(latex: str) -> str:
