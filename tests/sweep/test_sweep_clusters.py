@@ -26,9 +26,9 @@ needs_submitit = pytest.mark.skipif(
     importlib.util.find_spec("submitit") is None, reason="the extra `slurm`: make test-clusters"
 )
 TIMEOUT = 1200
-COMMON = {"preset": "debug", "demos": 3, "video": False, "pretrain": {"updates": 0}, "steps": 600}
-COMMON |= {"checkpoint_every": 20, "eval_every": 300, "log_every": 200}
-RUNS = [f"probe/point/iqlearn-sac/seeds-{seed}" for seed in (0, 1)]
+COMMON = {"preset": "debug", "demos": 3, "video": False, "pretrain": {"updates": 0}, "steps": 800}
+COMMON |= {"checkpoint_every": 100, "eval_every": 400, "log_every": 200}
+RUNS = [f"probe/point/bc/seeds-{seed}" for seed in (0, 1)]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -44,7 +44,7 @@ def env():
 
 def write_sweep(folder):
     seed_groups = [[0], [1]]
-    tree = {"out": str(folder / "out"), "tasks": ["probe/point"], "methods": ["iqlearn-sac"], "common": COMMON}
+    tree = {"out": str(folder / "out"), "tasks": ["probe/point"], "methods": ["bc"], "common": COMMON}
     (folder / "sweep.yaml").write_text(yaml.safe_dump(tree | {"seed_groups": seed_groups}))
 
 
@@ -87,7 +87,7 @@ def assert_same_sweeps(left, right):
         assert metric_lines(left / "out" / run) == metric_lines(right / "out" / run)
     results = [json.loads((folder / "out/results/aggregate.json").read_text()) for folder in (left, right)]
     assert results[0] == results[1]
-    for name in ("iqlearn-sac.csv", "iqlearn-sac-seeds-1.csv"):
+    for name in ("bc.csv", "bc-seeds-1.csv"):
         files = [folder / "out/results/probe/point" / name for folder in (left, right)]
         assert files[0].read_text() == files[1].read_text()
 
