@@ -45,9 +45,8 @@ def main() -> int:
     if "--serve" in sys.argv[1:]:
         return subprocess.run([zensical(), "serve"], cwd=ROOT).returncode
     # Strict mode does not count the errors that mkdocstrings logs.
-    build = subprocess.run(
-        [zensical(), "build", "--strict", "--clean"], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+    command = [zensical(), "build", "--strict", "--clean"]
+    build = subprocess.run(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     problems = check_site(SITE) if build.returncode == 0 else []
     logged = [line for line in build.stdout.splitlines() if re.match(r"\W*(error|warning)\b", line, re.I)]
     print(build.stdout, *problems, sep="\n")
@@ -142,8 +141,11 @@ def block_math(latex: str) -> str:
 
 def _escape(mathml: str) -> str:
     """Replace the characters in the text of MathML that Markdown would interpret."""
-    mathml = "".join(mathml.splitlines())
-    return re.sub(r">([^<]+)<", lambda m: ">" + re.sub(r"[*_\[\]`|\\]", lambda c: f"&#{ord(c[0])};", m[1]) + "<", mathml)
+
+    def escape(match: re.Match) -> str:
+        return re.sub(r"[*_\[\]`|\\]", lambda character: f"&#{ord(character[0])};", match[0])
+
+    return re.sub(r"(?<=>)[^<]+(?=<)", escape, "".join(mathml.splitlines()))
 
 
 def api_block(name: str) -> str:

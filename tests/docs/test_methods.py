@@ -32,7 +32,7 @@ ALGOS = {
     "tdmpc2": ("tdmpc2",),
     "world_model": ("cdred",),
 }
-ROW = re.compile(r"^\| (\d+) \| ([^|]+) \| ([^|]+) \| ([^|]*) \| ([^|]*) \|$", re.M)
+ROW = re.compile(r"^\| (\d+) \|([^|]+)\|([^|]+)\|([^|]*)\|([^|]*)\|$", re.M)
 # Metrics that the training loop computes, with what the method must log for them.
 OF_THE_LOOP = {"reward_margin": "reward_expert"} | dict.fromkeys(
     ("detected_success", "detector_precision", "detector_recall"), "self_imitation_loss"
