@@ -133,11 +133,17 @@ def locate_demos(config: RunConfig, log: LogFn) -> DemoSource | None:
     Raises:
         UserError: as `fetch_demos`.
     """
-    if config.algo == "tdmpc2" or re.fullmatch(r"[+-]?\d+", config.demos):
-        return None
-    if is_remote(config.demos):
+    if is_remote(config.demos) and config.algo != "tdmpc2":
         return DemoSource(*fetch_demos(config.demos, log))
-    return DemoSource(Path(config.demos).expanduser())
+    path = demos_path(config)
+    return None if path is None else DemoSource(path)
+
+
+def demos_path(config: RunConfig) -> Path | None:
+    """Return the path in `config.demos`; None for a number, an address, or a method that uses no demonstrations."""
+    if config.algo == "tdmpc2" or is_remote(config.demos) or re.fullmatch(r"[+-]?\d+", config.demos):
+        return None
+    return Path(config.demos).expanduser()
 
 
 def load_run_demos(config: RunConfig, spec: EnvSpec, source: DemoSource) -> DemoDataset:

@@ -13,7 +13,7 @@ from cdred.envs.imports import import_modules
 from cdred.envs.registry import get_env_spec
 from cdred.errors import UserError
 from cdred.files import check_writable_parent
-from cdred.resolve import adapt_to_demos, demos_path, resolve_demos, resolve_settings
+from cdred.resolve import adapt_to_demos, demos_path, locate_demos, resolve_demos, resolve_settings
 from cdred.run_folder import check_same_demos, finished_result, has_checkpoint
 from cdred.sweep.sweep_file import DEFAULT, Options, SweepFile
 from cdred.train.interrupt import lock_owner
@@ -138,24 +138,29 @@ def check_runs(runs: list[SweepRun], log: LogFn, *, collect: bool) -> tuple[list
 
 def _check(run: SweepRun, loaded: dict[tuple[Any, ...], Any], log: LogFn, collect: bool) -> RunConfig:
     """Return the settings of a run, adapted to its demonstrations."""
-    config, path = run.config, demos_path(run.config)
+    config = run.config
     import_modules(config.imports)
     key = ("spec", config.task)
     if key not in loaded:
         loaded[key] = get_env_spec(config.task)
     spec = loaded[key]
     check_writable_parent(run.folder)
-    if path is not None and not path.exists():
-        raise UserError(f"no demonstrations at {path}.")
-    config = adapt_to_demos(config, None)
+    key = ("source", config.demos, config.algo == "tdmpc2")
+    if key not in loaded:
+        # Once for all runs, as they may be downloaded.
+        loaded[key] = locate_demos(config, log)
+    source = loaded[key]
+    if source is not None and not source.path.exists():
+        raise UserError(f"no demonstrations at {source.path}.")
+    config = adapt_to_demos(config, None, source)
     if config.algo == "tdmpc2":
         return config
-    if path is None:
+    if source is None:
         check_num_demos(int(config.demos))
-    if path is not None or collect:
+    if source is not None or collect:
         key = (config.task, config.demos, config.allow_variable_horizon, needs_actions(config))
         if key not in loaded:
-            loaded[key] = resolve_demos(config, spec, log)
+            loaded[key] = resolve_demos(config, spec, log, source)
         check_same_demos(run.folder, loaded[key])
     return config
 
