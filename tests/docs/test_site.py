@@ -36,10 +36,10 @@ def test_link_to_what_the_site_lacks_is_refused(target):
 
 
 def test_formulas_become_mathml_outside_of_code():
-    text = converted("$z^2$ costs `$HOME`, $5 and 6$\n\n```sh\necho $A $B\n```\n\n```math\nR = [b]_c \\tag{7}\n```\n")
+    text = converted("$z^2$ costs `$HOME`, $5 and $6\n\n```sh\necho $A $B\n```\n\n```math\nR = [b]_c \\tag{7}\n```\n")
     assert text.count("<math") == 2
     assert "<msup><mi>z</mi><mn>2</mn></msup>" in text
-    assert "`$HOME`, $5 and 6$" in text
+    assert "`$HOME`, $5 and $6" in text
     assert "```sh\necho $A $B\n```" in text
     block = text[text.index('<div class="equation" id="eq-7">') :]
     assert "<span>(7)</span></div>" in block
