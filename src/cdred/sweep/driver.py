@@ -15,8 +15,8 @@ from cdred.sweep.process import LOG
 from cdred.train.interrupt import SignalHandler
 from cdred.types import LogFn
 
-# Seconds between two looks at the runs.
-POLL_SECONDS = 0.5
+# Seconds between two looks at the runs: the files of many, on another machine's disk, take time to read.
+POLL_SECONDS, POLL_SECONDS_PER_RUN = 0.5, 0.01
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def execute(runs: Sequence[SweepRun], backend: Backend, log: LogFn) -> list[Fail
             for run, problem in backend.ended():
                 progress.report_end(run, problem)
             if not progress.done:
-                time.sleep(POLL_SECONDS)
+                time.sleep(max(POLL_SECONDS, POLL_SECONDS_PER_RUN * len(runs)))
         if signals.received and not progress.done:
             happens = backend.stop()
             raise Interrupted(f"{happens}; the same command continues the sweep.", 128 + signals.received)
