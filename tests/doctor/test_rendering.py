@@ -4,6 +4,7 @@ import pytest
 
 from cdred.doctor import rendering
 from cdred.doctor.rendering import rendering_check
+from cdred.envs.opengl import Choice
 
 
 @pytest.mark.parametrize(
@@ -22,6 +23,15 @@ def test_fix_is_a_backend_that_can_render(selected, usable, mark, fix):
     check = rendering_check(selected, failures)
     assert (check.mark, check.fix) == (mark, fix)
     assert ("no library" in check.result) == (mark == "missing")
+
+
+def test_what_cdred_chose_is_explained():
+    failures = dict.fromkeys(rendering.BACKENDS, "no library")
+    check = rendering_check("osmesa", failures | {"osmesa": None}, Choice("osmesa", "no EGL device answers"))
+    assert check.result == ("MUJOCO_GL=osmesa, chosen by cdred because no EGL device answers; can render: osmesa")
+    nothing = rendering_check("disable", failures, Choice("disable", "nothing can be rendered"))
+    assert (nothing.mark, nothing.fix) == ("missing", rendering.LIBRARIES)
+    assert nothing.result == "MUJOCO_GL=disable, chosen by cdred because nothing can be rendered; can render: none"
 
 
 def test_backend_without_its_library_gives_the_reason(monkeypatch, tmp_path):

@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 
+from cdred import envs
 from cdred.doctor.checks import Check, ProbeError, run_probe
+from cdred.envs.opengl import VARIABLE, Choice
 from cdred.text import shorten
 
 MODULE = "cdred.doctor.render_probe"
-VARIABLE = "MUJOCO_GL"
 BACKENDS: tuple[str, ...] = ("egl", "osmesa", "glfw")
 # A display or driver that does not answer would be waited for.
 SECONDS = 60
@@ -22,7 +23,7 @@ def check_rendering() -> Check:
         return Check("rendering", "missing", "MuJoCo is not installed: its tasks have no videos")
     with ThreadPoolExecutor() as pool:
         failures = dict(zip(BACKENDS, pool.map(render_failure, BACKENDS), strict=True))
-    return rendering_check(os.environ.get(VARIABLE, ""), failures)
+    return rendering_check(os.environ.get(VARIABLE, ""), failures, envs.opengl_choice)
 
 
 def render_failure(backend: str) -> str | None:
@@ -34,16 +35,22 @@ def render_failure(backend: str) -> str | None:
     return None
 
 
-def rendering_check(selected: str, failures: Mapping[str, str | None]) -> Check:
-    """Return the check for a value of `MUJOCO_GL`, given why each backend failed (None if it can render).
+def rendering_check(selected: str, failures: Mapping[str, str | None], choice: Choice | None = None) -> Check:
+    """Return the check of what MuJoCo renders with.
 
-    Other values than those of `BACKENDS` stand for MuJoCo's default, glfw, which needs a display.
+    Args:
+        selected: value of `MUJOCO_GL`. Other values than those of `BACKENDS` stand for MuJoCo's default, glfw, which
+            needs a display.
+        failures: why each backend failed; None if it can render.
+        choice: what cdred chose; None if the user did, or nothing is chosen.
     """
     usable = [backend for backend, failure in failures.items() if failure is None]
     in_effect = selected.strip().lower() if selected.strip().lower() in failures else "glfw"
     setting = f"{VARIABLE}={selected}" if selected else f"{VARIABLE} is not set, which is glfw"
+    setting += f", chosen by cdred because {choice.reason}" if choice else ""
     text = f"{setting}; can render: {', '.join(usable) or 'none'}"
     if in_effect in usable:
         return Check("rendering", "ok", text)
-    text += f"; {in_effect} cannot ({shorten(failures[in_effect] or '')}), so runs have no video"
+    if choice is None or choice.backend in failures:
+        text += f"; {in_effect} cannot ({shorten(failures[in_effect] or '')}), so runs have no video"
     return Check("rendering", "missing", text, f"export {VARIABLE}={usable[0]}" if usable else LIBRARIES)

@@ -3,6 +3,12 @@
 import os
 import sys
 
-# MuJoCo reads this once, on import; without a display its own default cannot render.
-if sys.platform == "linux" and not os.environ.get("DISPLAY"):
-    os.environ.setdefault("MUJOCO_GL", "egl")
+from cdred.envs.opengl import VARIABLE, Choice, choose_backend
+
+# MuJoCo reads the variable once, on import; without a display its own default cannot render.
+opengl_choice: Choice | None = None
+"""The OpenGL library that was chosen for MuJoCo; None where `MUJOCO_GL` was set, or there is a display."""
+
+if sys.platform == "linux" and not os.environ.get("DISPLAY") and VARIABLE not in os.environ:
+    opengl_choice = choose_backend()
+    os.environ[VARIABLE] = opengl_choice.backend

@@ -161,7 +161,8 @@ def raise_render_error(task: str, cause: Exception) -> NoReturn:
     """
     raise UserError(
         f"{task} cannot be rendered on this machine ({type(cause).__name__}: {cause}). "
-        "MuJoCo needs OpenGL: on a machine without a display set MUJOCO_GL=egl (or osmesa) before starting."
+        "MuJoCo needs OpenGL, by the library that MUJOCO_GL names: `cdred doctor` shows which can render, and what to "
+        "install or set."
     ) from cause
 
 
