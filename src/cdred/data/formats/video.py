@@ -1,6 +1,7 @@
 """Frames of video files, decoded one after the other by PyAV."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from cdred.data.formats.cameras import check_pixels
-from cdred.data.formats.common import corrupt_as_user_error, sanitize_text
+from cdred.data.formats.common import CorruptFileError, sanitize_text
 from cdred.errors import UserError
 
 
@@ -35,7 +36,7 @@ def iter_frames(
     check_pixels(*size, str(path))
     # The container is a local file: FFmpeg's protocols and playlists could open others.
     options = {"protocol_whitelist": "file", "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi"}
-    with corrupt_as_user_error(path, "video"), av.open(str(path), options=options) as container:
+    with _ffmpeg_errors(path), av.open(str(path), options=options) as container:
         if not container.streams.video:
             raise UserError(f"{path}: no video in it: fetch the dataset again.")
         stream = container.streams.video[0]
@@ -50,6 +51,18 @@ def iter_frames(
             if frame.time is None or frame.is_corrupt or (frame.height, frame.width) != size:
                 raise UserError(f"{path}: a frame is damaged: fetch the dataset again.")
             yield frame.time, frame.to_ndarray(format="rgb24")
+
+
+@contextmanager
+def _ffmpeg_errors(path: Path) -> Iterator[None]:
+    """Report errors of FFmpeg without their cause: it calls sizes in damaged headers, too, a lack of memory."""
+    import av
+
+    try:
+        yield
+    except av.error.FFmpegError as error:
+        reason = sanitize_text(error.strerror)
+        raise CorruptFileError(f"{path} cannot be read as video: {reason}; fetch the dataset again.") from None
 
 
 def _check_decoder(stream: Any, path: Path, codec: str) -> None:
