@@ -60,7 +60,7 @@ def _ffmpeg_errors(path: Path) -> Iterator[None]:
 
     try:
         yield
-    except av.error.FFmpegError as error:
+    except av.FFmpegError as error:
         reason = sanitize_text(error.strerror)
         raise CorruptFileError(f"{path} cannot be read as video: {reason}; fetch the dataset again.") from None
 
