@@ -18,7 +18,7 @@ SCORES = (
     ("return", "return", format_number),
     ("success", "success", format_percent),
     ("success_at_end", "success at the end", format_percent),
-    ("normalized", "normalized return", lambda score: MISSING if score is None else f"{score:.2f}"),
+    ("normalized", "normalized return", lambda score: MISSING if score is None else f"{score:.2f}".replace("-", "−")),
 )
 
 
