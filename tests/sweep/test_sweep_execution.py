@@ -4,6 +4,8 @@ import csv
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -20,9 +22,8 @@ from cdred.sweep import process
 from cdred.sweep.collect import collect
 from cdred.sweep.events import read_events, record
 from cdred.sweep.plan import plan_runs
-from cdred.sweep.process import MAX_RESTARTS, RunProcess, gpu_memory
+from cdred.sweep.process import MAX_RESTARTS, RunProcess, gpu_memory, wait_until_unlocked
 from cdred.sweep.sweep_file import read_sweep
-from cdred.sweep.worker import wait_until_unlocked
 from cdred.train.interrupt import lock_folder, lock_owner
 from runs import killed_at, metric_lines
 
@@ -269,3 +270,9 @@ def test_partly_written_event_is_ignored(tmp_path):
 def test_runs_that_share_a_gpu_share_its_memory():
     assert gpu_memory(0.5) == {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.450"}
     assert gpu_memory(1) == gpu_memory(0) == {}
+
+
+def test_processes_that_only_wait_import_no_jax():
+    """Ray's workers and SLURM's jobs: the run is trained in a process of its own."""
+    code = "import sys, cdred.sweep.process, cdred.sweep.slurm_task; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from cdred.config_file import plain_settings
 from cdred.sweep.plan import SweepRun
 from cdred.sweep.process import RunProcess, gpu_memory
 
@@ -23,7 +24,7 @@ class LocalBackend:
     def start(self, runs: Sequence[SweepRun]) -> None:
         """Start as many runs as there may be at a time, and the others when these have ended."""
         for run in runs:
-            process = RunProcess.of(run, self._env)
+            process = RunProcess(plain_settings(run.config), run.folder, self._env)
             self._processes.append(process)
             self._futures[self._threads.submit(process.run)] = run
 

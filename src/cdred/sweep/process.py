@@ -1,4 +1,7 @@
-"""Processes that train the runs of a sweep; one that is killed is replaced, and its run resumes."""
+"""Processes that train the runs of a sweep; one that is killed is replaced, and its run resumes.
+
+This module imports none that needs JAX: Ray's workers and SLURM's jobs, which only wait, would take its memory.
+"""
 
 import json
 import os
@@ -12,13 +15,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cdred.checkpoint import checkpoint
-from cdred.config_file import plain_settings
-from cdred.sweep.plan import SweepRun
-from cdred.sweep.worker import SAVE_SECONDS
+from cdred.train.interrupt import lock_owner
 
 WORKER = ("-m", "cdred.sweep.worker")
 LOG = "train.log"
+# Seconds between SIGTERM, after which a run saves its state unless it is in a compilation, and the end of the process.
+SAVE_SECONDS = 120.0
 # Times that a run's process is replaced without a new checkpoint in between: it may be killed for what it does.
 MAX_RESTARTS = 3
 # Exit codes of a run that was stopped by Ctrl-C or SIGTERM after it saved its state.
@@ -43,11 +45,6 @@ class RunProcess:
         # Between the check and the start of a process, `stop` must wait. A signal handler may call it here.
         self._lock = threading.RLock()
         self._stopping = False
-
-    @classmethod
-    def of(cls, run: SweepRun, env: Mapping[str, str]) -> "RunProcess":
-        """Return the process of a run of a sweep."""
-        return cls(plain_settings(run.config), run.folder, env)
 
     def run(self) -> int | None:
         """Train until the run has finished, failed or been stopped.
@@ -110,10 +107,21 @@ class RunProcess:
                 process.stdin.close()
         return process.returncode
 
-    def _saved(self) -> str:
-        """Return the name of the last checkpoint."""
-        path = checkpoint.latest(self._folder / "checkpoints")
-        return path.name if path else ""
+    def _saved(self) -> set[str]:
+        """Return the names of the checkpoints, which are those of their steps."""
+        return {path.name for path in (self._folder / "checkpoints").glob("*")}
+
+
+def train_in_process(settings: Mapping[str, Any], folder: str, env: Mapping[str, str]) -> int | None:
+    """Train a run in a process of its own, which ends with this one, and return its exit code; for Ray to call."""
+    return RunProcess(settings, Path(folder), env).run()
+
+
+def wait_until_unlocked(folder: Path, seconds: float) -> None:
+    """Wait until no process holds the lock of a run folder, for some seconds at most."""
+    deadline = time.monotonic() + seconds
+    while lock_owner(folder) is not None and time.monotonic() < deadline:
+        time.sleep(0.2)
 
 
 def gpu_memory(share: float) -> dict[str, str]:

@@ -1,8 +1,7 @@
 """Runs as tasks of a Ray cluster, which restarts those of a lost machine on another one, where they resume."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from cdred.config_file import plain_settings
@@ -10,8 +9,7 @@ from cdred.data.formats.common import import_optional
 from cdred.errors import UserError
 from cdred.sweep.local import end_of_process
 from cdred.sweep.plan import SweepRun
-from cdred.sweep.process import RunProcess, gpu_memory
-from cdred.sweep.worker import SAVE_SECONDS
+from cdred.sweep.process import SAVE_SECONDS, gpu_memory, train_in_process
 
 # Times that Ray restarts a run whose machine or worker process is lost.
 MAX_RETRIES = 20
@@ -86,8 +84,3 @@ class RayBackend:
     def close(self) -> None:
         """Disconnect from the cluster; one that was started here ends."""
         self._ray.shutdown()
-
-
-def train_in_process(settings: Mapping[str, Any], folder: str, env: Mapping[str, str]) -> int | None:
-    """Train a run in a process of its own, which ends with Ray's, and return its exit code; for Ray to call."""
-    return RunProcess(settings, Path(folder), env).run()

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,11 +13,10 @@ from cdred.errors import UserError
 from cdred.files import atomic_write_text
 from cdred.sweep.local import end_of_process
 from cdred.sweep.plan import SweepRun
-from cdred.sweep.process import RunProcess
-from cdred.sweep.worker import wait_until_unlocked
+from cdred.sweep.slurm_task import SlurmTask
 
-# Seconds before the time limit at which SLURM sends SIGTERM, and those in which a run may save its state.
-SIGNAL_SECONDS, SAVE_SECONDS = 120, 100
+# Seconds before the time limit at which SLURM sends SIGTERM.
+SIGNAL_SECONDS = 120
 # submitit gives a job up after this many time limits; a run makes progress in each.
 MAX_TIMEOUTS = 10_000
 JOBS_FILE = "jobs.json"
@@ -90,7 +89,7 @@ class SlurmBackend:
         """Submit the runs as a job array, without those that an earlier call has submitted and that have not ended."""
         earlier = {run: job for run in runs if (job := self._earlier_job(run))}
         new = [run for run in runs if run not in earlier]
-        submitted = self._executor.submit_array([SlurmJob(plain_settings(run.config), str(run.folder)) for run in new])
+        submitted = self._executor.submit_array([SlurmTask(plain_settings(run.config), str(run.folder)) for run in new])
         self._jobs = [*earlier.items(), *zip(new, submitted, strict=True)]
         numbers = self._numbers() | {str(run.folder): job.job_id for run, job in self._jobs}
         atomic_write_text(self._folder / JOBS_FILE, json.dumps(numbers, indent=1) + "\n")
@@ -126,33 +125,6 @@ class SlurmBackend:
 
     def close(self) -> None:
         """Do nothing: the jobs belong to SLURM."""
-
-
-class SlurmJob:
-    """Job of a run, for submitit to call.
-
-    Args:
-        settings: of the run, as from `plain_settings`.
-        folder: run folder.
-    """
-
-    def __init__(self, settings: Mapping[str, Any], folder: str):
-        self._settings, self._folder = settings, folder
-        self._process: RunProcess | None = None
-
-    def __call__(self) -> int | None:
-        """Train the run in a process of its own, and return its exit code."""
-        self._process = RunProcess(self._settings, Path(self._folder), {})
-        return self._process.run()
-
-    def checkpoint(self) -> Any:
-        """Save the state of the run, and return the job to requeue; called in the handler of SIGTERM."""
-        from submitit.helpers import DelayedSubmission  # here: an extra
-
-        if self._process is not None:
-            self._process.stop()
-            wait_until_unlocked(Path(self._folder), SAVE_SECONDS)
-        return DelayedSubmission(SlurmJob(self._settings, self._folder))
 
 
 def _last_line(error: Exception) -> str:

@@ -18,12 +18,10 @@ from cdred.api import train
 from cdred.config import RunConfig, parse_settings
 from cdred.errors import DivergenceError, Interrupted, UserError
 from cdred.sweep.events import record
-from cdred.train.interrupt import lock_owner
+from cdred.sweep.process import SAVE_SECONDS, wait_until_unlocked
 
 # Seconds to wait for the end of another process of the same run, as one that still saves its state.
 LOCK_SECONDS = 300.0
-# Seconds between SIGTERM, after which a run saves its state unless it is in a compilation, and the end of the process.
-SAVE_SECONDS = 120.0
 
 
 def main(folder: Path) -> int:
@@ -52,13 +50,6 @@ def _train(config: RunConfig, folder: Path) -> int:
         return 1
     record(folder, "finished")
     return 0
-
-
-def wait_until_unlocked(folder: Path, seconds: float) -> None:
-    """Wait until no process holds the lock of a run folder, for some seconds at most."""
-    deadline = time.monotonic() + seconds
-    while lock_owner(folder) is not None and time.monotonic() < deadline:
-        time.sleep(0.2)
 
 
 def _stop_after_parent() -> None:
