@@ -67,7 +67,7 @@ class RunConfig:
     red-sac. Behavioural cloning: bc, which makes as many updates as the others and steps no environment."""
     demos: str = "10"
     """Demonstrations: a number (bundled or scripted ones), the path of a file or folder, or what is downloaded:
-    hf://datasets/OWNER/NAME[/PATH][@REVISION] from the Hugging Face hub, or a Minari dataset, minari://ID."""
+    `hf://datasets/OWNER/NAME[/PATH][@REVISION]` from the Hugging Face hub, or a Minari dataset, `minari://ID`."""
     num_validation_demos: NonNegativeInt = 0
     """Number of demonstrations, the last ones, that are kept for validation: they are measured on, not trained on."""
     allow_variable_horizon: bool = False

@@ -16,7 +16,7 @@ from doc_pages import all_blocks, code_blocks
 ROOT = Path(__file__).parents[2]
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PAGES = [*DOCS, ROOT / "CONTRIBUTING.md", ROOT / "results" / "README.md"]
-LANGUAGES = {"sh", "python", "text", "math", "bibtex"}
+LANGUAGES = {"sh", "python", "yaml", "text", "math", "bibtex"}
 # Test files that run all blocks of a page in a language that are not marked as not run.
 RUN_BY = {
     ("docs/add_a_format.md", "python"): "test_guides.py",
@@ -67,6 +67,8 @@ def test_block_is_run_or_marked(page):
     blocks = all_blocks(page)
     assert page.read_text().count("<!-- not run") == sum(block.reason is not None for block in blocks)
     assert {block.language for block in blocks} <= LANGUAGES
+    # In a list it would be no block of the site, nor seen here.
+    assert re.findall(r"^ +```", page.read_text(), re.M) == []
     to_run = [block for block in blocks if block.language in ("sh", "python") and block.reason is None]
     neither = [block.code for block in to_run if (page_id(page), block.language) not in RUN_BY]
     assert neither == [], "run by no test and not marked as not run"
