@@ -208,6 +208,7 @@ def test_unusable_metadata_of_videos_is_refused(tmp_path, change, message):
         (encode_png(frames(0, 1)[0][..., 0]), r"L image of 24 x 32, expected shape \(24, 32, 3\)"),
         (None, "images in files beside the data are not read"),
     ],
+    ids=["truncated", "other size", "grey", "missing"],
 )
 def test_damaged_images_in_data_files_are_refused(tmp_path, encoded, message):
     path = write_lerobot(tmp_path / "d", LENGTHS, kind="image")
