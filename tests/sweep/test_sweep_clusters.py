@@ -27,7 +27,7 @@ needs_submitit = pytest.mark.skipif(
 )
 TIMEOUT = 1200
 COMMON = {"preset": "debug", "demos": 3, "video": False, "pretrain": {"updates": 0}, "steps": 800}
-COMMON |= {"checkpoint_every": 100, "eval_every": 400, "log_every": 200}
+COMMON |= {"checkpoint_every": 100, "eval_every": 400}
 RUNS = [f"probe/point/bc/seeds-{seed}" for seed in (0, 1)]
 
 
