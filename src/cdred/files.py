@@ -145,10 +145,7 @@ def write_error(folder: Path, error: OSError, needed: int | None = None) -> User
         return UserError(f"{message}\nMake it writable and run the same command, or choose another --out.")
     needed_text = "" if needed is None else f"It takes {format_mib(needed)}, and "
     free = f"{format_mib(shutil.disk_usage(_nearest_existing(folder.absolute())).free)} are free. "
-    return UserError(
-        f"{message}\n{needed_text}{free}"
-        "Free some space and run the same command again: it resumes from the last checkpoint."
-    )
+    return UserError(f"{message}\n{needed_text}{free}Free some space and run the same command again.")
 
 
 def format_mib(size: float) -> str:

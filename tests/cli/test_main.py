@@ -1,3 +1,4 @@
+import importlib
 """The command line: help, exit codes, options, and the documented commands from demonstrations to a report."""
 
 import re
@@ -26,6 +27,18 @@ def test_help_lists_every_verb(capsys):
     assert [line.split()[0] for line in lines if line.startswith("  ")] == list(VERBS)
     training, sharing = {"train", "compare", "sweep", "train-expert"}, {"push", "pull"}
     assert set(VERBS) == training | sharing | {"eval", "demos", "bench", "report", "tasks", "doctor", "export"}
+
+
+@pytest.mark.parametrize(("verb", "resumes"), [("train", True), ("sweep", True), ("push", False), ("eval", False)])
+def test_interrupted_verb_says_if_it_resumes(monkeypatch, capsys, verb, resumes):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importlib.import_module(VERBS[verb][0]), "main", interrupt)
+    assert main([verb]) == 130
+    message = capsys.readouterr().err
+    assert message.startswith("cdred: interrupted")
+    assert ("resumes from the last checkpoint" in message) == resumes
 
 
 def test_version(capsys):

@@ -27,6 +27,8 @@ VERBS = {
     "doctor": ("cdred.cli.doctor", "check the installation: packages, device, simulators, rendering, a short training"),
     "report": ("cdred.cli.report", "draw the report of a run; print a table of several runs"),
 }
+# Verbs that go on from where they were interrupted.
+RESUMABLE = ("train", "compare", "sweep", "train-expert")
 USAGE = (
     "usage: cdred VERB ...\n\n{verbs}\n\n"
     "Run `cdred VERB --help` for the options of a verb, `cdred --version` for the version."
@@ -79,7 +81,8 @@ def _run(arguments: list[str]) -> int:
     except Interrupted as error:
         return _report(error, error.code)
     except KeyboardInterrupt:
-        return _report("interrupted; the same command resumes from the last checkpoint.", 130)
+        resumes = "; the same command resumes from the last checkpoint" if arguments[0] in RESUMABLE else ""
+        return _report(f"interrupted{resumes}.", 130)
 
 
 def _report(error: object, code: int) -> int:
