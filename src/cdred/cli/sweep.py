@@ -81,8 +81,9 @@ def main(arguments: list[str]) -> int:
     results = options.results or out / "results"
     with lock_folder(out):
         missing = [run for run, state in zip(runs, states, strict=True) if state != "finished"]
+        backend = _backend(options, out) if missing else None
         try:
-            failures = execute(missing, _backend(options, out), _log) if missing else []
+            failures = execute(missing, backend, _log) if backend else []
         finally:
             # Also after Ctrl-C: of the runs that have finished.
             _log(f"\n{collect(runs, results)}\nresults: {results}")

@@ -5,7 +5,7 @@ It is a file because it is all that a run on another machine and the process tha
 
 import json
 import os
-import socket
+import platform
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +17,7 @@ Kind = Literal["started", "finished", "stopped", "failed"]
 
 def record(folder: Path, kind: Kind, **content: Any) -> None:
     """Append an event with the time, this machine's name and this process."""
-    event = {"event": kind, "time": round(time.time(), 3), "host": socket.gethostname(), "process": os.getpid()}
+    event = {"event": kind, "time": round(time.time(), 3), "host": platform.node(), "process": os.getpid()}
     with (folder / FILE).open("a") as file:
         file.write(json.dumps(event | content) + "\n")
 

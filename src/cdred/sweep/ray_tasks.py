@@ -1,5 +1,6 @@
 """Runs as tasks of a Ray cluster, which restarts those of a lost machine on another one, where they resume."""
 
+import asyncio
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -13,6 +14,8 @@ from cdred.sweep.process import SAVE_SECONDS, gpu_memory, train_in_process
 
 # Times that Ray restarts a run whose machine or worker process is lost.
 MAX_RETRIES = 20
+ADDRESS_HINT = "Give the HOST:PORT that `ray start --head` printed, or none to start a cluster on this machine."
+CONNECT_SECONDS = 10.0
 
 
 class RayBackend:
@@ -32,13 +35,14 @@ class RayBackend:
     def __init__(self, address: str, cpus: int, gpus: float):
         self._ray: Any = import_optional("ray", "--on ray", "ray")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        if address not in ("", "auto"):
+            _check_address(address)
         options = {} if address else {"include_dashboard": False}
         try:
             self._ray.init(address or "local", log_to_driver=False, configure_logging=False, **options)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise UserError(
-                f"--ray-address {address or '(none)'}: no Ray cluster can be used: {str(error).splitlines()[0]}\n"
-                "Give the HOST:PORT that `ray start --head` printed, or none to start a cluster on this machine."
+                f"--ray-address {address or '(none)'}: {str(error).splitlines()[0]}\n{ADDRESS_HINT}"
             ) from error
         if not address:
             self._check_resources(cpus, gpus)
@@ -84,3 +88,18 @@ class RayBackend:
     def close(self) -> None:
         """Disconnect from the cluster; one that was started here ends."""
         self._ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Check that something answers at an address, because Ray tries to connect for many minutes."""
+    host, _, port = address.rpartition(":")
+    try:
+        asyncio.run(_connect(host, int(port)))
+    except (OSError, ValueError, OverflowError, TimeoutError) as error:
+        reason = "it is not HOST:PORT" if isinstance(error, ValueError) else "nothing answers there"
+        raise UserError(f"--ray-address {address}: {reason}.\n{ADDRESS_HINT}") from error
+
+
+async def _connect(host: str, port: int) -> None:
+    _, writer = await asyncio.wait_for(asyncio.open_connection(host, port), CONNECT_SECONDS)
+    writer.close()
