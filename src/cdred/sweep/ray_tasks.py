@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from cdred.config_file import plain_settings
@@ -14,7 +15,11 @@ from cdred.sweep.process import SAVE_SECONDS, gpu_memory, train_in_process
 
 # Times that Ray restarts a run whose machine or worker process is lost.
 MAX_RETRIES = 20
-ADDRESS_HINT = "Give the HOST:PORT that `ray start --head` printed, or none to start a cluster on this machine."
+ADDRESS_HINT = (
+    "Give the HOST:PORT that `ray start --head` printed, or none to start a cluster on this machine. The token of a "
+    "cluster that has one must be in ~/.ray/auth_token on all its machines and on this one."
+)
+AUTH_MODE, TOKEN_VARIABLES, TOKEN = "RAY_AUTH_MODE", ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"), ".ray/auth_token"
 CONNECT_SECONDS = 10.0
 
 
@@ -33,8 +38,11 @@ class RayBackend:
     """
 
     def __init__(self, address: str, cpus: int, gpus: float):
-        self._ray: Any = import_optional("ray", "--on ray", "ray")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        if address and _has_token():
+            # Ray reads this when it is imported. By itself it sends a token only to clusters that it has started.
+            os.environ.setdefault(AUTH_MODE, "token")
+        self._ray: Any = import_optional("ray", "--on ray", "ray")
         if address not in ("", "auto"):
             _check_address(address)
         options = {} if address else {"include_dashboard": False}
@@ -98,6 +106,11 @@ def _check_address(address: str) -> None:
     except (OSError, ValueError, OverflowError, TimeoutError) as error:
         reason = "it is not HOST:PORT" if isinstance(error, ValueError) else "nothing answers there"
         raise UserError(f"--ray-address {address}: {reason}.\n{ADDRESS_HINT}") from error
+
+
+def _has_token() -> bool:
+    """Return True if this machine has a token of Ray."""
+    return any(os.environ.get(name) for name in TOKEN_VARIABLES) or (Path.home() / TOKEN).exists()
 
 
 async def _connect(host: str, port: int) -> None:
