@@ -3,12 +3,13 @@
     cdred export runs/pendulum --to onnx --out policy.onnx
     python examples/run_exported.py policy.onnx --steps 200 --rate 20
 
-The policy acts in the Gymnasium environment that its file names. For a robot, let `make_env` return an object with
-`reset` and `step` that read its sensors; `step` also sends the action. `NumpyPolicy` needs no package but NumPy: its
-file, src/cdred/export/numpy_policy.py, can be copied.
+The policy acts in the Gymnasium environment that its file names; `--import my_envs` imports the module that registers
+one of your own. For a robot, let `make_env` return an object with `reset` and `step` that read its sensors; `step` also
+sends the action. `NumpyPolicy` needs no package but NumPy: its file, src/cdred/export/numpy_policy.py, can be copied.
 """
 
 import argparse
+import importlib
 import json
 import time
 from collections.abc import Callable
@@ -53,8 +54,10 @@ def load_onnx(path: Path) -> tuple[Act, dict[str, Any]]:
     return act, metadata
 
 
-def make_env(task: str) -> gymnasium.Env:
-    """Make the environment of a task `gym/<id>`."""
+def make_env(task: str, module: str = "") -> gymnasium.Env:
+    """Make the environment of a task `gym/<id>`; `module`, if given, is imported first, to register it."""
+    if module:
+        importlib.import_module(module)
     suite, _, name = task.partition("/")
     if suite != "gym":
         raise SystemExit(f"{task} is not one of Gymnasium's environments: replace make_env by what reads your sensors.")
@@ -90,13 +93,14 @@ def main() -> None:
     """Load a policy, act, and print the times."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("policy", type=Path)
+    parser.add_argument("--import", dest="module", default="", help="module on the import path that registers the task")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--rate", type=float, help="steps per second; by default the task's, or 20 if it is unknown")
     options = parser.parse_args()
     act, metadata = load_policy(options.policy)
     timestep = metadata["control_timestep"]
     rate = options.rate or (1.0 / timestep if timestep else DEFAULT_RATE)
-    env = make_env(metadata["task"])
+    env = make_env(metadata["task"], options.module)
     seconds, late = act_at_rate(act, env, options.steps, rate)
     p50, p99 = np.percentile(1000 * seconds, (50, 99))
     print(f"{metadata['policy']} of {metadata['task']}: {options.steps} steps at {rate:g} Hz, {late} late")
