@@ -1,5 +1,6 @@
 """Markdown table of the results of several runs."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,12 @@ from typing import Any
 from cdred.loggers.progress import MISSING, format_percent
 from cdred.report.results import read_result
 from cdred.report.statistics import bootstrap_interval, iqm
+from cdred.text import plural
 
 COLUMNS = (
     "task",
+    "method",
+    "seeds",
     "demos",
     "steps",
     "success per seed",
@@ -19,13 +23,14 @@ COLUMNS = (
     "normalized return per seed",
     "minutes",
 )
-TEXT_COLUMNS = ("task",)
+TEXT_COLUMNS = ("task", "method")
 
 
 def markdown_table(run_dirs: Sequence[Path]) -> str:
-    """Return a row per finished run, in the given order, and below several runs their joint normalized return.
+    """Return a row per finished run, in the given order, and below several runs the normalized return of each method.
 
-    `random` and `expert` are success rates, `steps` are per seed, `minutes` are wall-clock time of all seeds together.
+    `method` is the algorithm, `random` and `expert` are success rates, `steps` are per seed, `minutes` are wall-clock
+    time of all seeds together.
 
     Raises:
         UserError: a folder has no readable result.
@@ -45,6 +50,8 @@ def _cells(result: dict[str, Any]) -> list[str]:
     success, seconds = _known(scores.get("success")), result.get("wall_seconds")
     return [
         str(result.get("task", MISSING)),
+        str(result.get("algo", MISSING)),
+        " ".join(map(str, result.get("seeds") or [])) or MISSING,
         str(result.get("demos", MISSING)),
         f"{result['steps']:,}" if "steps" in result else MISSING,
         ", ".join(map(format_percent, success)) or MISSING,
@@ -57,17 +64,29 @@ def _cells(result: dict[str, Any]) -> list[str]:
 
 
 def _summary(results: Sequence[dict[str, Any]]) -> list[str]:
-    """Summarize several runs; the interval of a single run would be that of a handful of seeds."""
-    scores = [known for result in results if (known := _known((result.get("eval") or {}).get("normalized")))]
-    if len(scores) < 2:
-        return []
-    pooled = [score for run_scores in scores for score in run_scores]
-    low, high = bootstrap_interval(scores)
-    return [
-        "",
-        f"Normalized return, interquartile mean over {len(pooled)} seeds of {len(scores)} runs: "
-        f"**{iqm(pooled):.2f}** (95 % bootstrap interval {low:.2f} to {high:.2f}).",
-    ]
+    """Summarize several runs by method; the interval of a single run would be that of a handful of seeds."""
+    scores: dict[str, dict[str, list[float]]] = {}
+    runs = Counter(str(result.get("algo", MISSING)) for result in results if _normalized(result))
+    for result in results:
+        if known := _normalized(result):
+            tasks = scores.setdefault(str(result.get("algo", MISSING)), {})
+            tasks.setdefault(str(result.get("task", MISSING)), []).extend(known)
+    lines = [_method_summary(method, [*tasks.values()]) for method, tasks in scores.items() if runs[method] > 1]
+    return ["", "Normalized return, interquartile mean:", "", *lines] if lines else []
+
+
+def _method_summary(method: str, scores_by_task: Sequence[Sequence[float]]) -> str:
+    pooled = [score for scores in scores_by_task for score in scores]
+    of = f"- {method}, {plural(len(pooled), 'seed')} on {plural(len(scores_by_task), 'task')}: **{iqm(pooled):.2f}**"
+    if min(map(len, scores_by_task)) < 2:
+        # The bootstrap over seeds would take a task with one seed for certain.
+        return f"{of} (no interval: a task has one seed)"
+    low, high = bootstrap_interval(scores_by_task)
+    return f"{of} (95 % bootstrap interval {low:.2f} to {high:.2f})"
+
+
+def _normalized(result: dict[str, Any]) -> list[float]:
+    return _known((result.get("eval") or {}).get("normalized"))
 
 
 def _known(values: Sequence[float | None] | None) -> list[float]:
