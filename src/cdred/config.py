@@ -27,7 +27,7 @@ from cdred.errors import UserError
 from cdred.models.world_model import ModelConfig
 from cdred.planning.mppi import MPPIConfig
 from cdred.suggest import suggest_setting
-from cdred.task_name import IMAGE_SIZE, ObsKind, reconcile_obs
+from cdred.task_name import IMAGE_SIZE, ObsKind, has_images, reconcile_obs
 from cdred.text import shorten
 from cdred.types import Precision, PresetName, TrackerName, VectorizationMode
 
@@ -57,8 +57,8 @@ class RunConfig:
     """Modules that register environments of your own with Gymnasium: names on the import path, or paths of .py files.
     They are imported before the task is made, also by `cdred eval` and in worker processes."""
     obs: ObsKind = "state"
-    """What the agent observes: the suite's own observation, camera images (pixels), or both (dmc, metaworld, gym and
-    env; images need an algorithm with a world model). It is part of the task's name: dmc/walker-walk?obs=pixels."""
+    """What the agent observes: the suite's own observation, camera images (pixels), or both (dmc, metaworld, gym, env;
+    not without a world model). It is part of the task's name: dmc/walker-walk?obs=pixels."""
     image_size: PositiveInt = IMAGE_SIZE
     """Height and width of the camera images, 32 to 256 pixels."""
     algo: AlgoName = "cdred"
@@ -97,9 +97,11 @@ class RunConfig:
     """Environment steps per update, the inverse of the update-to-data ratio; for runs with many environments."""
     buffer_size: PositiveInt = 1_000_000
     """Maximum number of transitions kept per environment; no more is allocated than the run can fill."""
+    replay_images: Literal["device", "host"] = "device"
+    """Memory that holds the camera images of the agent's replay buffer: the device's, or the host's, from where each
+    update's images are copied while the one before runs."""
     planner: PlannerName = "mppi"
-    """How the agent acts: by MPPI planning, or by the policy alone. bc and the methods on raw observations always act
-    by their policy."""
+    """How the agent acts: by MPPI planning, or by its policy, as bc and the methods on raw observations always do."""
     collect_with: Literal["planner", "policy"] = "planner"
     """How the agent acts while it collects data: by the planner, or by the policy with noise of mppi.explore_min_std,
     which is faster, while the planner acts in evaluations. Only with --planner mppi."""
@@ -291,6 +293,9 @@ def _combinations(config: RunConfig) -> dict[str, bool]:
         ),
         "--collect-with policy needs --planner mppi and an algorithm with a world model": (
             config.collect_with == "planner" or plans
+        ),
+        "--replay-images host needs camera images: --obs pixels or --obs both": (
+            config.replay_images == "device" or config.obs != "state" or has_images(config.task)
         ),
         "--mppi.num-pi-trajs must be below --mppi.num-samples": mppi.num_pi_trajs < mppi.num_samples,
         "--mppi.num-elites must be at most --mppi.num-samples": mppi.num_elites <= mppi.num_samples,

@@ -44,6 +44,7 @@ class TrainKeywords(TypedDict, total=False):
     updates_per_call: int
     steps_per_update: int
     buffer_size: int
+    replay_images: Literal["device", "host"]
     planner: PlannerName
     collect_with: Literal["planner", "policy"]
     eval_every: int

@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool
 
 from cdred.checkpoint.arrays import named_arrays
 from cdred.data.replay_buffer import EMPTY, ReplayBuffer, rows_written_since
+from cdred.data.replay_images import host_images, without_images
 
 # Bounds on a shard: small enough that a save after few steps writes little, large enough to keep the files few.
 SHARD_BYTES, MAX_SHARD_ROWS = 4 * 2**20, 4096
@@ -52,8 +53,13 @@ class ReplayShards:
         return {"axis": self.axis, "rows_per_file": self.shard_rows, "insert_index": index}
 
     def nonempty(self) -> set[str]:
-        """Find the shards with a row that was ever written. Costs one pass over the buffer on its device."""
-        return self._shards_of(np.asarray(_nonempty_rows(self.replay)))
+        """Find the shards with a row that was ever written. Costs one pass over the buffer, where it is."""
+        names = self._shards_of(np.asarray(_nonempty_rows(without_images(self.replay))))
+        image = host_images(self.replay)
+        if image is None:
+            return names
+        others = self.row_ranges.keys() - names
+        return names | {name for name in others if image[self._index(self.row_ranges[name])].any()}
 
     def dirty(self, metadata: dict[str, Any], steps: int) -> set[str]:
         """Find the shards that the last `steps` steps of each environment may have written to.
@@ -71,13 +77,21 @@ class ReplayShards:
         return self._shards_of(rows)
 
     def read(self, name: str) -> dict[str, np.ndarray]:
-        """Fetch the arrays of one shard from the device."""
+        """Return the arrays of one shard, fetched from the device, or copied if they are in host memory."""
         rows = self.row_ranges[name]
+        on_host = {field: x for field, x in self._fields.items() if isinstance(x, np.ndarray)}
+        on_device = {field: x for field, x in self._fields.items() if field not in on_host}
         # The last shard may be shorter: it is sliced at full size, so that one compiled function serves all, then cut.
         start = min(rows.start, self.capacity - self.shard_rows)
-        arrays = jax.device_get(_slice_rows(self._fields, np.int32(start), self.shard_rows, self.axis))
-        cut = (slice(None),) * self.axis + (slice(rows.start - start, None),)
-        return {field: np.ascontiguousarray(x[cut]) for field, x in arrays.items()}
+        arrays = jax.device_get(_slice_rows(on_device, np.int32(start), self.shard_rows, self.axis))
+        cut = self._index(range(rows.start - start, self.shard_rows))
+        arrays = {field: x[cut] for field, x in arrays.items()}
+        arrays |= {field: x[self._index(rows)] for field, x in on_host.items()}
+        return {field: np.ascontiguousarray(arrays[field]) for field in self._fields}
+
+    def _index(self, rows: range) -> tuple[slice, ...]:
+        """Return the index of a range of rows in an array of the buffer."""
+        return (*(slice(None),) * self.axis, slice(rows.start, rows.stop))
 
     def _shards_of(self, rows: Bool[np.ndarray, " L"]) -> set[str]:
         return {name for name, shard in self.row_ranges.items() if rows[shard.start : shard.stop].any()}

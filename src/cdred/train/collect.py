@@ -36,7 +36,7 @@ def collect(
         on_episode: called with the step count and the per-seed means whenever episodes end; not for aborted ones.
 
     Returns:
-        The new state and the transitions `[S, block_length, E, ...]`.
+        The new state and the transitions `[S, block_length, E, ...]`, in host memory.
 
     Raises:
         SimulatorError: as `VectorEnv.step`; `state` stays valid.
@@ -57,8 +57,7 @@ def collect(
         stats = stats.reset_where(needs_reset)
         state = state.replace(is_first=needs_reset, episode_stats=stats, steps=np.array(steps))
         obs = envs.reset(needs_reset) if needs_reset.any() else step.obs
-    block = jax.tree.map(lambda *xs: jnp.asarray(np.stack(xs, axis=1)), *rows)
-    return state, block
+    return state, jax.tree.map(lambda *xs: np.stack(xs, axis=1), *rows)
 
 
 def exploring_policy(fns: CompiledFns, keys: RunKeys, restart: RestartFn) -> ActFn:

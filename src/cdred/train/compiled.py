@@ -5,7 +5,7 @@ Randomness is a function of a seed's key and a counter of steps or updates (`tra
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -14,24 +14,27 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-from cdred.algos.base import Algorithm, Batch, Selected
+from cdred.algos.base import Algorithm, Batch
 from cdred.algos.pretrain import DemoRows, PretrainState
 from cdred.data.replay_buffer import ReplayBuffer, Transition
-from cdred.nn.image_encoder import random_shift
 from cdred.planning.mppi import MPPIState
+from cdred.train.detection import detector_metrics, num_recent_rows, select_detected
 from cdred.train.devices import REPLICATED, SEEDS, shard_map_seeds
 from cdred.train.finite import FiniteCheck, check_finite
-from cdred.types import ImageObs, Segment
+from cdred.train.sampling import NO_WINDOWS, AgentWindows, Sampler, UpdateKeys, diagnostics_keys
+from cdred.types import ImageObs
 
 # For what runs once: half the compile time of the default, and the same results.
 FAST_COMPILATION = {"xla_backend_optimization_level": 1}
+# Partitioning of the arguments of `learn` and `diagnose`.
+LEARN_SPECS = (SEEDS, SEEDS, REPLICATED, SEEDS, REPLICATED, REPLICATED)
 
 
 class CompiledFns:
     """Jitted functions of an algorithm. `act` and `learn` compile once each.
 
     `init_fn`, `act_fn` and `learn_fn` are the functions that they compile, for other compiled programs to call, or for
-    the shapes of their results.
+    the shapes of their results. `host_images.HostImageFns` are those for buffers with images in host memory.
 
     Args:
         algorithm: the algorithm.
@@ -42,6 +45,8 @@ class CompiledFns:
         mesh: devices to shard the seeds over; None for the default device.
         image_shift: largest random shift of the camera images of a batch, in pixels; None where there are none.
     """
+
+    images_on_host: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -56,37 +61,41 @@ class CompiledFns:
     ):
         self.algorithm, self.horizon, self.batch_size = algorithm, horizon, batch_size
         self.updates_per_call, self.episode_length, self.mesh = updates_per_call, episode_length, mesh
-        self.image_shift = image_shift
+        pretraining = algorithm.pretraining
+        self_imitation = pretraining is not None and pretraining.config.self_imitation_coef > 0
+        self.sampler = Sampler(batch_size, horizon, image_shift, self_imitation)
         # On CPUs XLA's convolutions are 20 times slower in a loop, and 3 times slower when vmapped over networks.
         unrolled = image_shift is not None and jax.default_backend() == "cpu"
         self._over_seeds: Callable = _unrolled if unrolled else jax.vmap
 
-        def compiled(function, *in_specs, donate: tuple[int, ...] = (), options: dict[str, Any] | None = None):
-            function = shard_map_seeds(function, mesh, in_specs)
-            return jax.jit(function, donate_argnums=donate, compiler_options=options)
-
         self.init_fn = jax.vmap(algorithm.init)
-        self.init = compiled(self.init_fn, SEEDS, options=FAST_COMPILATION)
+        self.init = self._compiled(self.init_fn, SEEDS, options=FAST_COMPILATION)
         act_specs = (SEEDS, SEEDS, SEEDS, SEEDS, SEEDS, REPLICATED, REPLICATED)
-        self.act = compiled(self.act_fn, *act_specs, donate=(1,))
-        self.act_pretrained = compiled(partial(self.act_fn, pretrained=True), *act_specs, donate=(1,))
-        learn_specs = (SEEDS, SEEDS, REPLICATED, SEEDS, REPLICATED, REPLICATED)
-        self.learn = compiled(self.learn_fn, *learn_specs, donate=(0,))
-        self.init_pretraining = compiled(self._init_pretraining, SEEDS)
+        self.act = self._compiled(self.act_fn, *act_specs, donate=(1,))
+        self.act_pretrained = self._compiled(partial(self.act_fn, pretrained=True), *act_specs, donate=(1,))
+        self.learn = self._compiled(self.learn_fn, *LEARN_SPECS, donate=(0,))
+        self.init_pretraining = self._compiled(self._init_pretraining, SEEDS)
         pretrain_specs = (SEEDS, REPLICATED, SEEDS, REPLICATED)
-        self.pretrain = compiled(self._pretrain, *pretrain_specs, donate=(0,))
+        self.pretrain = self._compiled(self._pretrain, *pretrain_specs, donate=(0,))
+        self._summarize = self._compiled(jax.vmap(_summary), SEEDS, SEEDS)
         if unrolled:
             self.learn, self.pretrain = self._learn_by_calls, self._pretrain_by_calls
-            self._learn_once = compiled(self._learn_once_fn, *learn_specs, REPLICATED, donate=(0,))
-            self._summarize = compiled(jax.vmap(_summary), SEEDS, SEEDS)
-            self._pretrain_once = compiled(self._pretrain_once_fn, *pretrain_specs, REPLICATED, donate=(0,))
-        self.finish_pretraining = compiled(self._finish_pretraining, SEEDS, SEEDS, REPLICATED)
-        self.distance_from_ends = compiled(self._distance_from_ends, SEEDS, SEEDS)
-        self.set_acting = compiled(_set_acting, SEEDS, SEEDS)
-        self.set_obs_stats = compiled(self._set_obs_stats, SEEDS, SEEDS, REPLICATED, donate=(0,))
-        self.diagnose = compiled(self._diagnose, SEEDS, SEEDS, REPLICATED, SEEDS, REPLICATED, REPLICATED)
-        self.select_seeds = compiled(_select_seeds, SEEDS, SEEDS, SEEDS, donate=(2,))
-        self.add_to_replay = compiled(self.add_to_replay_fn, SEEDS, SEEDS, SEEDS, donate=(0,))
+            self._learn_once = self._compiled(self._learn_once_fn, *LEARN_SPECS, REPLICATED, donate=(0,))
+            self._pretrain_once = self._compiled(self._pretrain_once_fn, *pretrain_specs, REPLICATED, donate=(0,))
+        self.finish_pretraining = self._compiled(self._finish_pretraining, SEEDS, SEEDS, REPLICATED)
+        self.distance_from_ends = self._compiled(self._distance_from_ends, SEEDS, SEEDS)
+        self.set_acting = self._compiled(_set_acting, SEEDS, SEEDS)
+        self.set_obs_stats = self._compiled(self._set_obs_stats, SEEDS, SEEDS, REPLICATED, donate=(0,))
+        self.diagnose = self._compiled(self._diagnose, *LEARN_SPECS)
+        self.select_seeds = self._compiled(_select_seeds, SEEDS, SEEDS, SEEDS, donate=(2,))
+        self.add_to_replay = self._compiled(self.add_to_replay_fn, SEEDS, SEEDS, SEEDS, donate=(0,))
+
+    def _compiled(
+        self, function: Callable, *in_specs, donate: tuple[int, ...] = (), options: dict[str, Any] | None = None
+    ) -> Any:
+        """Compile a function of arguments that are sharded over the devices as `in_specs` has it."""
+        function = shard_map_seeds(function, self.mesh, in_specs)
+        return jax.jit(function, donate_argnums=donate, compiler_options=options)
 
     def init_plan(self, num_seeds: int, num_envs: int) -> MPPIState:
         """Make the planner states of [S, E] environments at the first step of an episode."""
@@ -133,18 +142,8 @@ class CompiledFns:
             replay = replay.add(block)
             if self.algorithm.pretraining is None:
                 return replay
-            pretrained = learner.pretrained
             # All rows of the episodes that end in this block.
-            steps, absorbing_rows = block.action.shape[0], 2 + replay.num_absorbing
-            rows = replay.recent_rows(steps * absorbing_rows + self.episode_length + absorbing_rows)
-            final_rows = replay.final_rows()
-
-            def detect(env, rows):
-                latents = jax.vmap(partial(pretrained.encode, learner.model))(replay.stacked_obs(env, rows))
-                parts = (replay.episode_step, replay.absorbing, final_rows)
-                return pretrained.detector.detect(latents, *(part[env, rows] for part in parts))
-
-            return replay.select(rows, jax.vmap(detect)(jnp.arange(len(rows)), rows))
+            return select_detected(replay, learner, num_recent_rows(len(block.action), self.episode_length, replay))
 
         return self._over_seeds(add)(replay, block, learner)
 
@@ -182,7 +181,7 @@ class CompiledFns:
         return state, jax.tree.map(lambda *xs: jnp.mean(jnp.stack(xs), axis=0), *metrics)
 
     def _pretrain_update(self, expert: ReplayBuffer) -> Callable:
-        pretraining, sample = self.algorithm.pretraining, self._sampler(expert, augment=True)
+        pretraining, sample = self.algorithm.pretraining, self.sampler.batches(expert, augment=True)
         assert pretraining is not None
 
         def update(state, keys):
@@ -243,15 +242,17 @@ class CompiledFns:
 
         return self._over_seeds(learn_seed)(learner, replay, keys)
 
-    def _learn_once_fn(self, learner, replay, expert, keys, counter, validation, index: Int[Array, ""]):
+    def _learn_once_fn(
+        self, learner, replay, expert, keys, counter, validation, index: Int[Array, ""], windows=NO_WINDOWS
+    ):
         """Take the update `index` of those of `learn_fn`; return the learner and its metrics."""
         update_of = self._learn_update(expert, validation)
 
-        def learn_seed(learner, replay, key):
+        def learn_seed(learner, replay, key, windows):
             key = jax.random.split(jax.random.fold_in(key, counter), self.updates_per_call)[index]
-            return update_of(replay)(learner, key)
+            return update_of(replay, windows)(learner, key)
 
-        return self._over_seeds(learn_seed)(learner, replay, keys)
+        return self._over_seeds(learn_seed)(learner, replay, keys, windows)
 
     def _learn_by_calls(self, learner, replay, expert, keys, counter, validation):
         """Do what `learn_fn` does in one call per update."""
@@ -263,23 +264,24 @@ class CompiledFns:
 
     def _learn_update(self, expert: ReplayBuffer | None, validation: ReplayBuffer | None) -> Callable:
         """Return a function of the agent's buffer that returns one update of a seed, a function of learner and key."""
-        sample_expert = self._sampler(expert, augment=True)
-        sample_validation = self._sampler(None if self.algorithm.uses_env else validation)
+        sampler, uses_env = self.sampler, self.algorithm.uses_env
+        sample_expert = sampler.batches(expert, augment=True)
+        sample_validation = sampler.batches(None if uses_env else validation)
 
-        def update_of(replay):
-            sample_agent = self._sampler(replay if self.algorithm.uses_env else None, augment=True)
-            sample_selected = self._selected_sampler(replay)
+        def update_of(replay, windows=NO_WINDOWS):
+            agent = replay if uses_env else None
+            sample_agent = sampler.batches(agent, augment=True, windows=windows.sampled)
+            sample_selected = sampler.selected_batches(replay, augment=True, windows=windows.selected)
 
             def update(learner, key):
-                expert_key, agent_key, update_key = jax.random.split(key, 3)
-                validation_key, selected_key = jax.random.fold_in(key, 3), jax.random.fold_in(key, 4)
+                keys = UpdateKeys.split(key)
                 batch = Batch(
-                    sample_expert(expert_key),
-                    sample_agent(agent_key),
-                    sample_validation(validation_key),
-                    sample_selected(selected_key),
+                    sample_expert(keys.expert),
+                    sample_agent(keys.agent),
+                    sample_validation(keys.validation),
+                    sample_selected(keys.selected),
                 )
-                return self.algorithm.update(learner, batch, update_key)
+                return self.algorithm.update(learner, batch, keys.noise)
 
             return update
 
@@ -293,21 +295,21 @@ class CompiledFns:
         keys: Key[Array, " S"],
         counter: Int[Array, ""],
         validation: ReplayBuffer | None,
+        windows: AgentWindows = NO_WINDOWS,
     ) -> dict[str, Float[Array, " S"]]:
         """Compute `Algorithm.diagnostics` of every seed; arguments as for `learn_fn`, with keys of their own."""
-        sample_expert, sample_validation = self._sampler(expert), self._sampler(validation)
+        sampler = self.sampler
+        sample_expert, sample_validation = sampler.batches(expert), sampler.batches(validation)
 
-        def diagnose_seed(learner, replay, key):
-            key = jax.random.fold_in(key, counter)
-            expert_key, agent_key, validation_key = jax.random.split(key, 3)
-            agent = self._sampler(replay)(agent_key)
+        def diagnose_seed(learner, replay, key, windows):
+            expert_key, agent_key, validation_key, noise_key = diagnostics_keys(jax.random.fold_in(key, counter))
+            agent = sampler.batches(replay, windows=windows.sampled)(agent_key)
             batch = Batch(sample_expert(expert_key), agent, sample_validation(validation_key))
-            num_envs = replay.episode_step.shape[0]
-            recent, valid = replay.most_recent(max(1, self.batch_size // num_envs), self.horizon)
-            metrics = self.algorithm.diagnostics(learner, batch, recent, valid, jax.random.fold_in(key, 3))
+            recent, valid = sampler.most_recent(replay, windows.recent)
+            metrics = self.algorithm.diagnostics(learner, batch, recent, valid, noise_key)
             return metrics if self.algorithm.pretraining is None else metrics | detector_metrics(replay)
 
-        return self._over_seeds(diagnose_seed)(learner, replay, keys)
+        return self._over_seeds(diagnose_seed)(learner, replay, keys, windows)
 
     def _set_obs_stats(self, learner, replay: ReplayBuffer | None, expert: ReplayBuffer | None):
         """Set the statistics of observations, those of the agent's and the expert's buffer weighted equally."""
@@ -320,35 +322,6 @@ class CompiledFns:
             return self.algorithm.set_obs_stats(learner, mean, jnp.sqrt(variance))
 
         return jax.vmap(set_seed)(learner, replay)
-
-    def _selected_sampler(self, replay: ReplayBuffer) -> Callable[[Key[Array, ""]], Selected | None]:
-        """Make a function that draws a batch from the selected episodes, or returns None without self-imitation."""
-        pretraining = self.algorithm.pretraining
-        if pretraining is None or not pretraining.config.self_imitation_coef:
-            return lambda _: None
-        index = replay.selected_index(self.horizon)
-        return lambda key: Selected(self._sample(replay, index, key, augment=True), index[-1] > 0)
-
-    def _sampler(
-        self, replay: ReplayBuffer | None, *, augment: bool = False
-    ) -> Callable[[Key[Array, ""]], Segment | None]:
-        """Make a function that draws a batch from a buffer, or returns None without a buffer.
-
-        With `augment` camera images are shifted at random.
-        """
-        if replay is None:
-            return lambda _: None
-        index = replay.index(self.horizon)
-        return lambda key: self._sample(replay, index, key, augment=augment)
-
-    def _sample(self, replay: ReplayBuffer, index: Int[Array, " rows"], key: Key[Array, ""], *, augment: bool):
-        segments = replay.sample(index, key, self.batch_size, self.horizon)
-        if not (augment and self.image_shift and isinstance(segments.obs, ImageObs)):
-            return segments
-        image = segments.obs.image
-        flat = image.reshape(-1, *image.shape[2:])
-        shifted = random_shift(flat, jax.random.fold_in(key, 1), self.image_shift).reshape(image.shape)
-        return segments._replace(obs=segments.obs._replace(image=shifted))
 
 
 def _unrolled(function: Callable) -> Callable:
@@ -371,22 +344,6 @@ def _summary(learner, metrics: dict[str, Float[Array, " K"]]) -> tuple[dict[str,
 def _set_acting(learner, acting: Int[Array, " S"]):
     """Set how the agents act, by index in `pretrain.CANDIDATES`."""
     return eqx.tree_at(lambda s: s.pretrained.acting, learner, acting)
-
-
-def detector_metrics(replay: ReplayBuffer) -> dict[str, Float[Array, ""]]:
-    """Compute the fraction of episodes detected as successes, and precision and recall against the task's success."""
-    final, success = replay.final_rows(), replay.episode_success()
-    detected, succeeded = final & replay.selected, final & success
-
-    def count(mask: Bool[Array, "E L"]) -> Float[Array, ""]:
-        return jnp.sum(mask.astype(jnp.float32))
-
-    both = count(detected & succeeded)
-    return {
-        "detected_success": count(detected) / count(final),
-        "detector_precision": both / count(detected),
-        "detector_recall": both / count(succeeded),
-    }
 
 
 def _select_seeds(mask: Bool[Array, " S"], new: PyTree, old: PyTree) -> PyTree:

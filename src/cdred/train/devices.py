@@ -35,6 +35,11 @@ def shard_map_seeds(function: Callable, mesh: Mesh | None, in_specs: tuple, out_
     return jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
 
 
+def to_device(tree: PyTree, mesh: Mesh | None) -> PyTree:
+    """Copy arrays with a leading axis of seeds to the devices, partitioned as `shard_map_seeds` has it."""
+    return jax.device_put(tree, None if mesh is None else NamedSharding(mesh, SEEDS))
+
+
 def shard(tree: Tree, mesh: Mesh | None) -> Tree:
-    """Shard arrays with a leading axis of seeds as `shard_map_seeds` partitions them."""
-    return tree if mesh is None else jax.device_put(tree, NamedSharding(mesh, SEEDS))
+    """Shard JAX arrays with a leading axis of seeds; NumPy arrays stay in host memory."""
+    return jax.tree.map(lambda x: x if isinstance(x, np.ndarray) else to_device(x, mesh), tree) if mesh else tree

@@ -28,15 +28,16 @@ def enlarge(replay: ReplayBuffer, capacity: int) -> ReplayBuffer:
     shift = np.where(wrapped, insert_index + 1, 0)
     order = (np.arange(rows) + shift[..., None]) % rows
 
-    def moved(path: tuple, array: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
+    def moved(path: tuple, array: Shaped[Array | np.ndarray, "..."]) -> Shaped[Array | np.ndarray, "..."]:
         name, old = path_name(path), np.asarray(array)
         if name == INSERT_INDEX:
             return jnp.asarray(((old - shift) % rows).astype(old.dtype))
-        new = np.full(
-            (*old.shape[:axis], capacity, *old.shape[axis + 1 :]), EMPTY if name == "episode_step" else 0, old.dtype
-        )
-        index = order.reshape(*order.shape, *[1] * (old.ndim - order.ndim))
-        new[(slice(None),) * axis + (slice(rows),)] = np.take_along_axis(old, index, axis)
-        return jnp.asarray(new)
+        new = np.zeros((*old.shape[:axis], capacity, *old.shape[axis + 1 :]), old.dtype)
+        if name == "episode_step":
+            new[:] = EMPTY
+        # One ring at a time, because those of images in host memory may be as large as half of it.
+        for ring in np.ndindex(insert_index.shape):
+            new[ring][:rows] = old[ring][order[ring]]
+        return new if isinstance(array, np.ndarray) else jnp.asarray(new)
 
     return jax.tree_util.tree_map_with_path(moved, replay)

@@ -11,6 +11,7 @@ import numpy as np
 
 from cdred.checkpoint import checkpoint
 from cdred.config import steps_per_call, total_steps
+from cdred.data.replay_images import without_images
 from cdred.envs.vector_env import VectorEnv
 from cdred.errors import Interrupted, Stopped, UserError
 from cdred.train.collect import ActFn, collect, exploring_policy, pretrained_policy, random_policy
@@ -202,7 +203,8 @@ def _recover_if_diverged(
 
 def _require_segments(run: TrainingRun, state: TrainState) -> None:
     horizon = run.config.mppi.horizon
-    if run.fns.algorithm.uses_env and not int(jax.vmap(lambda r: r.num_segments(horizon))(state.replay).min()):
+    replay = without_images(state.replay)
+    if run.fns.algorithm.uses_env and not int(jax.vmap(lambda r: r.num_segments(horizon))(replay).min()):
         option = "--pretrain.episodes" if run.fns.algorithm.pretraining else "--random-episodes"
         raise UserError(f"no initial episode lasted {horizon} steps: nothing to learn from. Raise {option}.")
 

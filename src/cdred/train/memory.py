@@ -1,5 +1,7 @@
-"""Device memory of a run, computed from shapes without allocating it."""
+"""Memory of a run, computed from shapes without allocating it."""
 
+import os
+from pathlib import Path
 from typing import NamedTuple
 
 import equinox as eqx
@@ -7,6 +9,9 @@ import jax
 
 from cdred.config import RunConfig
 from cdred.data.replay_buffer import replay_bytes
+from cdred.data.replay_images import image_bytes
+from cdred.errors import UserError
+from cdred.files import format_mib
 from cdred.train.keys import INIT, seed_keys
 from cdred.train.setup import buffer_capacity, make_compiled_fns
 from cdred.types import EnvSpec
@@ -15,33 +20,38 @@ OPTIMIZER_STATE = "opt_state"
 
 
 class RunMemory(NamedTuple):
-    """Bytes of the arrays that a run keeps on its devices, for all seeds.
+    """Bytes of the arrays that a run keeps, for all seeds, on its devices but for images with --replay-images host.
 
     Gradients, activations and the segments of an update are not included: they depend on how XLA compiles it.
 
     Attributes:
         networks: parameters, and copies of them (target critics, EMAs, the pretrained policy).
         optimizers: optimiser states.
-        agent_buffer: replay buffers of the agents; no larger than the run can fill.
+        agent_buffer: replay buffers of the agents without their images; no larger than the run can fill.
+        agent_images: camera images in these buffers; 0 for a task without.
         expert_buffer: replay buffer of the demonstrations; None if their number is not known from the settings.
     """
 
     networks: int
     optimizers: int
     agent_buffer: int
+    agent_images: int
     expert_buffer: int | None
 
 
 def run_memory(config: RunConfig, spec: EnvSpec) -> RunMemory:
-    """Compute the device memory of a run with these settings on a task."""
+    """Compute the memory of a run with these settings on a task."""
     fns = make_compiled_fns(config, spec)
     learner = eqx.filter_eval_shape(fns.init_fn, seed_keys(config.seeds, INIT))
     leaves, _ = jax.tree_util.tree_flatten_with_path(eqx.filter(learner, _is_shape))
     sizes = [(OPTIMIZER_STATE in jax.tree_util.keystr(path), leaf.size * leaf.dtype.itemsize) for path, leaf in leaves]
+    capacity = buffer_capacity(config, spec, fns.algorithm.uses_env)
+    buffer, images = agent_buffer_bytes(config, spec, capacity)
     return RunMemory(
         networks=sum(size for optimizer, size in sizes if not optimizer),
         optimizers=sum(size for optimizer, size in sizes if optimizer),
-        agent_buffer=_agent_buffer(config, spec, fns.algorithm.uses_env),
+        agent_buffer=buffer,
+        agent_images=images,
         expert_buffer=_expert_buffer(config, spec) if fns.algorithm.uses_demos else 0,
     )
 
@@ -50,8 +60,10 @@ def _is_shape(leaf: object) -> bool:
     return isinstance(leaf, jax.ShapeDtypeStruct)
 
 
-def _agent_buffer(config: RunConfig, spec: EnvSpec, uses_env: bool) -> int:
-    return len(config.seeds) * replay_bytes(spec, config.envs, buffer_capacity(config, spec, uses_env))
+def agent_buffer_bytes(config: RunConfig, spec: EnvSpec, capacity: int) -> tuple[int, int]:
+    """Compute the bytes of the agents' buffers of `capacity` rows per environment: without images, and of these."""
+    seeds, images = len(config.seeds), image_bytes(spec, config.envs, capacity)
+    return seeds * (replay_bytes(spec, config.envs, capacity) - images), seeds * images
 
 
 def _expert_buffer(config: RunConfig, spec: EnvSpec) -> int | None:
@@ -59,3 +71,39 @@ def _expert_buffer(config: RunConfig, spec: EnvSpec) -> int | None:
     if not config.demos.isdecimal():
         return None
     return replay_bytes(spec, 1, int(config.demos) * (spec.episode_length + 1) + 1)
+
+
+class HostMemory(NamedTuple):
+    """Bytes of this machine's memory, and of those that processes can still allocate; None if that is unknown."""
+
+    total: int
+    available: int | None
+
+
+def host_memory() -> HostMemory:
+    """Return the memory of this machine."""
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:  # only Linux has it
+        return HostMemory(total, None)
+    kib = next((line.split()[1] for line in lines if line.startswith("MemAvailable:")), None)
+    return HostMemory(total, None if kib is None else int(kib) * 1024)
+
+
+def check_host_images(size: int, memory: HostMemory) -> str:
+    """Describe images of `size` bytes in host memory, for a message.
+
+    Raises:
+        UserError: this machine has less memory.
+    """
+    if size > memory.total:
+        raise UserError(
+            f"the images of the agent buffer have {format_mib(size)}, but this machine has {format_mib(memory.total)} "
+            "of memory: give a smaller --buffer-size or --image-size, fewer --steps or fewer --seeds."
+        )
+    text = f"{format_mib(size)} of images in host memory"
+    if memory.available is None:
+        return f"{text}, of {format_mib(memory.total)}"
+    text += f", of which {format_mib(memory.available)} are available"
+    return text if size <= memory.available else f"{text}: too few, unless other processes end before it is full"

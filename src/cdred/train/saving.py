@@ -10,12 +10,12 @@ import numpy as np
 from cdred.algos.pretrain import CANDIDATES
 from cdred.checkpoint import checkpoint
 from cdred.config import RunConfig, steps_per_call, total_steps
-from cdred.data.replay_buffer import replay_bytes
 from cdred.envs.failures import SimulatorError
 from cdred.errors import UserError
 from cdred.files import format_mib
 from cdred.train.enlarge import enlarge
 from cdred.train.evaluate import Evaluation
+from cdred.train.memory import agent_buffer_bytes, check_host_images, host_memory
 from cdred.train.metrics import drop_inapplicable
 from cdred.train.setup import TrainingRun, buffer_capacity
 from cdred.train.state import TrainState
@@ -40,9 +40,7 @@ def start_or_resume(run: TrainingRun) -> tuple[TrainState, float]:
     saved_shape = checkpoint.read_shape(folder, "replay/episode_step") if folder else None
     saved_capacity = saved_shape[-1] if saved_shape else capacity
     capacity = max(capacity, saved_capacity)
-    size = len(config.seeds) * replay_bytes(run.envs.spec, config.envs, capacity)
-    shape = f"{len(config.seeds)} x {config.envs} x {capacity:,} rows"
-    run.log(f"agent buffer: {shape}, {size / 2**20:,.1f} MiB on the device")
+    _log_buffer_size(run, capacity)
     run.envs.reset()
     parts = (run.fns, run.envs, run.eval_envs)
     if folder is None:
@@ -65,6 +63,17 @@ def start_or_resume(run: TrainingRun) -> tuple[TrainState, float]:
     run.log(f"resuming at step {int(state.steps):,} from {folder}")
     _log_changed_steps(run, meta.get(TOTAL_STEPS))
     return state.shard(run.fns.mesh), float(meta["wall_seconds"])
+
+
+def _log_buffer_size(run: TrainingRun, capacity: int) -> None:
+    """Log the size of the agent buffer; raises UserError if this machine cannot hold its images in host memory."""
+    config = run.config
+    size, images = agent_buffer_bytes(config, run.envs.spec, capacity)
+    shape = f"{len(config.seeds)} x {config.envs} x {capacity:,} rows"
+    if run.fns.images_on_host:
+        run.log(f"agent buffer: {shape}, {format_mib(size)} on the device, {check_host_images(images, host_memory())}")
+    else:
+        run.log(f"agent buffer: {shape}, {format_mib(size + images)} on the device")
 
 
 def _log_changed_steps(run: TrainingRun, before: int | None) -> None:

@@ -16,6 +16,7 @@ from cdred.train.compiled import CompiledFns
 from cdred.train.device_loop import DeviceLoop
 from cdred.train.devices import seed_mesh
 from cdred.train.divergence import DivergenceRecovery
+from cdred.train.host_images import HostImageFns
 from cdred.train.interrupt import SignalHandler
 from cdred.train.keys import RunKeys
 from cdred.types import DemoDataset, EnvSpec, LogFn, Trajectory
@@ -134,8 +135,10 @@ def _expert_buffer(trajectories: list[Trajectory], spec: EnvSpec, horizon: int) 
 
 def make_compiled_fns(config: RunConfig, spec: EnvSpec) -> CompiledFns:
     """Make the compiled functions of a run with these settings on this task."""
-    return CompiledFns(
-        make_algorithm(config, spec),
+    algorithm = make_algorithm(config, spec)
+    on_host = config.replay_images == "host" and spec.image_size is not None and algorithm.uses_env
+    return (HostImageFns if on_host else CompiledFns)(
+        algorithm,
         horizon=config.mppi.horizon,
         batch_size=config.optim.batch_size,
         updates_per_call=config.updates_per_call,

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float64, Int64, PyTree
 
 from cdred.data.replay_buffer import ReplayBuffer
+from cdred.data.replay_images import with_images, without_pixels
 from cdred.envs.make import AnyVectorEnv
 from cdred.planning.mppi import MPPIState
 from cdred.train.compiled import CompiledFns
@@ -77,16 +78,21 @@ class TrainState(eqx.Module):
     @classmethod
     def create(cls, fns: CompiledFns, envs: AnyVectorEnv, eval_envs: AnyVectorEnv, capacity: int) -> Self:
         """Make the state before the first step; `envs` must have been reset."""
-        return cls(**_device_fields(fns, fns.init, envs, capacity), **_host_fields(envs, eval_envs))
+        fields = _device_fields(fns, fns.init, envs, capacity)
+        return cls(**_with_host_images(fns, envs, fields, np.zeros), **_host_fields(envs, eval_envs))
 
     @classmethod
     def abstract(cls, fns: CompiledFns, envs: AnyVectorEnv, eval_envs: AnyVectorEnv, capacity: int) -> Self:
-        """Make the state of `create` with shapes in place of device arrays, without allocating them."""
+        """Make the state of `create` with shapes in place of device arrays, without allocating them.
+
+        Images in host memory are a NumPy array of one value, whatever its shape.
+        """
         shapes = eqx.filter_eval_shape(lambda: _device_fields(fns, fns.init_fn, envs, capacity))
-        return cls(**shapes, **_host_fields(envs, eval_envs))
+        fields = _with_host_images(fns, envs, shapes, lambda shape, dtype: np.broadcast_to(dtype(0), shape))
+        return cls(**fields, **_host_fields(envs, eval_envs))
 
     def shard(self, mesh: Mesh | None) -> Self:
-        """Shard the device arrays over the devices of `devices.seed_mesh`."""
+        """Shard the arrays on the device over the devices of `devices.seed_mesh`."""
         return self.replace(**{name: shard(getattr(self, name), mesh) for name in ("learner", "replay", "plan")})
 
     def replace(self, **changes: Any) -> Self:
@@ -97,12 +103,23 @@ class TrainState(eqx.Module):
 def _device_fields(fns: CompiledFns, init: Callable[..., PyTree], envs: AnyVectorEnv, capacity: int) -> dict[str, Any]:
     """Make the fields on the device; `init` is `fns.init`, or `fns.init_fn` where only shapes are computed."""
     num_seeds, num_envs = envs.shape
-    empty = ReplayBuffer.init(envs.spec, num_envs, capacity, fns.horizon)
+    spec = without_pixels(envs.spec) if fns.images_on_host else envs.spec
+    empty = ReplayBuffer.init(spec, num_envs, capacity, fns.horizon)
     return {
         "learner": init(seed_keys(envs.seeds, INIT)),
         "replay": jax.tree.map(lambda x: jnp.repeat(x[None], num_seeds, axis=0), empty),
         "plan": fns.init_plan(num_seeds, num_envs),
     }
+
+
+def _with_host_images(
+    fns: CompiledFns, envs: AnyVectorEnv, fields: dict[str, Any], allocate: Callable[..., np.ndarray]
+) -> dict[str, Any]:
+    """Replace the images of the replay buffer by an array in host memory, if they are to be there."""
+    if not fns.images_on_host:
+        return fields
+    shape = (*fields["replay"].episode_step.shape, *envs.spec.image_shape)
+    return fields | {"replay": with_images(fields["replay"], allocate(shape, np.uint8))}
 
 
 def _host_fields(envs: AnyVectorEnv, eval_envs: AnyVectorEnv) -> dict[str, Any]:
