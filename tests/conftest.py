@@ -52,7 +52,7 @@ install_import_hook([f"cdred.{module}" for module in DEVICE_MODULES], "typecheck
 # Settings that no compiled function depends on.
 UNCOMPILED = {"task": "", "demos": "", "seeds": (0,), "out": "", "vectorization": "sync", "video": False}
 UNCOMPILED |= {"eval_every": 1, "eval_episodes": 1, "final_eval_episodes": 1, "log_every": 1, "checkpoint_every": 1}
-UNCOMPILED |= {"trackers": ()}
+UNCOMPILED |= {"trackers": (), "replay_images": "device"}
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -62,7 +62,8 @@ def shared_compiled_functions():
 
     make_algorithm = cache(setup.make_algorithm)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(setup, "CompiledFns", cache(setup.CompiledFns))
+        for name in ("CompiledFns", "HostImageFns"):
+            patch.setattr(setup, name, cache(getattr(setup, name)))
         patch.setattr(setup, "make_algorithm", lambda config, spec: make_algorithm(replace(config, **UNCOMPILED), spec))
         yield
 

@@ -272,7 +272,7 @@ def _groups() -> dict[str, Any]:
 
 
 def _combinations(config: RunConfig) -> dict[str, bool]:
-    mppi, model = config.mppi, config.model
+    mppi, model, pretrain = config.mppi, config.model, config.pretrain
     plans = config.planner == "mppi" and config.algo not in (*MODEL_FREE, "bc")
     return {
         "--seeds must be one or more different integers": len(set(config.seeds)) == len(config.seeds) > 0,
@@ -283,13 +283,11 @@ def _combinations(config: RunConfig) -> dict[str, bool]:
         "--model.dropout must be below 1": model.dropout < 1,
         "--cdred.num-targets must be at least 2": config.cdred.num_targets >= 2,
         "--pretrain.self-imitation-coef needs --pretrain.updates": (
-            not config.pretrain.self_imitation_coef or config.pretrain.updates > 0
+            not pretrain.self_imitation_coef or pretrain.updates > 0
         ),
-        "--pretrain.propose-actions needs --pretrain.updates": (
-            not config.pretrain.propose_actions or config.pretrain.updates > 0
-        ),
+        "--pretrain.propose-actions needs --pretrain.updates": not pretrain.propose_actions or pretrain.updates > 0,
         "--pretrain.propose-actions needs --planner mppi and an algorithm with a world model": (
-            not config.pretrain.propose_actions or plans
+            not pretrain.propose_actions or plans
         ),
         "--collect-with policy needs --planner mppi and an algorithm with a world model": (
             config.collect_with == "planner" or plans
