@@ -12,8 +12,9 @@ FOUND = {
     "backend": "cpu",
     "devices": ["cpu cpu", "cpu cpu"],
     "precision": {"cdred": "float32", "jax": "tf32"},
-    "memory": {"networks": 2**20, "optimizers": 2**21, "agent_buffer": 0, "expert_buffer": None},
+    "memory": {"networks": 2**20, "optimizers": 2**21, "agent_buffer": 0, "agent_images": 0, "expert_buffer": None},
     "memory_limit": None,
+    "host_memory": 2**30,
 }
 
 
@@ -62,6 +63,19 @@ def test_memory_is_compared_with_that_of_the_device(checks):
     assert checks(memory_limit=4 * 2**20)["memory, preset cpu"].mark == "ok"
     assert checks(memory_limit=2**20)["memory, preset cpu"].mark == "problem"
     assert checks(memory=None)["memory, preset cpu"].result.startswith("unknown")
+
+
+def test_images_that_only_the_host_can_hold_are_moved_there(checks):
+    images = FOUND["memory"] | {"agent_images": 2**28}
+    check = checks(memory=images)["memory, preset cpu"]
+    assert (check.mark, check.fix) == ("ok", "")
+    assert "agent images 256.0 MiB" in check.result
+    assert check.result.endswith("with --replay-images host the agent images are in host memory, which has 1,024.0 MiB")
+    check = checks(memory=images, memory_limit=2**27)["memory, preset cpu"]
+    assert (check.mark, check.fix) == ("problem", "add --replay-images host")
+    # Neither has enough: too little on the device for the rest, or too little on the host for the images.
+    for found in ({"memory_limit": 2**20}, {"memory_limit": 2**27, "host_memory": 2**27}):
+        assert checks(memory=images, **found)["memory, preset cpu"].fix == "add --buffer-size N with a smaller N"
 
 
 def test_products_below_float32_are_a_problem(checks):

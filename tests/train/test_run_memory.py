@@ -1,5 +1,7 @@
 """Memory of a run from shapes equals that of the arrays of a run."""
 
+from dataclasses import replace
+
 import equinox as eqx
 import jax
 import pytest
@@ -9,7 +11,7 @@ from cdred.data.replay_buffer import from_trajectories
 from cdred.demos.scripted import collect_scripted
 from cdred.envs.registry import get_env_spec
 from cdred.train.keys import INIT, seed_keys
-from cdred.train.memory import run_memory
+from cdred.train.memory import host_memory, run_memory
 from cdred.train.setup import make_compiled_fns
 from runs import run_config
 
@@ -34,6 +36,19 @@ def test_agent_buffer_is_one_row_per_step_and_one_per_episode(spec):
     row = 4 * (3 + 2 + 1 + 1) + 3
     assert run_memory(preset("debug"), spec).agent_buffer == (200 + 3 + 1) * row + 4
     assert run_memory(preset("paper"), spec).agent_buffer == (500_000 + 5001 + 1) * row + 4
+
+
+def test_images_of_the_agent_buffer_are_counted_separately(spec):
+    with_images = replace(spec, image_size=32)
+    memory, without = run_memory(preset("debug"), with_images), run_memory(preset("debug"), spec)
+    assert (memory.agent_images, without.agent_images) == ((200 + 3 + 1) * 32 * 32 * 3, 0)
+    assert memory.agent_buffer == without.agent_buffer
+
+
+def test_available_memory_is_part_of_that_of_the_machine():
+    memory = host_memory()
+    assert memory.total > 2**20
+    assert memory.available is None or 0 < memory.available < memory.total
 
 
 def test_number_of_demonstrations_in_a_file_is_unknown(spec, tmp_path):

@@ -52,13 +52,18 @@ def _memory(preset: PresetName, spec: EnvSpec | None, found: dict[str, Any]) -> 
     name, memory = f"memory, preset {preset}", found["memory"]
     if spec is None or memory is None:
         return Check(name, "missing", "unknown, because the task cannot be made here")
-    parts = {key: size for key, size in memory.items() if size is not None}
+    parts = {key: size for key, size in memory.items() if size}
     total, limit = sum(parts.values()), found["memory_limit"]
     listed = ", ".join(f"{key.replace('_', ' ')} {format_mib(size)}" for key, size in parts.items())
     sizes = f"{spec.task}: {spec.obs_shape[0]} observations, {plural(spec.action_dim, 'action')}"
     text = f"{format_mib(total)} for one seed of {sizes} ({listed}), without the arrays of an update"
+    images, host = memory["agent_images"], found["host_memory"]
+    if images:
+        text += f"; with --replay-images host the agent images are in host memory, which has {format_mib(host)}"
     if limit is None:
         return Check(name, "ok", text)
-    fits = total < limit
     text = f"{text}; the device has {format_mib(limit)}"
-    return Check(name, "ok" if fits else "problem", text, "" if fits else "add --buffer-size N with a smaller N")
+    if total < limit:
+        return Check(name, "ok", text)
+    moved = total - images < limit and 0 < images < host
+    return Check(name, "problem", text, "add --replay-images host" if moved else "add --buffer-size N with a smaller N")

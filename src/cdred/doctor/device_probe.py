@@ -16,7 +16,7 @@ import numpy as np
 
 from cdred.config import preset
 from cdred.nn.precision import dot
-from cdred.train.memory import run_memory
+from cdred.train.memory import host_memory, run_memory
 from cdred.types import EnvSpec, PresetName
 
 SIZE = 256
@@ -55,6 +55,7 @@ def describe(name: PresetName, spec: EnvSpec | None) -> dict[str, Any]:
         "precision": {"cdred": measure_precision(cdred_product), "jax": measure_precision(default_product)},
         "memory": None if spec is None else run_memory(preset(name), spec)._asdict(),
         "memory_limit": stats.get("bytes_limit"),
+        "host_memory": host_memory().total,
     }
 
 
