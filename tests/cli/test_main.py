@@ -1,6 +1,6 @@
-import importlib
 """The command line: help, exit codes, options, and the documented commands from demonstrations to a report."""
 
+import importlib
 import re
 import tomllib
 from pathlib import Path
