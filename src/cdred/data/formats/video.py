@@ -56,11 +56,11 @@ def iter_frames(
 @contextmanager
 def _ffmpeg_errors(path: Path) -> Iterator[None]:
     """Report errors of FFmpeg without their cause: it calls sizes in damaged headers, too, a lack of memory."""
-    import av
+    from av.error import FFmpegError
 
     try:
         yield
-    except av.FFmpegError as error:
+    except FFmpegError as error:
         reason = sanitize_text(error.strerror)
         raise CorruptFileError(f"{path} cannot be read as video: {reason}; fetch the dataset again.") from None
 
