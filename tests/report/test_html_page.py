@@ -13,7 +13,7 @@ from cdred.loggers.metrics import JsonlLogger
 from cdred.report.find_runs import find_runs
 from cdred.report.html import videos
 from cdred.report.html.page import write_html
-from cdred.report.html.runs import read_runs
+from cdred.report.html.seed_groups import read_runs
 from cdred.report.html.summary import Estimate, improvement, normalized_iqm
 from cdred.report.statistics import bootstrap_interval, improvement_interval, iqm
 from html_pages import Page, check_page

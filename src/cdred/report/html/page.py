@@ -14,8 +14,9 @@ from cdred.report.html.dot_plot import Row, draw_dot_plot
 from cdred.report.html.elements import document, element
 from cdred.report.html.panels import figure_grid, reference_levels
 from cdred.report.html.run_section import PARTS, run_section
-from cdred.report.html.runs import UNKNOWN, Run, read_runs, score_key
+from cdred.report.html.runs import UNKNOWN, Run, score_key
 from cdred.report.html.scale import MAX_POINTS
+from cdred.report.html.seed_groups import read_runs
 from cdred.report.html.summary import (
     SCORE_NAMES,
     by_task,

@@ -174,7 +174,7 @@ def provenance(run: Run) -> Element:
     data, lines = run.metadata, run.results.lines
     versions, seconds = data.get("versions"), data.get("wall_seconds")
     entries: list[tuple[str, Children]] = [
-        ("folder", element("code", str(run.results.folder))),
+        ("folder", [element("code", str(folder)) for folder in run.folders or (run.results.folder,)]),
         ("commit", element("code", str(data.get("commit") or UNKNOWN))),
         ("device", str(data.get("device") or UNKNOWN)),
         ("first report", timestamp(lines[0].get("time")) if lines else UNKNOWN),

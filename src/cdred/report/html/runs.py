@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
@@ -30,6 +30,7 @@ class Run:
         method: its name among the runs of its task.
         anchor: id of its section.
         style: number of the colour and marker of its method.
+        folders: all of its folders, if it is several runs of different seeds (`seed_groups`); otherwise empty.
     """
 
     results: RunResults
@@ -38,6 +39,7 @@ class Run:
     method: str = ""
     anchor: str = ""
     style: int = 0
+    folders: tuple[Path, ...] = ()
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -145,15 +147,20 @@ def _list(value: Any) -> list:
     return value if isinstance(value, list) else [] if value is None else [value]
 
 
-def read_runs(folders: Iterable[Path]) -> list[Run]:
-    """Read run folders and give each a name among those of its task, an anchor, and the style of its method.
-
-    Methods are in the order of `AlgoName`, so that their colours do not depend on the order of the folders.
+def read_run_folders(folders: Iterable[Path]) -> list[Run]:
+    """Read run folders.
 
     Raises:
         UserError: a folder is not that of a run, or its result or metrics are damaged.
     """
-    runs = [_read(folder) for folder in folders]
+    return [_read(folder) for folder in folders]
+
+
+def name_runs(runs: Sequence[Run]) -> list[Run]:
+    """Give each run a name among those of its task, an anchor, and the style of its method.
+
+    Methods are in the order of `AlgoName`, so that their colours do not depend on the order of the folders.
+    """
     tasks = list(dict.fromkeys(run.task for run in runs))
     named = [(run, _method(run, runs)) for run in runs]
     rank = {algo: index for index, algo in enumerate(get_args(AlgoName))}
@@ -161,7 +168,7 @@ def read_runs(folders: Iterable[Path]) -> list[Run]:
     styles = {method: index for index, (_, method) in enumerate(methods)}
     named.sort(key=lambda pair: (tasks.index(pair[0].task), styles[pair[1]]))
     return [
-        Run(run.results, run.config, run.config_problem, method, f"run-{index}", styles[method])
+        replace(run, method=method, anchor=f"run-{index}", style=styles[method])
         for index, (run, method) in enumerate(named, 1)
     ]
 
