@@ -1,6 +1,8 @@
 """Small datasets with camera images in the layouts of other libraries, in which every frame has its own colour."""
 
 import json
+import os
+from contextlib import contextmanager
 
 import av
 import h5py
@@ -27,11 +29,21 @@ def frames(episode, steps, size=SIZE):
     return np.stack([frame(episode, step, size) for step in range(steps)])
 
 
+@contextmanager
+def kept_scheduling():
+    """Keep the scheduling of this thread: for root, libsvtav1 makes it a real-time one, which starves all others."""
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, parameters)
+
+
 def write_video(path, images, codec="mpeg4", fps=FPS, times=None):
     """Encode images; `times` are in frames, by default 0, 1, ..."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # The index comes first, so that the beginning of a truncated file can be decoded.
-    with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
+    with kept_scheduling(), av.open(str(path), "w", options={"movflags": "faststart"}) as container:
         stream = container.add_stream(codec, rate=fps)
         stream.height, stream.width, stream.pix_fmt = *images[0].shape[:2], "yuv420p"
         for time, image in zip(times or range(len(images)), images, strict=True):

@@ -1,5 +1,7 @@
 """Camera images of LeRobotDataset folders: every frame at its time step, or an error."""
 
+import os
+
 import av
 import numpy as np
 import pyarrow.parquet as pq
@@ -42,7 +44,9 @@ def assert_frames(dataset, shift=0, loss=0):
 def test_frames_of_videos_stand_at_their_time_steps(tmp_path, codec, version):
     if codec not in av.codecs_available:
         pytest.skip(f"FFmpeg in this PyAV has no encoder {codec}")
+    scheduling = os.sched_getscheduler(0)
     assert_frames(read(write_lerobot(tmp_path / "d", LENGTHS, version=version, codec=codec)), loss=LOSS)
+    assert os.sched_getscheduler(0) == scheduling
 
 
 def test_images_in_data_files_are_exact_in_any_order_of_rows(tmp_path):
