@@ -63,8 +63,8 @@ def _merged_metadata(group: Sequence[Run]) -> dict[str, Any]:
         for key, value in evaluation.items()
         if isinstance(value, list)
     }
-    times = [run.metadata.get("wall_seconds") for run in group]
-    data["wall_seconds"] = sum(times) if all(isinstance(time, (int, float)) for time in times) else None
+    times = [time for run in group if isinstance(time := run.metadata.get("wall_seconds"), (int, float))]
+    data["wall_seconds"] = sum(times) if len(times) == len(group) else None
     return data
 
 
