@@ -183,8 +183,9 @@ def improvements(tasks: list[str], methods: list[str], budget: Budget) -> str:
         common = [task for task in tasks if task in done[0] & done[1]]
         if common:
             pairs = [(read_scores(task, "cdred", budget).agent, _scores(task, other, budget)) for task in common]
-            mean, (low, high) = mean_improvement(pairs), improvement_interval(pairs)
-            lines.append(f"P(CDRED better than {other}): {mean:.2f} ({low:.2f} to {high:.2f}), {len(common)} tasks")
+            interval = improvement_interval(pairs)
+            shown = f"{interval[0]:.2f} to {interval[1]:.2f}" if interval else "no interval"
+            lines.append(f"P(CDRED better than {other}): {mean_improvement(pairs):.2f} ({shown}), {len(common)} tasks")
     return "\n".join(lines)
 
 

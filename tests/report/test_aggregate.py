@@ -33,6 +33,16 @@ def test_aggregate_is_over_the_tasks_of_all_methods():
     assert 0.5 <= low < 0.75 < high <= 1
 
 
+def test_statistics_of_one_seed_are_drawn_without_interval():
+    scores = {"cdred": {"a": [1.0, 0.9], "b": [0.5]}, "bc": {"a": [0.0, 0.0], "b": [0.2]}}
+    statistics = aggregate(scores)
+    assert [entry["interval"] for entry in statistics["methods"].values()] == [None, None]
+    assert statistics["methods"]["bc"]["probability_first_is_better"] == 1.0
+    assert statistics["methods"]["bc"]["probability_interval"] is None
+    left, _, right = draw_aggregate(scores, statistics).axes
+    assert [len(axes.lines) - len(axes.collections) for axes in (left, right)] == [2, 2]
+
+
 def test_without_scores_there_is_no_common_task():
     assert common_tasks({}) == []
     assert common_tasks({"cdred": {"a": [1.0]}, "bc": {"b": [1.0]}}) == []

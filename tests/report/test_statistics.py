@@ -56,7 +56,6 @@ def test_interval_of_a_large_normal_sample() -> None:
 
 
 def test_interval_resamples_within_tasks_and_is_deterministic() -> None:
-    assert bootstrap_interval([[1.0], [2.0], [3.0]]) == (2.0, 2.0)
     assert bootstrap_interval([[1.0, 1.0], [5.0, 5.0]]) == (3.0, 3.0)
     uneven = [[0.0, 1.0, 0.5], [0.2, 0.9]]
     assert bootstrap_interval(uneven) == bootstrap_interval(uneven)
@@ -66,7 +65,14 @@ def test_improvement_over_several_tasks():
     better, worse = [0.9, 0.8], [0.2, 0.1]
     assert mean_improvement([(better, worse), (worse, better)]) == 0.5
     assert mean_improvement([(better, worse), (better, better)]) == 0.75
-    # Separate scores stay separate however seeds are drawn; of one score, half of the task's weight is uncertain.
+    # Separate scores stay separate however seeds are drawn; where one of two is better, half of a task is uncertain.
     assert improvement_interval([(better, worse)] * 2) == (1.0, 1.0)
-    low, high = improvement_interval([(better, worse), ([0.5, 0.1], [0.3])])
-    assert (low, high) == (0.5, 1.0)
+    assert improvement_interval([(better, worse), ([0.5, 0.1], [0.3, 0.3])]) == (0.5, 1.0)
+
+
+def test_one_seed_of_a_task_has_no_interval():
+    pair = ([0.9, 0.8], [0.2, 0.1])
+    assert bootstrap_interval([]) is None
+    assert bootstrap_interval([[1.0, 2.0, 3.0], [2.0]]) is None
+    assert improvement_interval([pair, ([0.5, 0.1], [0.3])]) is None
+    assert improvement_interval([pair, ([0.5], [0.3, 0.2])]) is None

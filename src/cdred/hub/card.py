@@ -136,10 +136,10 @@ def _evaluation(config: RunConfig, result: dict[str, Any]) -> str:
 
 def _iqm(values: Sequence[float | None], show: Any) -> str:
     known = finite(values)
-    if len(known) < 2:
-        return f"{show(known[0])} (no interval)" if known else MISSING
-    low, high = bootstrap_interval([known])
-    return f"{show(iqm(known))} ({show(low)} to {show(high)})"
+    if not known:
+        return MISSING
+    interval = bootstrap_interval([known])
+    return f"{show(iqm(known))} ({' to '.join(map(show, interval)) if interval else 'no interval'})"
 
 
 def _version(result: dict[str, Any], version: str) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 
 from cdred.report.plots import BLUE, GRID, INK, PALETTE, QUIET
 from cdred.report.statistics import (
+    Interval,
     bootstrap_interval,
     improvement_interval,
     iqm,
@@ -37,7 +38,7 @@ def aggregate(scores: Scores) -> dict[str, Any]:
     Returns:
         `{"tasks": [...], "methods": {method: {"seeds", "iqm", "interval", "probability_first_is_better",
         "probability_interval"}}}`; the last two are None for the first method. Intervals are 95 % bootstrap intervals
-        over the seeds of each task.
+        over the seeds of each task, and None where a task has one seed.
     """
     tasks, first = common_tasks(scores), next(iter(scores))
     methods = {}
@@ -87,7 +88,7 @@ def draw_aggregate(scores: Scores, statistics: Mapping[str, Any]) -> "Figure":
         compared = {
             method: (entry["probability_first_is_better"], entry["probability_interval"])
             for method, entry in statistics["methods"].items()
-            if entry["probability_interval"]
+            if entry["probability_first_is_better"] is not None
         }
         _style(axes, f"P({methods[0]} better)", "mean over tasks, 95 % interval over seeds")
         _draw_intervals(axes, compared, colours)
@@ -107,12 +108,13 @@ def _style(axes: "Axes", title: str, subtitle: str) -> None:
 
 
 def _draw_intervals(
-    axes: "Axes", rows: Mapping[str, tuple[float, tuple[float, float]]], colours: Mapping[str, str]
+    axes: "Axes", rows: Mapping[str, tuple[float, Interval | None]], colours: Mapping[str, str]
 ) -> None:
-    """Draw a dot with its interval per row, the first at the top."""
-    for position, (method, (value, (low, high))) in enumerate(rows.items()):
+    """Draw a dot per row, the first at the top, with its interval if that is known."""
+    for position, (method, (value, interval)) in enumerate(rows.items()):
         colour = colours.get(method, BLUE)
-        axes.hlines(position, low, high, color=colour, linewidth=6, alpha=0.35)
+        if interval:
+            axes.hlines(position, *interval, color=colour, linewidth=6, alpha=0.35)
         axes.plot(value, position, "o", color=colour, markersize=9, mec="white")
         label = {"xytext": (0, 9), "textcoords": "offset points", "ha": "center", "size": 9.5}
         axes.annotate(f"{value:.2f}", (value, position), color=INK, **label)

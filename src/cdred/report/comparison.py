@@ -11,7 +11,7 @@ from cdred.loggers.progress import MISSING
 from cdred.report import plots
 from cdred.report.plots import INK, PALETTE, QUIET, Label
 from cdred.report.results import RunResults, read_result, read_run
-from cdred.report.statistics import bootstrap_interval, iqm, probability_of_improvement
+from cdred.report.statistics import Interval, bootstrap_interval, iqm, probability_of_improvement
 from cdred.text import plural
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def _row(name: str, results: Mapping[str, dict[str, Any]], run: RunResults) -> d
         "return": scores["return"],
         "normalized": normalized or None,
         "iqm": iqm(normalized) if normalized else None,
-        "interval": bootstrap_interval([normalized]) if normalized else None,
+        "interval": bootstrap_interval([normalized]),
         "gradient_norm_mean": _reduce(run, "grad_norm", np.nanmean),
         "gradient_norm_max": _reduce(run, "grad_norm_max", np.nanmax),
         "probability_first_is_better": None
@@ -105,11 +105,15 @@ def _cells(row: dict[str, Any]) -> list[str]:
         row["method"],
         ", ".join(texts),
         f"**{100 * np.mean(scores):.0f} %**" if has_success else f"**{np.mean(scores):.0f}**",
-        f"{row['iqm']:.2f} ({interval[0]:.2f} to {interval[1]:.2f})" if interval else MISSING,
+        MISSING if row["iqm"] is None else f"{row['iqm']:.2f} ({_shown(interval)})",
         f"{norm_mean:.2g} / {norm_max:.2g}" if norm_mean is not None and norm_max is not None else MISSING,
         MISSING if probability is None else f"{probability:.2f}",
         f"{row['wall_seconds'] / 60:.0f}",
     ]
+
+
+def _shown(interval: Interval | None) -> str:
+    return f"{interval[0]:.2f} to {interval[1]:.2f}" if interval else "no interval"
 
 
 def draw_curves(runs: Mapping[str, RunResults]) -> "Figure":

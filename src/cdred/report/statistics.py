@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float64
 
+Interval = tuple[float, float]
+
 
 def normalized_score(episode_return: float, random: float, expert: float) -> float:
     """Return 0 for the random policy's return, 1 for the expert's, linear in between; NaN if these two are equal."""
@@ -29,13 +31,18 @@ def mean_improvement(pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -
 
 def improvement_interval(
     pairs: Sequence[tuple[Sequence[float], Sequence[float]]], resamples: int = 2000
-) -> tuple[float, float]:
+) -> Interval | None:
     """Return the 95 % percentile bootstrap interval of `mean_improvement`, resampling seeds within each task.
 
     Args:
         pairs: per task, the scores (x, y), one per seed.
         resamples: number of bootstrap samples, drawn with a fixed seed.
+
+    Returns:
+        The interval; None where a task has fewer than two scores, of which the bootstrap would take one for certain.
     """
+    if _too_few([scores for pair in pairs for scores in pair]):
+        return None
     rng = np.random.default_rng(0)
     samples = [mean_improvement([(_resample(rng, x), _resample(rng, y)) for x, y in pairs]) for _ in range(resamples)]
     low, high = np.percentile(samples, (2.5, 97.5))
@@ -46,16 +53,24 @@ def _resample(rng: np.random.Generator, scores: Sequence[float]) -> list[float]:
     return rng.choice(np.asarray(scores), len(scores)).tolist()
 
 
-def bootstrap_interval(scores_by_task: Sequence[Sequence[float]], resamples: int = 2000) -> tuple[float, float]:
+def _too_few(scores_by_task: Sequence[Sequence[float]]) -> bool:
+    return min(map(len, scores_by_task), default=0) < 2
+
+
+def bootstrap_interval(scores_by_task: Sequence[Sequence[float]], resamples: int = 2000) -> Interval | None:
     """Return the 95 % percentile bootstrap interval of the IQM over all runs, resampling seeds within each task.
 
-    Tasks are not resampled: the interval covers the choice of seeds, not of tasks. SciPy's bootstrap rejects a task
-    with a single seed, which here adds no width.
+    Tasks are not resampled: the interval covers the choice of seeds, not of tasks.
 
     Args:
         scores_by_task: per task, one score per seed.
         resamples: number of bootstrap samples, drawn with a fixed seed.
+
+    Returns:
+        The interval; None as of `improvement_interval`.
     """
+    if _too_few(scores_by_task):
+        return None
     rng = np.random.default_rng(0)
     samples = [rng.choice(np.asarray(scores), (resamples, len(scores))) for scores in scores_by_task]
     low, high = np.percentile(_iqm(np.concatenate(samples, axis=1)), (2.5, 97.5))

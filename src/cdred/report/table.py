@@ -78,11 +78,10 @@ def _summary(results: Sequence[dict[str, Any]]) -> list[str]:
 def _method_summary(method: str, scores_by_task: Sequence[Sequence[float]]) -> str:
     pooled = [score for scores in scores_by_task for score in scores]
     of = f"- {method}, {plural(len(pooled), 'seed')} on {plural(len(scores_by_task), 'task')}: **{iqm(pooled):.2f}**"
-    if min(map(len, scores_by_task)) < 2:
-        # The bootstrap over seeds would take a task with one seed for certain.
+    interval = bootstrap_interval(scores_by_task)
+    if interval is None:
         return f"{of} (no interval: a task has one seed)"
-    low, high = bootstrap_interval(scores_by_task)
-    return f"{of} (95 % bootstrap interval {low:.2f} to {high:.2f})"
+    return f"{of} (95 % bootstrap interval {interval[0]:.2f} to {interval[1]:.2f})"
 
 
 def _normalized(result: dict[str, Any]) -> list[float]:

@@ -9,6 +9,7 @@ from cdred.report.html.elements import Child, element, table
 from cdred.report.html.runs import UNKNOWN, Run, score_key
 from cdred.report.html.theme import marker_path, style_class
 from cdred.report.statistics import (
+    Interval,
     bootstrap_interval,
     improvement_interval,
     iqm,
@@ -25,11 +26,11 @@ SHARED = ("steps", "demos", "preset", "seeds", "commit")
 class Estimate(NamedTuple):
     """A statistic with its 95 % interval; None for what is unknown.
 
-    The interval covers the choice of seeds, so that one seed per task gives none.
+    The interval covers the choice of seeds: there is none where a task has one seed.
     """
 
     value: float | None
-    interval: tuple[float, float] | None = None
+    interval: Interval | None = None
 
     def __str__(self) -> str:
         return _two_digits(self.value) + (f" ({self.shown_interval})" if self.interval else "")
@@ -45,10 +46,7 @@ def normalized_iqm(runs: Sequence[Run]) -> Estimate:
     scores = [known for run in runs if (known := finite(run.scores("normalized")))]
     if not scores:
         return Estimate(None)
-    several = max(map(len, scores)) > 1
-    return Estimate(
-        iqm([score for known in scores for score in known]), bootstrap_interval(scores) if several else None
-    )
+    return Estimate(iqm([score for known in scores for score in known]), bootstrap_interval(scores))
 
 
 def improvement(pairs: Sequence[tuple[Run, Run]]) -> Estimate:
@@ -57,8 +55,7 @@ def improvement(pairs: Sequence[tuple[Run, Run]]) -> Estimate:
     known = [(x, y) for x, y in returns if x and y]
     if not known:
         return Estimate(None)
-    several = max(len(scores) for pair in known for scores in pair) > 1
-    return Estimate(mean_improvement(known), improvement_interval(known) if several else None)
+    return Estimate(mean_improvement(known), improvement_interval(known))
 
 
 def show(key: str) -> Callable[[float | None], str]:
