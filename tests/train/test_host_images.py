@@ -18,13 +18,14 @@ from cdred.config_file import read_config
 from cdred.data.replay_buffer import ReplayBuffer, Transition
 from cdred.data.replay_images import host_images, with_images, without_pixels
 from cdred.errors import UserError
+from cdred.host_memory import HostMemory
 from cdred.planning.mppi import MPPIState
 from cdred.train import saving
 from cdred.train.compiled import CompiledFns
 from cdred.train.enlarge import enlarge
 from cdred.train.host_images import HostImageFns
 from cdred.train.keys import DIAGNOSTICS, INIT, LEARN, seed_keys
-from cdred.train.memory import HostMemory, check_host_images
+from cdred.train.memory import check_host_images
 from cdred.types import STACKED_IMAGES, EnvSpec, ImageObs
 from runs import arrays, assert_same_arrays, killed_at, metric_lines, run_config
 from toy import use_toy
@@ -243,7 +244,7 @@ def test_images_larger_than_the_memory_of_the_machine_are_refused():
         check_host_images(2**21, HostMemory(2**20, 2**20))
     fits = check_host_images(2**20, HostMemory(2**22, 2**21))
     assert fits == "1.0 MiB of images in host memory, of which 2.0 MiB are available"
-    assert "too few, unless other processes end" in check_host_images(2**20, HostMemory(2**22, 2**19))
+    assert "too little, unless other processes end" in check_host_images(2**20, HostMemory(2**22, 2**19))
     assert check_host_images(2**20, HostMemory(2**22, None)).endswith("in host memory, of 4.0 MiB")
 
 

@@ -10,8 +10,9 @@ from cdred.config import preset
 from cdred.data.replay_buffer import from_trajectories
 from cdred.demos.scripted import collect_scripted
 from cdred.envs.registry import get_env_spec
+from cdred.host_memory import host_memory
 from cdred.train.keys import INIT, seed_keys
-from cdred.train.memory import host_memory, run_memory
+from cdred.train.memory import run_memory
 from cdred.train.setup import make_compiled_fns
 from runs import run_config
 

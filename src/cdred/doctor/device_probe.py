@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from cdred.config import preset
+from cdred.host_memory import host_memory
 from cdred.nn.precision import dot
-from cdred.train.memory import host_memory, run_memory
+from cdred.train.memory import run_memory
 from cdred.types import EnvSpec, PresetName
 
 SIZE = 256

@@ -5,11 +5,10 @@ Images of the next update are gathered and copied while the device makes the one
 
 from typing import Any, ClassVar
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key, UInt8
+from jaxtyping import Array, Int, Key, UInt8
 
 from cdred.data.replay_buffer import ReplayBuffer, Transition
 from cdred.data.replay_images import (
@@ -25,7 +24,6 @@ from cdred.data.replay_images import (
 from cdred.train.compiled import LEARN_SPECS, CompiledFns
 from cdred.train.detection import num_recent_rows, select_detected
 from cdred.train.devices import REPLICATED, SEEDS, to_device
-from cdred.train.finite import FiniteCheck
 from cdred.train.sampling import AgentWindows, UpdateKeys, diagnostics_keys
 from cdred.types import ImageObs, Segment
 
@@ -72,22 +70,15 @@ class HostImageFns(CompiledFns):
         return replay, rows, sources, jnp.arange(num_envs) * capacity + recent
 
     def _detect_fn(self, replay: ReplayBuffer, learner, windows: UInt8[Array, "S E window H W 3"]) -> ReplayBuffer:
+        """Do `select_detected` for every seed."""
 
         def of_seed(replay: ReplayBuffer, learner, windows) -> ReplayBuffer:
             return select_detected(replay, learner, windows.shape[1] - EARLIER, windows)
 
         return self._over_seeds(of_seed)(replay, learner, windows)
 
-    def _learn_from_host(
-        self,
-        learner,
-        replay: ReplayBuffer,
-        expert: ReplayBuffer | None,
-        keys: Key[Array, " S"],
-        counter: Int[Array, ""],
-        validation: ReplayBuffer | None,
-    ) -> tuple[eqx.Module, dict[str, Float[Array, " S"]], FiniteCheck]:
-        """Do what `learn_fn` does in one call per update, for which its images are copied to the device."""
+    def _learn_from_host(self, learner, replay, expert, keys, counter, validation):
+        """Do what `learn_fn` does in one call per update, before which its images are copied to the device."""
         metrics, image, replay = [], _images(replay), without_images(replay)
         rows = jax.device_get(self._learn_rows(replay, keys, counter))
         for index in range(self.updates_per_call):
@@ -117,15 +108,7 @@ class HostImageFns(CompiledFns):
 
         return jax.vmap(of_seed)(replay, keys)
 
-    def _diagnose_from_host(
-        self,
-        learner,
-        replay: ReplayBuffer,
-        expert: ReplayBuffer | None,
-        keys: Key[Array, " S"],
-        counter: Int[Array, ""],
-        validation: ReplayBuffer | None,
-    ) -> dict[str, Float[Array, " S"]]:
+    def _diagnose_from_host(self, learner, replay, expert, keys, counter, validation):
         """Do what `CompiledFns.diagnose` does."""
         image, replay = _images(replay), without_images(replay)
         windows = self._windows(image, jax.device_get(self._diagnose_rows(replay, keys, counter)))

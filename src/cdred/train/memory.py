@@ -1,7 +1,5 @@
 """Memory of a run, computed from shapes without allocating it."""
 
-import os
-from pathlib import Path
 from typing import NamedTuple
 
 import equinox as eqx
@@ -12,6 +10,7 @@ from cdred.data.replay_buffer import replay_bytes
 from cdred.data.replay_images import image_bytes
 from cdred.errors import UserError
 from cdred.files import format_mib
+from cdred.host_memory import HostMemory
 from cdred.train.keys import INIT, seed_keys
 from cdred.train.setup import buffer_capacity, make_compiled_fns
 from cdred.types import EnvSpec
@@ -73,24 +72,6 @@ def _expert_buffer(config: RunConfig, spec: EnvSpec) -> int | None:
     return replay_bytes(spec, 1, int(config.demos) * (spec.episode_length + 1) + 1)
 
 
-class HostMemory(NamedTuple):
-    """Bytes of this machine's memory, and of those that processes can still allocate; None if that is unknown."""
-
-    total: int
-    available: int | None
-
-
-def host_memory() -> HostMemory:
-    """Return the memory of this machine."""
-    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:  # only Linux has it
-        return HostMemory(total, None)
-    kib = next((line.split()[1] for line in lines if line.startswith("MemAvailable:")), None)
-    return HostMemory(total, None if kib is None else int(kib) * 1024)
-
-
 def check_host_images(size: int, memory: HostMemory) -> str:
     """Describe images of `size` bytes in host memory, for a message.
 
@@ -106,4 +87,4 @@ def check_host_images(size: int, memory: HostMemory) -> str:
     if memory.available is None:
         return f"{text}, of {format_mib(memory.total)}"
     text += f", of which {format_mib(memory.available)} are available"
-    return text if size <= memory.available else f"{text}: too few, unless other processes end before it is full"
+    return text if size <= memory.available else f"{text}: too little, unless other processes end before it is full"

@@ -13,9 +13,10 @@ from cdred.config import RunConfig, steps_per_call, total_steps
 from cdred.envs.failures import SimulatorError
 from cdred.errors import UserError
 from cdred.files import format_mib
+from cdred.host_memory import host_memory
 from cdred.train.enlarge import enlarge
 from cdred.train.evaluate import Evaluation
-from cdred.train.memory import agent_buffer_bytes, check_host_images, host_memory
+from cdred.train.memory import agent_buffer_bytes, check_host_images
 from cdred.train.metrics import drop_inapplicable
 from cdred.train.setup import TrainingRun, buffer_capacity
 from cdred.train.state import TrainState

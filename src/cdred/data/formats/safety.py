@@ -4,6 +4,7 @@ import os
 from pathlib import Path, PurePath
 
 from cdred.errors import UserError
+from cdred.host_memory import host_memory
 
 # Images of a nearly static scene compress about fifty times; only zeros and flags, of which no file holds much,
 # compress a thousand times.
@@ -34,7 +35,7 @@ def check_fits_memory(needed: int, location: str) -> None:
     Raises:
         UserError: it has less.
     """
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    memory = host_memory().total
     if needed > memory:
         raise UserError(f"{location}: it holds {needed:,} bytes, but this machine has {memory:,} of memory: split it.")
 
