@@ -61,7 +61,7 @@ class Convert:
     """Names of the observation arrays to concatenate, in this order. None for all vectors sorted by name (LeRobot:
     the state and the environment's state). Images are used as vectors only if named."""
     camera: str | None = None
-    """Name of the camera whose images are read as well, such as observation.images.top (LeRobot) or agentview_image
+    """Name of the camera to read images of as well, such as observation.images.top (LeRobot) or agentview_image
     (robomimic); None for the only one. `cdred demos info` shows the cameras."""
     image_size: int | None = None
     """Read camera images as well, resized to squares of this height and width, without cropping. None reads those of

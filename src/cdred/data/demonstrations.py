@@ -46,7 +46,7 @@ def load_demos(
         allow_variable_horizon: accept truncated episodes of different lengths.
         obs_keys: if the file stores several observation arrays, the names of those to concatenate, in that order; None
             for the default of the format, which never includes images.
-        camera: name of the camera whose images are read; None if there is only one.
+        camera: name of the camera to read images of; None if there is only one.
         image_size: height and width that images are resized to; None for that of `spec`. Without a spec images are
             read, beside those of recordings by cdred, only if `camera` or `image_size` is given.
         rescale_actions: rescale actions to [-1, 1] from the bounds that the file declares, or else from those of

@@ -17,7 +17,7 @@ from jaxtyping import Array, Int, UInt8
 from cdred.data.replay_buffer import ReplayBuffer, Transition
 from cdred.types import STACKED_IMAGES, EnvSpec, ImageObs
 
-# Rows of a window before those of its observations, whose images the first observations have, too.
+# Rows of a window before those of its observations: the first observations have their images, too.
 EARLIER = STACKED_IMAGES - 1
 
 
@@ -28,7 +28,7 @@ def host_images(replay: ReplayBuffer) -> np.ndarray | None:
 
 
 def without_pixels(spec: EnvSpec) -> EnvSpec:
-    """Return a task for whose images a replay buffer has no memory."""
+    """Return a task of which a replay buffer keeps no images."""
     return replace(spec, image_size=0)
 
 

@@ -173,7 +173,7 @@ def at_action_repeat(task: str, action_repeat: int) -> str:
 
 
 def without_images(task: str) -> str:
-    """Return the name of a task whose simulator need not render: without images, if it can be observed so.
+    """Return the name of a task without images, so that its simulator need not render, if it can be observed so.
 
     Raises:
         UserError: as `make`.

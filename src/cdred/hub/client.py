@@ -195,7 +195,7 @@ def _hub_errors(address: HubAddress) -> Iterator[None]:
     except (errors.HFValidationError, ConnectionError) as error:
         raise UserError(f"{address}: {_reason(error)}.") from error
     except Exception as error:
-        # Of the HTTP client, whose name depends on the version of `huggingface_hub`.
+        # Of the HTTP client: its name depends on the version of `huggingface_hub`.
         if type(error).__module__.partition(".")[0] not in ("httpx", "httpx2"):
             raise
         raise UnreachableError(

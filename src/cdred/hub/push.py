@@ -206,9 +206,9 @@ def _log_content(manifest: dict[str, Entry], log: LogFn) -> None:
 
 
 def _log_missing(run: Path, config: RunConfig, log: LogFn) -> None:
-    """Log what is not pushed and somebody else may need."""
+    """Log what is not pushed, and needed to evaluate or resume the run."""
     if (run / DEMOS_FILE).exists():
         log(f"{DEMOS_FILE} is not pushed; resuming the run needs it, evaluating does not")
     files = [name for name in config.imports if name.endswith(".py")]
     if files:
-        log(f"the code of the task, {', '.join(files)}, is not pushed: whoever evaluates the run needs it")
+        log(f"the code of the task, {', '.join(files)}, is not pushed; evaluating the run needs it")

@@ -13,7 +13,7 @@ from cdred.sweep.local import end_of_process
 from cdred.sweep.plan import SweepRun
 from cdred.sweep.process import SAVE_SECONDS, gpu_memory, train_in_process
 
-# Times that Ray restarts a run whose machine or worker process is lost.
+# Times that Ray restarts a run after the loss of its machine or worker process.
 MAX_RETRIES = 20
 ADDRESS_HINT = (
     "Give the HOST:PORT that `ray start --head` printed, or none to start a cluster on this machine. The token of a "

@@ -108,7 +108,7 @@ class SlurmBackend:
         return json.loads(path.read_text()) if path.exists() else {}
 
     def ended(self) -> Iterator[tuple[SweepRun, str]]:
-        """Return the runs whose jobs ended since the last call, and what is known of a failure."""
+        """Return the runs of the jobs that ended since the last call, and what is known of a failure."""
         for run, job in [pair for pair in self._jobs if pair[1].done()]:
             self._jobs.remove((run, job))
             yield run, self._end(job)

@@ -54,7 +54,7 @@ def _train(config: RunConfig, folder: Path) -> int:
 
 def _stop_after_parent() -> None:
     """Wait for the end of standard input, then end this process."""
-    # Not sys.stdin, whose lock would block the exit of the interpreter.
+    # Not sys.stdin: its lock would block the exit of the interpreter.
     while os.read(sys.stdin.fileno(), 1):
         pass
     os.kill(os.getpid(), signal.SIGTERM)

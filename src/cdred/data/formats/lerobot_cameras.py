@@ -26,7 +26,7 @@ from cdred.data.formats.video import iter_frames
 from cdred.errors import UserError
 from cdred.resizing import resize_area
 
-# Rows whose encoded images are in memory together.
+# Rows of encoded images that are in memory together.
 BATCH_IMAGES = 32
 V2_CHUNK_SIZE = 1000
 

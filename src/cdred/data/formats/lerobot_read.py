@@ -94,7 +94,7 @@ class Layout(NamedTuple):
         info: content of `info.json`.
         features: all columns by name.
         keys: names of those that make up the observation.
-        camera: camera whose images are read; None if none is.
+        camera: camera to read images of; None for none.
         image_size: height and width that they are resized to; 0 without a camera.
         is_ours: `lerobot_write` wrote the dataset, so its metadata hold what the frames cannot.
     """

@@ -6,8 +6,8 @@ members are named `_index_0`, ...), `actions [T, ...]`, `rewards`,
 (https://minari.farama.org/content/dataset_standards/).
 
 Images of 32 x 32 pixels or more are stored as JPEG unless the dataset was created with `jpeg_encoding=False`: as an
-array of bytes `[T+1, length]` if all are equally long, else as arrays of their own lengths. Their space tells them from
-vectors.
+array of bytes `[T+1, length]` if all are equally long, else as arrays of their own lengths. Such an array holds images,
+and no vectors, if its space has more than one axis.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Selection of what is read of a file whose observations are named arrays: vectors to join, and a camera."""
+"""Selection of what is read of observations that are named arrays: vectors to join, and a camera."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -85,7 +85,7 @@ class Selection(NamedTuple):
 
         Args:
             obs_keys: names of vectors given by the user.
-            is_ours: cdred wrote the file, whose provenance says where the images are from.
+            is_ours: cdred wrote the file, and its provenance says where the images are from.
         """
         vectors = obs_provenance(self.vectors, self.keys, obs_keys)
         if is_ours:

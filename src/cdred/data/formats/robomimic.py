@@ -156,7 +156,7 @@ def _check_rows(group: Any, steps: int, location: str) -> None:
 
 
 def _final_arrays(group: Any, selection: Selection, steps: int, location: str) -> Mapping[str, h5py.Dataset] | None:
-    """Return the arrays of `next_obs`, whose last rows are the final observation; None if it lacks some."""
+    """Return the arrays of `next_obs`, with the final observation in their last rows; None if it lacks some."""
     arrays = datasets_by_path(group["next_obs"], "next_obs") if "next_obs" in group else {}
     names = (*selection.keys, *([selection.camera] if selection.camera else []))
     if not all(name in arrays for name in names):
