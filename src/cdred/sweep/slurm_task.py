@@ -1,5 +1,6 @@
 """What a SLURM job of a sweep does, for submitit to call. As `process`, it imports nothing that needs JAX."""
 
+import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,9 @@ class SlurmTask:
 
     def checkpoint(self) -> Any:
         """Save the state of the run, and return the job to requeue; called in the handler of SIGTERM."""
-        from submitit.helpers import DelayedSubmission  # here: an extra
+        submitit: Any = importlib.import_module("submitit")  # here: an extra
 
         if self._process is not None:
             self._process.stop()
             wait_until_unlocked(Path(self._folder), SAVE_SECONDS)
-        return DelayedSubmission(SlurmTask(self._settings, self._folder))
+        return submitit.helpers.DelayedSubmission(SlurmTask(self._settings, self._folder))
