@@ -54,7 +54,7 @@ from cdred.text import plural
 from cdred.train.agent import Agent, select_seed
 from cdred.train.callbacks import Callback, Callbacks
 from cdred.train.evaluate import evaluate as evaluate_agents
-from cdred.train.evaluate import evaluation_keys
+from cdred.train.evaluate import evaluation_keys, unseen_episode
 from cdred.train.interrupt import SignalHandler, lock_folder
 from cdred.train.keys import EVALUATE, seed_keys
 from cdred.train.loop import train_loop
@@ -279,10 +279,11 @@ def _evaluate(loaded: LoadedRun, episodes: int, log: LogFn) -> dict[str, Any]:
         evaluated = f"{plural(episodes, 'episode')} of {plural(len(config.seeds), 'seed')}"
         log(f"{config.task}: {evaluated}, planner {config.planner}")
         keys = evaluation_keys(seed_keys(config.seeds, EVALUATE), loaded.steps + 1)
-        evaluation, spec = evaluate_agents(fns, loaded.learner, envs, keys, episodes), envs.spec
+        first = unseen_episode(envs, config.final_eval_episodes)
+        evaluation = evaluate_agents(fns, loaded.learner, envs, keys, episodes, first_episode=first)
     metadata = {"task": config.task, "planner": config.planner, "steps": loaded.steps, "seeds": list(config.seeds)}
     acting = {"acting": names} if (names := acting_names(fns.algorithm, loaded.learner)) else {}
-    return metadata | acting | evaluation_dict(spec, evaluation)
+    return metadata | acting | evaluation_dict(envs.spec, evaluation)
 
 
 def train_expert(

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from cdred.envs.failures import SimulatorError
+from cdred.envs.make import make_vector_env
 from cdred.envs.registry import make
 from cdred.envs.vector_env import VectorEnv
 from cdred.errors import UserError
@@ -62,6 +63,21 @@ def test_episode_seed_reproduces_the_episode():
         envs.reset()
         obs = envs.reset()
         np.testing.assert_array_equal(make("probe/point").reset(envs.episode_seed(1, 0)), obs[1, 0])
+
+
+@pytest.mark.parametrize("task", ["probe/point", "jaxprobe/point"])
+def test_skipping_to_an_episode_starts_it_again(task):
+    with make_vector_env(task, [0, 1], 2) as envs:
+        assert envs.next_episode == 0
+        first, second = envs.reset(), envs.reset()
+        envs.step(np.zeros((2, 2, 2), np.float32))
+        envs.skip_to(0)
+        with pytest.raises(RuntimeError, match="reset"):
+            envs.step(np.zeros((2, 2, 2), np.float32))
+        np.testing.assert_array_equal(envs.reset(), first)
+        np.testing.assert_array_equal(envs.reset(), second)
+        envs.reset(np.array([[True, False], [False, False]]))
+        assert envs.next_episode == 3
 
 
 def test_reset_affects_only_the_mask():

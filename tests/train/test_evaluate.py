@@ -6,7 +6,7 @@ from cdred.demos.episodes import rollout
 from cdred.envs.registry import make
 from cdred.envs.seeding import episode_seed
 from cdred.envs.vector_env import VectorEnv
-from cdred.train.evaluate import evaluate
+from cdred.train.evaluate import evaluate, unseen_episode
 
 
 def make_actor(policy):
@@ -36,6 +36,17 @@ def test_episodes_are_shared_by_environments_and_never_repeated():
         evaluate(make_actor(to_the_goal), None, envs, None, 2)
         assert first == [[2, 2]]
         assert envs.snapshot()["episode"].tolist() == [[3, 3]]
+
+
+def test_agents_that_begin_at_one_episode_act_from_the_same_initial_states():
+    with VectorEnv("probe/point", [0, 5], 2, "eval") as envs:
+        first = evaluate(make_actor(to_the_goal), None, envs, None, 4)
+        following = evaluate(make_actor(to_the_goal), None, envs, None, 4)
+        again = evaluate(make_actor(to_the_goal), None, envs, None, 4, first_episode=0)
+        assert envs.next_episode == 2
+        # Four episodes of two environments are numbers 0 and 1, which a final evaluation of six reaches beyond.
+        assert (unseen_episode(envs, 4), unseen_episode(envs, 6)) == (2, 3)
+    assert first.episode_return.tolist() == again.episode_return.tolist() != following.episode_return.tolist()
 
 
 def test_mean_return_equals_that_of_single_episodes():

@@ -12,6 +12,7 @@ import pytest
 import cdred
 from cdred import api
 from cdred.algos.pretrain import CANDIDATES, MIN_DETECTED, PretrainConfig
+from cdred.envs.vector_env import VectorEnv
 from cdred.errors import Interrupted, UserError
 from cdred.run_folder import load_run
 from cdred.train import pretraining, selection
@@ -46,9 +47,21 @@ def every_detector_is_reliable():
 
 
 @pytest.fixture(scope="module")
-def finished_run(tmp_path_factory):
+def first_episodes():
+    """Numbers of the first episodes of evaluations that do not continue with the next one, as they are called."""
+    numbers, skip_to = [], VectorEnv.skip_to
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(VectorEnv, "skip_to", lambda envs, number: (numbers.append(number), skip_to(envs, number)))
+        yield numbers
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory, first_episodes):
     out = tmp_path_factory.mktemp("pretrained") / "run"
+    first_episodes.clear()
     cdred.train(run_config(out, **SETTINGS), quiet=True)
+    # The pretrained policy acts in episodes 0 and 1, the agent at step 60 in episode 2, each candidate in 3 and 4.
+    assert first_episodes == [0, 3, 3, 3, 0]
     return out
 
 
@@ -111,6 +124,12 @@ def test_selected_episodes_end_where_demonstrations_end(finished_run):
     rate = selected.sum(axis=(1, 2)) / final.sum(axis=(1, 2))
     np.testing.assert_allclose(diagnostics["detected_success"], rate)
     assert np.max(lines(finished_run, "train")[-1]["self_imitation_loss"]) > 0
+
+
+def test_evaluation_of_a_finished_run_is_in_unseen_episodes(finished_run, first_episodes):
+    first_episodes.clear()
+    cdred.evaluate(finished_run, episodes=1, log=lambda _: None)
+    assert first_episodes == [5]
 
 
 def test_candidate_with_most_detected_successes_acts(finished_run):
@@ -190,15 +209,15 @@ def test_agent_acts_as_trained_where_successes_cannot_be_detected(monkeypatch, d
     """The pretrained policy has the most detected successes of both seeds."""
     monkeypatch.setattr(selection, "MIN_DETECTED", MIN_DETECTED)
     rates = {0: [0.0, 0.0], 1: [0.2, 0.2], 2: [0.8, 0.8]}
-    detect = lambda _run, _state, index: SimpleNamespace(success=np.array(rates[index])[:, None])  # noqa: E731
+    detect = lambda _run, _state, index, _first: SimpleNamespace(success=np.array(rates[index])[:, None])  # noqa: E731
     monkeypatch.setattr(selection, "_detect", detect)
     logged, messages = [], []
     run = SimpleNamespace(
         log=messages.append,
         logger=SimpleNamespace(log=lambda _step, metrics, kind: logged.append((metrics, kind))),
         fns=SimpleNamespace(set_acting=lambda learner, _index: learner, algorithm=SimpleNamespace(pretraining=None)),
-        eval_envs=SimpleNamespace(snapshot=dict),
-        config=SimpleNamespace(pretrain=SimpleNamespace(selection_episodes=2)),
+        eval_envs=SimpleNamespace(snapshot=dict, next_episode=2, shape=(2, 1)),
+        config=SimpleNamespace(pretrain=SimpleNamespace(selection_episodes=2), final_eval_episodes=2),
     )
     learner = SimpleNamespace(pretrained=SimpleNamespace(demos_detected=np.array(detected)))
     state = SimpleNamespace(learner=learner, steps=5, replace=lambda **_: "chosen")

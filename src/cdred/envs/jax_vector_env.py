@@ -151,6 +151,16 @@ class JaxVectorEnv:
         self._needs_reset &= ~mask
         return np.array(self.state.obs)
 
+    @property
+    def next_episode(self) -> int:
+        """As `VectorEnv.next_episode`."""
+        return int(self.state.episode.max()) + 1
+
+    def skip_to(self, episode: int) -> None:
+        """As `VectorEnv.skip_to`."""
+        self.state = self.state._replace(episode=jnp.full(self.shape, episode - 1, jnp.int32))
+        self._needs_reset[:] = True
+
     def step(self, action: Float32[np.ndarray, "S E A"]) -> VectorStep:
         """Step every environment.
 

@@ -82,6 +82,15 @@ class VectorEnv:
         self._start({i: int(self._episode[slot]) + 1 for i, slot in enumerate(self._slots) if mask[slot]})
         return map_obs(np.copy, self._obs)
 
+    @property
+    def next_episode(self) -> int:
+        """Number of the first episode that no environment has started."""
+        return int(self._episode.max()) + 1
+
+    def skip_to(self, episode: int) -> None:
+        """Let the next `reset` start episode number `episode` in every environment, which must be reset first."""
+        self._episode[:], self._length[:], self._needs_reset[:] = episode - 1, 0, True
+
     def _start(self, episodes: dict[int, int]) -> None:
         while episodes:
             for i, episode in episodes.items():

@@ -53,8 +53,10 @@ def evaluate(
     keys: Key[Array, " S"],
     episodes: int,
     on_step: Callable[[Any, np.ndarray, np.ndarray], None] | None = None,
+    *,
+    first_episode: int | None = None,
 ) -> Evaluation:
-    """Run each seed's agent for the next `episodes` episodes of `envs`.
+    """Run each seed's agent for `episodes` episodes of `envs`.
 
     Every environment runs the same number of episodes, so short episodes are not overrepresented: further episodes of
     an environment that is done early are not counted. A failed episode is replaced by another one.
@@ -67,13 +69,17 @@ def evaluate(
         episodes: episodes per seed, rounded up to a multiple of E.
         on_step: called after each step with the observations that it led to, the episodes that ended and those of them
             that count.
+        first_episode: number of the first episode, from 0; None for the next one. Agents that begin at the same
+            episode act from the same initial states.
 
     Raises:
         SimulatorError: as `VectorEnv.step`.
         DivergenceError: an action is not finite.
     """
     num_seeds, num_envs = envs.shape
-    quota = -(-episodes // num_envs)
+    quota = episodes_per_env(episodes, num_envs)
+    if first_episode is not None:
+        envs.skip_to(first_episode)
     counts, failed = np.zeros(envs.shape, int), np.zeros(num_seeds, np.int64)
     totals = {name: np.zeros(num_seeds) for name in vars(EpisodeStats.zeros(envs.shape))}
     plan, stats = actor.init_plan(num_seeds, num_envs), EpisodeStats.zeros(envs.shape)
@@ -94,6 +100,20 @@ def evaluate(
         obs = envs.reset(needs_reset) if needs_reset.any() and (counts < quota).any() else step.obs
     means = {name: total / (quota * num_envs) for name, total in totals.items()}
     return Evaluation(quota * num_envs, **means, failed_episodes=failed)
+
+
+def episodes_per_env(episodes: int, num_envs: int) -> int:
+    """Return how many of `episodes` episodes each environment runs, rounded up."""
+    return -(-episodes // num_envs)
+
+
+def unseen_episode(envs: AnyVectorEnv, final_eval_episodes: int) -> int:
+    """Return the number of the first episode of `envs` that no evaluation has run or will run.
+
+    The pretrained policy and the final agent run the first `final_eval_episodes`, the evaluations between them the
+    following ones.
+    """
+    return max(envs.next_episode, episodes_per_env(final_eval_episodes, envs.shape[1]))
 
 
 def evaluation_keys(keys: Key[Array, " S"], steps: int) -> Key[Array, " S"]:

@@ -60,6 +60,8 @@ def train_loop(run: TrainingRun) -> TrainResult:
 
     The state is saved before the final evaluation, so that a failure there loses nothing.
 
+    The final evaluation is in the episodes of that of the pretrained policy: both act from the same initial states.
+
     Raises:
         Interrupted: a signal was received; the state is saved.
         Stopped: a callback asked for it; the state is saved.
@@ -104,7 +106,7 @@ def train_loop(run: TrainingRun) -> TrainResult:
                 save(run, snapshot_envs(run, state), timer)
                 # Also a signal received during the save needs no second one.
                 _stop_if_requested(run, steps, total)
-        evaluation = _evaluate(run, state, config.final_eval_episodes, timer)[1]
+        evaluation = _evaluate(run, state, config.final_eval_episodes, timer, first_episode=0)[1]
     run.log(timer.save_summary())
     restarts, acting = state.divergence_restarts.tolist(), acting_names(run.fns.algorithm, state.learner)
     return TrainResult(evaluation, int(state.steps), updates, restarts, acting, timer.seconds())
@@ -220,10 +222,12 @@ def episodes_left(run: TrainingRun, steps: int) -> int:
     return evaluations * config.eval_episodes + config.final_eval_episodes + selected
 
 
-def _evaluate(run: TrainingRun, state: TrainState, episodes: int, timer: RunTimer) -> tuple[TrainState, Evaluation]:
+def _evaluate(
+    run: TrainingRun, state: TrainState, episodes: int, timer: RunTimer, first_episode: int | None = None
+) -> tuple[TrainState, Evaluation]:
     start, step = time.perf_counter(), int(state.steps)
     keys = evaluation_keys(run.keys.evaluate, step)
-    result = evaluate(run.fns, state.learner, run.eval_envs, keys, episodes)
+    result = evaluate(run.fns, state.learner, run.eval_envs, keys, episodes, first_episode=first_episode)
     seconds = time.perf_counter() - start
     timer.record_evaluation(seconds, episodes)
     metrics = drop_inapplicable(run, result.metrics()) | {"seconds": seconds}

@@ -65,7 +65,7 @@ def _log(run: TrainingRun, metrics: dict[str, Any], updates: int) -> None:
 def _evaluate(run: TrainingRun, state: TrainState) -> TrainState:
     keys = evaluation_keys(run.keys.evaluate, 0)
     actor, episodes = PretrainedPolicy(run.fns), run.config.final_eval_episodes
-    result = evaluate(actor, state.learner, run.eval_envs, keys, episodes)
+    result = evaluate(actor, state.learner, run.eval_envs, keys, episodes, first_episode=0)
     run.logger.log(0, drop_inapplicable(run, result.metrics()), "eval")
     state = state.replace(eval_envs=run.eval_envs.snapshot())
     acting = np.full(len(run.config.seeds), CANDIDATES.index("pretrained"), np.int32)

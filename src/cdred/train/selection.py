@@ -1,6 +1,7 @@
 """Choice of what acts after training, without a reward.
 
-The agent as trained, its policy and the pretrained policy each act in further episodes, whose successes are detected.
+The agent as trained, its policy and the pretrained policy each act in the same unseen episodes, whose successes are
+detected: from different initial states, one policy's success rates may differ by more than those of two policies.
 """
 
 import jax
@@ -10,7 +11,7 @@ from jaxtyping import Float32, PyTree
 
 from cdred.algos.base import Algorithm
 from cdred.algos.pretrain import CANDIDATES, MIN_DETECTED
-from cdred.train.evaluate import evaluate, evaluation_keys
+from cdred.train.evaluate import evaluate, evaluation_keys, unseen_episode
 from cdred.train.setup import TrainingRun
 from cdred.train.state import TrainState
 
@@ -46,7 +47,9 @@ def select_agent(run: TrainingRun, state: TrainState) -> TrainState:
     if not reliable.any():
         run.log("the agent acts as trained: demonstrations do not end where others end, so no success can be detected")
         return state
-    success = np.array([np.mean(_detect(run, state, index).success, axis=1) for index in range(len(CANDIDATES))])
+    first = unseen_episode(run.eval_envs, run.config.final_eval_episodes)
+    detected = [_detect(run, state, index, first).success for index in range(len(CANDIDATES))]
+    success = np.mean(detected, axis=2)
     best = np.where(reliable, np.argmax(success, axis=0), 0)
     metrics = {f"{name}_detected_success": row.tolist() for name, row in zip(CANDIDATES, success, strict=True)}
     run.logger.log(int(state.steps), metrics | {"chosen": best.tolist()}, "selection")
@@ -65,11 +68,13 @@ def acting_names(algorithm: Algorithm, learner: PyTree) -> list[str] | None:
     return [CANDIDATES[index] for index in jax.device_get(learner.pretrained.acting)]
 
 
-def _detect(run: TrainingRun, state: TrainState, candidate: int) -> DetectedSuccesses:
+def _detect(run: TrainingRun, state: TrainState, candidate: int, first_episode: int) -> DetectedSuccesses:
+    """Let a candidate act from episode `first_episode` on."""
     seeds = len(run.config.seeds)
     learner = run.fns.set_acting(state.learner, jnp.full(seeds, candidate, jnp.int32))
     successes = DetectedSuccesses(run, learner)
     # The final evaluation uses the key of the step count, and `cdred eval` that of the next number.
     keys = evaluation_keys(run.keys.evaluate, int(state.steps) + 2 + candidate)
-    evaluate(run.fns, learner, run.eval_envs, keys, run.config.pretrain.selection_episodes, successes)
+    episodes = run.config.pretrain.selection_episodes
+    evaluate(run.fns, learner, run.eval_envs, keys, episodes, successes, first_episode=first_episode)
     return successes
