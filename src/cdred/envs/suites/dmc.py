@@ -8,6 +8,7 @@ from jaxtyping import Float32, UInt8
 
 from cdred.action_units import denormalize_actions
 from cdred.envs.base import Step, raise_render_error, validate_step
+from cdred.envs.render_thread import RenderThread
 from cdred.task_name import with_repeat
 from cdred.types import EnvSpec
 
@@ -46,7 +47,7 @@ class DMControl:
             action_high=tuple(self._high.tolist()),
             control_timestep=self._env.control_timestep() * action_repeat,
         )
-        self._render_size = render_size or DEFAULT_RENDER_SIZE
+        self._render_size, self._render_thread = render_size or DEFAULT_RENDER_SIZE, RenderThread()
         self._reduce_render_quality()
         self._elapsed_steps = 0
 
@@ -81,12 +82,13 @@ class DMControl:
 
     def render(self) -> UInt8[np.ndarray, "H W 3"]:
         try:
-            return self._env.physics.render(self._render_size, self._render_size, camera_id=0)
+            size = self._render_size
+            return self._render_thread.run(self._env.physics.render, size, size, camera_id=0)
         except Exception as error:
             raise_render_error(self.spec.task, error)
 
     def close(self) -> None:
-        self._env.close()
+        self._render_thread.close(self._env.close)
 
 
 def flatten(observation: Mapping[str, np.ndarray]) -> Float32[np.ndarray, "*obs"]:

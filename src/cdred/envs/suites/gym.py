@@ -15,6 +15,7 @@ from jaxtyping import Float32, UInt8
 from cdred.action_units import denormalize_actions
 from cdred.envs.base import Step, raise_render_error, resize_nearest, validate_step
 from cdred.envs.gym_spaces import join_name, named_parts, obs_boxes, require_box, split_images
+from cdred.envs.render_thread import RenderThread
 from cdred.errors import UserError
 from cdred.resizing import resize_area
 from cdred.suggest import did_you_mean
@@ -54,7 +55,10 @@ class Gym:
         origin: object | None = None,
         image_size: int | None = None,
     ):
-        self._env = make_env()
+        self._render_thread = RenderThread()
+        # With images every call is in the thread, because an environment that observes its own renders in its steps.
+        self._call: Callable[..., Any] = _call if image_size is None else self._render_thread.run
+        self._env = self._call(make_env)
         self._action_space = require_box(task, "action", self._env.action_space)
         bounds = np.array([self._action_space.low, self._action_space.high], np.float64).reshape(2, -1)
         if not np.isfinite(bounds).all():
@@ -69,7 +73,8 @@ class Gym:
         length = time_limit(task, self._env)
         origin = _registered(self._env) if origin is None else origin
         motionless = self._native(np.zeros(self._low.size, np.float32))
-        has_success = reports_success(task, make_env, origin, motionless, length)
+        call: Callable[..., Any] = _call if image_size is None else RenderThread().run
+        has_success = call(reports_success, task, make_env, origin, motionless, length)
         self.spec = EnvSpec(
             task,
             (obs_size,),
@@ -89,10 +94,10 @@ class Gym:
 
     def reset(self, seed: int) -> Float32[np.ndarray, "*obs"]:
         self._elapsed_steps = 0
-        return self._observe(self._env.reset(seed=int(seed))[0])
+        return self._observe(self._call(self._env.reset, seed=int(seed))[0])
 
     def step(self, action: Float32[np.ndarray, " A"]) -> Step:
-        obs, reward, terminated, truncated, info = self._env.step(self._native(action))
+        obs, reward, terminated, truncated, info = self._call(self._env.step, self._native(action))
         self._elapsed_steps += 1
         # For environments without a time limit; with one, Gymnasium truncates at the same step.
         time_is_up = not terminated and self._elapsed_steps >= self.spec.episode_length
@@ -130,12 +135,16 @@ class Gym:
         if self._env.render_mode != "rgb_array":
             raise UserError(f"{self.spec.task} cannot be rendered: it has no render mode `rgb_array`.")
         try:
-            return resize_nearest(np.asarray(self._env.render(), np.uint8), self._render_size)
+            return resize_nearest(np.asarray(self._render_thread.run(self._env.render), np.uint8), self._render_size)
         except Exception as error:
             raise_render_error(self.spec.task, error)
 
     def close(self) -> None:
-        self._env.close()
+        self._render_thread.close(self._env.close)
+
+
+def _call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return function(*args, **kwargs)
 
 
 def make(name: str, render_size: int | None = None, image_size: int | None = None) -> Gym:

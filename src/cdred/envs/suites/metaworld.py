@@ -16,6 +16,7 @@ from metaworld.env_dict import ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE
 from metaworld.policies import ENV_POLICY_MAP
 
 from cdred.envs.base import Step, raise_render_error, validate_step
+from cdred.envs.render_thread import RenderThread
 from cdred.task_name import with_repeat
 from cdred.types import EnvSpec
 
@@ -49,7 +50,7 @@ class MetaWorld:
         # Software rendering is several times faster without multisampling and with smaller shadow maps.
         self._model.vis.quality.offsamples, self._model.vis.quality.shadowsize = 0, 512
         self._initial_values = {field: getattr(self._model, field).copy() for field in WRITTEN_BY_TASKS}
-        self._render_size = render_size or DEFAULT_RENDER_SIZE
+        self._render_size, self._render_thread = render_size or DEFAULT_RENDER_SIZE, RenderThread()
         self._renderer: mujoco.Renderer | None = None
         self._elapsed_steps = 0
 
@@ -80,15 +81,21 @@ class MetaWorld:
 
     def render(self) -> UInt8[np.ndarray, "H W 3"]:
         try:
-            if self._renderer is None:
-                self._renderer = offscreen_renderer(self._model, self._render_size)
-            self._renderer.update_scene(self._sim.data, camera="corner2")
-            # This camera is mounted upside down: a rotation by 180 degrees turns the frame upright.
-            return np.ascontiguousarray(self._renderer.render()[::-1, ::-1])
+            return self._render_thread.run(self._draw)
         except Exception as error:
             raise_render_error(self.spec.task, error)
 
+    def _draw(self) -> UInt8[np.ndarray, "H W 3"]:
+        if self._renderer is None:
+            self._renderer = offscreen_renderer(self._model, self._render_size)
+        self._renderer.update_scene(self._sim.data, camera="corner2")
+        # This camera is mounted upside down: a rotation by 180 degrees turns the frame upright.
+        return np.ascontiguousarray(self._renderer.render()[::-1, ::-1])
+
     def close(self) -> None:
+        self._render_thread.close(self._free)
+
+    def _free(self) -> None:
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None
