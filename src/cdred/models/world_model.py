@@ -37,7 +37,8 @@ class ModelConfig:
     num_bins: PositiveInt = 101
     """Bins of the two-hot value and reward distributions over symlog values in [-10, 10]."""
     normalize_obs: bool = False
-    """Normalise observations by mean and standard deviation of the demonstrations and the random episodes."""
+    """Normalise observations by mean and standard deviation of the demonstrations and the random episodes, the colour
+    channels of camera images by their own."""
     min_obs_std: Positive = 0.1
     """Smallest standard deviation that observations are divided by; larger ones make encoder and policy smoother."""
     encoder_layer_norm: bool = True
@@ -122,6 +123,7 @@ class WorldModel(ActorCritic):
                 config.latent_dim,
                 simnorm_group=config.simnorm_dim,
                 layer_norm=config.encoder_layer_norm,
+                standardize=config.normalize_obs,
                 precision=precision,
                 key=ke,
             )

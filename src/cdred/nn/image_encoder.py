@@ -13,6 +13,8 @@ from cdred.nn.precision import round_mantissa
 from cdred.types import STACKED_IMAGES, ImageObs, Precision
 
 CHANNELS = 32
+# Added to the standard deviation of images, whose values are within [-0.5, 0.5].
+MIN_STD = 0.01
 
 
 class ConvSpec(NamedTuple):
@@ -73,10 +75,17 @@ class ImageEncoder(eqx.Module):
     """Encoder h of stacked images, with or without a vector beside them.
 
     Four convolutions with ReLU; their flattened output and the vector are the input of `mlp`.
+
+    Attributes:
+        convolutions: all of them.
+        mlp: from features to latent.
+        standardize: give every colour channel of the stacked images mean 0 and standard deviation 1. Without it they
+            are within [-0.5, 0.5], as in TD-MPC2, and what moves in front of a constant background is learned slowly.
     """
 
     convolutions: tuple[Conv, ...]
     mlp: MLP
+    standardize: bool = eqx.field(static=True)
 
     def __init__(
         self,
@@ -87,6 +96,7 @@ class ImageEncoder(eqx.Module):
         *,
         simnorm_group: int,
         layer_norm: bool = True,
+        standardize: bool = False,
         precision: Precision = "float32",
         key: Key[Array, ""],
     ):
@@ -105,13 +115,23 @@ class ImageEncoder(eqx.Module):
             precision=precision,
             key=mlp_key,
         )
+        self.standardize = standardize
 
     def __call__(self, obs: ImageObs) -> Float[Array, " Z"]:
         """Encode an observation with a (normalised) vector `[n]` and images `[K, H, W, 3]`."""
-        x = jnp.concatenate(list(obs.image), axis=-1).astype(jnp.float32) / 255.0 - 0.5
+        images = obs.image.astype(jnp.float32) / 255.0 - 0.5
+        if self.standardize:
+            images = _standardized(images)
+        x = jnp.concatenate(list(images), axis=-1)
         for convolution in self.convolutions:
             x = jax.nn.relu(convolution(x))
         return self.mlp(jnp.concatenate([x.reshape(-1), obs.state]))
+
+
+def _standardized(images: Float[Array, "K H W C"]) -> Float[Array, "K H W C"]:
+    """Standardise each channel over all images and pixels; a channel of one value becomes 0."""
+    centred = images - jnp.mean(images, axis=(0, 1, 2))
+    return centred / (jnp.sqrt(jnp.mean(centred * centred, axis=(0, 1, 2))) + MIN_STD)
 
 
 def random_shift(images: UInt8[Array, "N K H W C"], key: Key[Array, ""], pixels: int) -> UInt8[Array, "N K H W C"]:
