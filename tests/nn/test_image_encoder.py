@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cdred.nn.image_encoder import Conv, ConvSpec, ImageEncoder, conv_specs, random_shift
+from cdred.nn.image_encoder import Conv, ConvSpec, ImageEncoder, _standardized, conv_specs, random_shift
 from cdred.types import ImageObs
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 3, 40, 40, 3), dtype=np.uint8)
@@ -39,6 +39,27 @@ def test_every_size_leaves_features(size):
     assert model.mlp.hidden[0].linear.weight.shape[0] == 32 * features**2 + 2
     # SimNorm: every group of 8 sums to 1.
     np.testing.assert_allclose(model(obs).reshape(2, 8).sum(axis=1), 1.0, rtol=1e-5)
+
+
+def test_standardised_images_are_encoded_regardless_of_brightness_and_contrast():
+    model, plain = (
+        ImageEncoder(32, 0, (16,), 16, simnorm_group=8, standardize=flag, key=jax.random.key(0))
+        for flag in (True, False)
+    )
+    dark = np.random.default_rng(3).integers(0, 100, (3, 32, 32, 3), dtype=np.uint8)
+    bright = 2 * dark + np.array([5, 20, 50], np.uint8)
+    latents = [[encode(ImageObs(jnp.zeros(0), jnp.asarray(i))) for i in (dark, bright)] for encode in (model, plain)]
+    assert np.abs(latents[0][0] - latents[0][1]).max() < 0.02 < np.abs(latents[1][0] - latents[1][1]).max()
+    # In the same images a channel has its own mean and standard deviation.
+    channels = (dark / 255.0 - 0.5).reshape(-1, 3)
+    expected = (channels - channels.mean(axis=0)) / (channels.std(axis=0) + 0.01)
+    standardised = _standardized(jnp.asarray(dark, jnp.float32) / 255.0 - 0.5)
+    np.testing.assert_allclose(standardised.reshape(-1, 3), expected, atol=1e-5)
+
+
+def test_image_of_one_colour_is_finite_when_standardised():
+    model = ImageEncoder(32, 0, (16,), 16, simnorm_group=8, standardize=True, key=jax.random.key(0))
+    assert np.isfinite(model(ImageObs(jnp.zeros(0), jnp.full((3, 32, 32, 3), 200, jnp.uint8)))).all()
 
 
 @pytest.mark.parametrize("stride", [1, 2])

@@ -135,7 +135,7 @@ def test_evaluation_of_a_finished_run_is_in_unseen_episodes(finished_run, first_
 def test_candidate_with_most_detected_successes_acts(finished_run):
     (line,) = lines(finished_run, "selection")
     success = np.array([line[f"{name}_detected_success"] for name in CANDIDATES])
-    assert line["chosen"] == success.argmax(axis=0).tolist()
+    assert line["chosen"] == selection.most_successful(success).tolist()
     assert arrays(finished_run)["learner/pretrained/acting"].tolist() == line["chosen"]
     result = json.loads((finished_run / "result.json").read_text())
     assert result["acting"] == [CANDIDATES[index] for index in line["chosen"]]
@@ -202,6 +202,23 @@ def test_precision_is_reported_only_where_the_task_reports_success(finished_run,
     values = {"detected_success": [0.5], "detector_precision": [0.0], "detector_recall": [0.0]}
     assert values.keys() <= lines(finished_run, "diagnostics")[-1].keys()
     assert set(drop_inapplicable(run, values)) == (set(values) if has_success else {"detected_success"})
+
+
+@pytest.mark.parametrize(
+    ("agent", "policy", "pretrained", "chosen"),
+    [
+        (0.9, 0.2, 0.8, "agent"),
+        (0.7, 0.8, 0.2, "policy"),
+        (0.2, 0.3, 0.4, "pretrained"),
+        (0.5, 0.5, 0.5, "pretrained"),
+        (0.2, 0.5, 0.5, "pretrained"),
+        (0.5, 0.5, 0.2, "agent"),
+        (0.0, 0.0, 0.0, "agent"),
+    ],
+)
+def test_pretrained_policy_is_left_for_more_successes_only(agent, policy, pretrained, chosen):
+    rates = np.array([[agent, 0.1], [policy, 0.3], [pretrained, 0.1]])
+    assert [CANDIDATES[index] for index in selection.most_successful(rates)] == [chosen, "policy"]
 
 
 @pytest.mark.parametrize(("detected", "chosen"), [([1.0, 0.5], [2, 2]), ([1.0, 0.4], [2, 0]), ([0.4, 0.0], None)])

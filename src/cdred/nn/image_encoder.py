@@ -1,6 +1,7 @@
 """Encoder of camera images, and the random shift that they are augmented by."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import equinox as eqx
@@ -130,8 +131,9 @@ class ImageEncoder(eqx.Module):
 
 def _standardized(images: Float[Array, "K H W C"]) -> Float[Array, "K H W C"]:
     """Standardise each channel over all images and pixels; a channel of one value becomes 0."""
-    centred = images - jnp.mean(images, axis=(0, 1, 2))
-    return centred / (jnp.sqrt(jnp.mean(centred * centred, axis=(0, 1, 2))) + MIN_STD)
+    mean = partial(jnp.mean, axis=(0, 1, 2), keepdims=True)
+    centred = images - mean(images)
+    return centred / (jnp.sqrt(mean(centred * centred)) + MIN_STD)
 
 
 def random_shift(images: UInt8[Array, "N K H W C"], key: Key[Array, ""], pixels: int) -> UInt8[Array, "N K H W C"]:

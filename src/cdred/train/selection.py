@@ -7,7 +7,7 @@ detected: from different initial states, one policy's success rates may differ b
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float32, PyTree
+from jaxtyping import Float32, Float64, Int64, PyTree
 
 from cdred.algos.base import Algorithm
 from cdred.algos.pretrain import CANDIDATES, MIN_DETECTED
@@ -40,8 +40,8 @@ class DetectedSuccesses:
 def select_agent(run: TrainingRun, state: TrainState) -> TrainState:
     """Let each candidate act in `pretrain.selection_episodes` episodes; choose that of the most detected successes.
 
-    Of equal candidates the first one is chosen: the agent as trained, if no success is detected. For seeds whose
-    detector does not detect the demonstrations either, the agent acts as trained.
+    The pretrained policy is left only for a candidate that has more than it. If none has any, or the seed's detector
+    does not detect the demonstrations either, the agent acts as trained.
     """
     reliable = np.asarray(state.learner.pretrained.demos_detected) >= MIN_DETECTED
     if not reliable.any():
@@ -50,7 +50,7 @@ def select_agent(run: TrainingRun, state: TrainState) -> TrainState:
     first = unseen_episode(run.eval_envs, run.config.final_eval_episodes)
     detected = [_detect(run, state, index, first).success for index in range(len(CANDIDATES))]
     success = np.mean(detected, axis=2)
-    best = np.where(reliable, np.argmax(success, axis=0), 0)
+    best = np.where(reliable, most_successful(success), CANDIDATES.index("agent"))
     metrics = {f"{name}_detected_success": row.tolist() for name, row in zip(CANDIDATES, success, strict=True)}
     run.logger.log(int(state.steps), metrics | {"chosen": best.tolist()}, "selection")
     learner = run.fns.set_acting(state.learner, jnp.asarray(best, jnp.int32))
@@ -59,6 +59,16 @@ def select_agent(run: TrainingRun, state: TrainState) -> TrainState:
     episodes = run.config.pretrain.selection_episodes
     run.log(f"chosen to act, by detected successes in {episodes} episodes each: {names}")
     return state
+
+
+def most_successful(success: Float64[np.ndarray, "C S"]) -> Int64[np.ndarray, " S"]:
+    """Return the index in `CANDIDATES` of what acts for each seed, by the candidates' success rates.
+
+    Of equal ones it is the pretrained policy, then the agent; without any success it is the agent.
+    """
+    agent, pretrained = CANDIDATES.index("agent"), CANDIDATES.index("pretrained")
+    best = np.where(success[pretrained] == success.max(axis=0), pretrained, np.argmax(success, axis=0))
+    return np.where(success.any(axis=0), best, agent)
 
 
 def acting_names(algorithm: Algorithm, learner: PyTree) -> list[str] | None:
