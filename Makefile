@@ -115,7 +115,7 @@ gpu-wheels: .venv-gpu/.ready  ## pack and check what a GPU machine without a net
 	@touch $@
 
 gpu-rehearsal: gpu-wheels  ## all stages of benchmarks/gpu.sh with small networks, on what the GPU machine has
-	for stage in a b c; do \
+	for stage in a b c d; do \
 		PYTHON=.venv-gpu/bin/python benchmarks/gpu.sh $$stage build/gpu-rehearsal --rehearse || exit 1; \
 	done
 

@@ -18,13 +18,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 REQUIREMENTS, ARCHIVES = ROOT / "benchmarks" / "gpu_requirements", ROOT / ".gpu"
-LISTS = ("common", "mjx", "metaworld")
+LISTS = ("common", "mjx", "metaworld", "dmc")
 # Archives and a task of each stage.
 STAGES = {"a": (("common",), ""), "b": (("common", "mjx"), "mjx/WalkerRun")}
 STAGES["c"] = ("common", "metaworld"), "metaworld/bin-picking"
+STAGES["d"] = ("common", "dmc"), "dmc/walker-run"
 LIMIT_MIB = 64.0
 # Parts of packages that no stage uses.
 LEFT_OUT = {"mujoco/experimental", "mujoco/include", "mujoco/mjx/test_data", "bin"}
+LEFT_OUT |= {f"dm_control/{part}" for part in ("locomotion", "suite/dog_assets", "blender", "viewer")}
 
 CHECK = """
 import importlib, pkgutil, sys
@@ -80,7 +82,7 @@ def build(name: str) -> None:
         for path in LEFT_OUT:
             shutil.rmtree(Path(folder) / path, ignore_errors=True)
         temporary = archive(name).with_suffix(".partial")
-        with tarfile.open(temporary, "w:xz") as tar:
+        with tarfile.open(temporary, "w:xz", preset=9) as tar:
             for path in sorted(Path(folder).iterdir()):
                 tar.add(path, path.name)
         temporary.replace(archive(name))

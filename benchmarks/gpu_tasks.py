@@ -1,12 +1,14 @@
-"""Stages `b` and `c` of `benchmarks/gpu.sh`: whole tasks within a time limit.
+"""Stages `b`, `c` and `d` of `benchmarks/gpu.sh`: whole tasks within a time limit.
 
     python benchmarks/gpu_tasks.py b --out OUT --limit-s 530   # simulator on the device (mjx)
     python benchmarks/gpu_tasks.py c --out OUT --limit-s 530   # simulators on the host's cores (Meta-World)
+    python benchmarks/gpu_tasks.py d --out OUT --limit-s 530   # camera images, rendered on the host (DMControl)
 
-Stage b trains TD-MPC2 on the task's reward, records demonstrations with it, and trains CDRED from these in five vmapped
-seeds; `--demos` replaces the first two. Stage c trains CDRED and BC from scripted demonstrations. Each training run has
-a share of the time; it ends at its limit like a run that is stopped by a signal, with its curves, and its agents are
-evaluated. `OUT/b.json` or `OUT/c.json` has the curves while they grow, `OUT/<task>.npz` the recorded demonstrations.
+Stages b and d train TD-MPC2 on the task's reward, record demonstrations with it, and train CDRED from these in vmapped
+seeds, five or three; `--demos` replaces the first two in b. Stage c trains CDRED and BC from scripted demonstrations.
+Each training run has a share of the time; it ends at its limit like a run that is stopped by a signal, with its curves,
+and its agents are evaluated. `OUT/<stage>.json` has the curves while they grow, `OUT/<task>.npz` the recorded
+demonstrations, unless they are too large.
 """
 
 import argparse
@@ -37,15 +39,17 @@ from cdred.run_folder import load_run
 
 HOST_TASKS = ("metaworld/bin-picking", "metaworld/box-close")
 DEVICE_TASK = "mjx/WalkerRun"
-SEEDS = (0, 1, 2, 3, 4)
+PIXEL_TASKS = ("dmc/walker-run?obs=pixels", "dmc/cheetah-run?obs=pixels")
+SEEDS, PIXEL_SEEDS = (0, 1, 2, 3, 4), (0, 1, 2)
 # Demonstrations are stored in OUT below this size.
 MAX_DEMO_BYTES = 5_000_000
 # Seconds between two looks at a running training, and seconds kept for evaluating and ending.
 POLL_S, RESERVE_S = 5.0, 40.0
 # Sizes that try every line in a minute. The rehearsal's simulator compiles fast.
 REHEARSAL: dict[str, Any] = {"preset": "debug", "num_demos": 3, "seeds": (0, 1), "eval_episodes": 2}
-# Stage b begins with an episode of 500 random steps in ten environments, stage c with one of 100 steps in three.
-REHEARSAL_STEPS = {"b": 5600, "c": 390}
+REHEARSAL_PIXEL_TASK = "dmc/cartpole-swingup?repeat=8&obs=pixels&size=32"
+# Stages begin with an episode per environment: of 500 steps in ten (b), of 100 in three (c), of 125 in ten (d).
+REHEARSAL_STEPS = {"b": 5600, "c": 390, "d": 1400}
 
 
 def main() -> None:
@@ -55,14 +59,14 @@ def main() -> None:
     use_compilation_cache()
     stage.about(provenance())
     with tempfile.TemporaryDirectory() as folder:
-        (device_stage if options.stage == "b" else host_stage)(stage, options, Path(folder))
+        {"b": device_stage, "c": host_stage, "d": pixel_stage}[options.stage](stage, options, Path(folder))
     stage.end()
 
 
 def parse() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=("b", "c"))
+    parser.add_argument("stage", choices=("b", "c", "d"))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--limit-s", type=float, required=True, help="seconds until the program ends")
     parser.add_argument("--preset", default="cpu")
@@ -70,10 +74,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--demos", type=Path, help="demonstrations of stage b; recorded if absent")
     parser.add_argument("--num-demos", type=int, default=100)
     parser.add_argument("--steps", type=int, default=50_000, help="environment steps per seed, if the time allows")
-    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
+    parser.add_argument("--seeds", type=int, nargs="+", help="of CDRED and BC; five in stages b and c, three in d")
     parser.add_argument("--eval-episodes", type=int, default=20)
     parser.add_argument("--rehearse", action="store_true", help="sizes of a minute in place of all of the above")
     options = parser.parse_args()
+    options.seeds = options.seeds or (PIXEL_SEEDS if options.stage == "d" else SEEDS)
     if options.rehearse:
         vars(options).update(REHEARSAL, task="mjx/CartpoleSwingup", steps=REHEARSAL_STEPS[options.stage])
     return options
@@ -99,6 +104,25 @@ def device_stage(stage: Stage, options: argparse.Namespace, folder: Path) -> Non
         one = replace(one, random_episodes=1, precision=PrecisionConfig(precision, precision))
         name = f"loop of one seed, {precision}"
         stage.measure(name, lambda _, config=one: loop_rates(config, cdred.load_demos(demos), 10), 2 * RESERVE_S)
+
+
+def pixel_stage(stage: Stage, options: argparse.Namespace, folder: Path) -> None:
+    """Train experts from camera images, record them, and train CDRED from these, one task after the other."""
+    tasks = (REHEARSAL_PIXEL_TASK,) if options.rehearse else PIXEL_TASKS
+    for index, task in enumerate(tasks):
+        share = stage.seconds_left() / (len(tasks) - index)
+        end = stage.seconds() + share
+        name = task.partition("?")[0].replace("/", "-")
+        changes: dict[str, Any] = {"algo": "tdmpc2", "seeds": (0,), "envs": RECORDING_ENVS, "vectorization": "process"}
+        expert = run_config(options, task, folder / f"expert-{name}", **changes)
+        train(stage, f"expert, {task}", expert, 0.5 * share, options)
+        demos = folder / f"{name}.npz"
+        stage.measure(f"demonstrations, {task}", partial(record, expert, demos, options), RESERVE_S / 2)
+        if not demos.exists():
+            stage.skip(f"cdred, {task}", "there are no demonstrations")
+            continue
+        config = run_config(options, task, folder / f"cdred-{name}", demos=str(demos), envs=3, vectorization="process")
+        train(stage, f"cdred, {task}", config, end - stage.seconds(), options)
 
 
 def host_stage(stage: Stage, options: argparse.Namespace, folder: Path) -> None:
@@ -198,7 +222,7 @@ def record(expert: RunConfig, path: Path, options: argparse.Namespace, _: Publis
     demos = record_episodes(loaded, 0, options.num_demos, provenance=about)
     save_demos(demos, path)
     if path.stat().st_size <= MAX_DEMO_BYTES:
-        shutil.copyfile(path, options.out / f"{options.task.replace('/', '-')}.npz")
+        shutil.copyfile(path, options.out / f"{expert.task.partition('?')[0].replace('/', '-')}.npz")
     return dict(demos.provenance)
 
 

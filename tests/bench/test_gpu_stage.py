@@ -155,7 +155,7 @@ def test_training_within_its_limit_has_the_result_of_the_run(stage, tmp_path, mo
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [((), "usage:"), (("d", "out"), "usage:"), (("a", "out"), "common.tar.xz is missing: run make gpu-wheels")],
+    [((), "usage:"), (("e", "out"), "usage:"), (("a", "out"), "common.tar.xz is missing: run make gpu-wheels")],
 )
 def test_unusable_command_is_refused(arguments, message, tmp_path):
     # A copy, because the archives may be there.
