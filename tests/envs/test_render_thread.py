@@ -36,9 +36,8 @@ def test_environments_do_not_draw_in_each_others_images(first, second):
     images.append(image(other))
     one.close()
     images.append(image(other))
-    dropped = make(first)
-    dropped.reset(0)
-    del dropped
+    with closing(make(first)) as third:
+        third.reset(0)
     images.append(image(other))
     other.close()
     np.testing.assert_array_equal(images, expected)

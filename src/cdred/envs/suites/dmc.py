@@ -88,7 +88,8 @@ class DMControl:
             raise_render_error(self.spec.task, error)
 
     def close(self) -> None:
-        self._render_thread.close(self._env.close)
+        # The environment's own `close` does nothing.
+        self._render_thread.close(self._env.physics.free)
 
 
 def flatten(observation: Mapping[str, np.ndarray]) -> Float32[np.ndarray, "*obs"]:
