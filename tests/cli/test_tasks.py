@@ -52,7 +52,8 @@ def test_reason_of_a_refusal_is_below_the_table(capsys):
     assert reason.count("gym/CartPole-v1") == 1
 
 
-def test_json_has_null_for_what_is_unknown(capsys):
+def test_json_has_null_for_what_is_unknown(capsys, monkeypatch):
+    monkeypatch.setenv("CDRED_MANISKILL_PYTHON", "/nowhere/python")
     assert main(["tasks", "maniskill/PushT", "--json"]) == 0
     (task,) = json.loads(capsys.readouterr().out)
     assert (task["task"], task["bundled"], task["expert"]) == ("maniskill/PushT", 0, "none")

@@ -98,10 +98,11 @@ def test_run_counts_and_logs_failed_episodes(failed_run):
     assert [text.split(": ")[1] for text in aborted] == [
         "episode 0 aborted at step 7",
         "episode 4 aborted at step 1",
-        # In the first evaluation.
+        # In both evaluations, which begin at the first episode.
+        "episode 0 aborted at step 4",
         "episode 0 aborted at step 4",
     ]
-    assert [text.split(", ")[1] for text in aborted] == ["seed 1", "seed 1", "seed 0"]
+    assert [text.split(", ")[1] for text in aborted] == ["seed 1", "seed 1", "seed 0", "seed 0"]
 
 
 def test_undisturbed_run_reports_no_failed_episodes(reference_run):
@@ -136,8 +137,7 @@ def test_episode_statistics_exclude_failed_episodes(failed_run):
 
 def test_evaluation_replaces_failed_episodes(failed_run):
     evaluations = [line for line in metric_lines(failed_run[0]) if line["kind"] == "eval"]
-    assert evaluations[0]["failed_episodes"] == [1, 0]
-    assert "failed_episodes" not in evaluations[1]
+    assert [line["failed_episodes"] for line in evaluations] == [[1, 0], [1, 0]]
     assert {line["episodes"] for line in evaluations} == {1, 2}
 
 
