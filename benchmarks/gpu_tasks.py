@@ -40,7 +40,7 @@ from cdred.run_folder import load_run
 HOST_TASKS = ("metaworld/bin-picking", "metaworld/box-close")
 DEVICE_TASK = "mjx/WalkerRun"
 PIXEL_TASKS = ("dmc/walker-run?obs=pixels", "dmc/cheetah-run?obs=pixels")
-SEEDS, PIXEL_SEEDS = (0, 1, 2, 3, 4), (0, 1, 2)
+SEEDS, PIXEL_SEEDS, PIXEL_ENVS = (0, 1, 2, 3, 4), (0, 1, 2), 4
 # Demonstrations are stored in OUT below this size.
 MAX_DEMO_BYTES = 5_000_000
 # Seconds between two looks at a running training, and seconds kept for evaluating and ending.
@@ -48,8 +48,8 @@ POLL_S, RESERVE_S = 5.0, 40.0
 # Sizes that try every line in a minute. The rehearsal's simulator compiles fast.
 REHEARSAL: dict[str, Any] = {"preset": "debug", "num_demos": 3, "seeds": (0, 1), "eval_episodes": 2}
 REHEARSAL_PIXEL_TASK = "dmc/cartpole-swingup?repeat=8&obs=pixels&size=32"
-# Stages begin with an episode per environment: of 500 steps in ten (b), of 100 in three (c), of 125 in ten (d).
-REHEARSAL_STEPS = {"b": 5600, "c": 390, "d": 1400}
+# Stages begin with an episode per environment: of 500 steps in ten (b), of 100 in three (c), of 125 in four (d).
+REHEARSAL_STEPS = {"b": 5600, "c": 390, "d": 600}
 
 
 def main() -> None:
@@ -113,7 +113,7 @@ def pixel_stage(stage: Stage, options: argparse.Namespace, folder: Path) -> None
         share = stage.seconds_left() / (len(tasks) - index)
         end = stage.seconds() + share
         name = task.partition("?")[0].replace("/", "-")
-        changes: dict[str, Any] = {"algo": "tdmpc2", "seeds": (0,), "envs": RECORDING_ENVS, "vectorization": "process"}
+        changes: dict[str, Any] = {"algo": "tdmpc2", "seeds": (0,), "envs": PIXEL_ENVS, "vectorization": "process"}
         expert = run_config(options, task, folder / f"expert-{name}", **changes)
         train(stage, f"expert, {task}", expert, 0.5 * share, options)
         demos = folder / f"{name}.npz"
@@ -121,7 +121,9 @@ def pixel_stage(stage: Stage, options: argparse.Namespace, folder: Path) -> None
         if not demos.exists():
             stage.skip(f"cdred, {task}", "there are no demonstrations")
             continue
-        config = run_config(options, task, folder / f"cdred-{name}", demos=str(demos), envs=3, vectorization="process")
+        config = run_config(
+            options, task, folder / f"cdred-{name}", demos=str(demos), envs=PIXEL_ENVS, vectorization="process"
+        )
         train(stage, f"cdred, {task}", config, end - stage.seconds(), options)
 
 
