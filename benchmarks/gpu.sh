@@ -10,8 +10,9 @@
 #
 # OUT/<stage>.json has every measurement as soon as it is made. Packages that the machine lacks are taken from the
 # archives in .gpu, made by `make gpu-wheels`: .gpu/common.tar.xz for all stages, .gpu/mjx.tar.xz for b,
-# .gpu/metaworld.tar.xz for c, .gpu/dmc.tar.xz for d. --rehearse tries every line with small networks; OPTIONs are those of
-# benchmarks/gpu_speed.py (a) or benchmarks/gpu_tasks.py (b, c, d). LIMIT_S replaces the limit, PYTHON the interpreter.
+# .gpu/metaworld.tar.xz for c, .gpu/dmc.tar.xz for d. --rehearse tries every line with small networks; OPTIONs are
+# those of benchmarks/gpu_speed.py (a) or benchmarks/gpu_tasks.py (b, c, d). LIMIT_S replaces the limit, PYTHON the
+# interpreter.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 usage() { echo "usage: benchmarks/gpu.sh a|b|c|d OUT [--rehearse] [OPTION ...]" >&2 && exit 2; }

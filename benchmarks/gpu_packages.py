@@ -24,7 +24,7 @@ STAGES = {"a": (("common",), ""), "b": (("common", "mjx"), "mjx/WalkerRun")}
 STAGES["c"] = ("common", "metaworld"), "metaworld/bin-picking"
 STAGES["d"] = ("common", "dmc"), "dmc/walker-run"
 LIMIT_MIB = 64.0
-# Parts of packages that no stage uses; the texture is that of a door.
+# Parts of packages that no stage uses. No model of Meta-World has the texture.
 LEFT_OUT = {"mujoco/experimental", "mujoco/include", "mujoco/mjx/test_data", "bin"}
 LEFT_OUT |= {"metaworld/assets/textures/real_door.png"}
 LEFT_OUT |= {f"dm_control/{part}" for part in ("locomotion", "suite/dog_assets", "blender", "viewer")}

@@ -89,11 +89,8 @@ def device_stage(stage: Stage, options: argparse.Namespace, folder: Path) -> Non
     demos = options.demos
     if demos is None:
         # As many environments as are recorded together, so that both run the same compiled program.
-        changes: dict[str, Any] = {"algo": "tdmpc2", "seeds": (0,), "envs": RECORDING_ENVS}
-        expert = run_config(options, options.task, folder / "expert", **changes)
-        train(stage, "expert", expert, 0.4 * stage.seconds_left(), options)
-        demos = folder / "demos.npz"
-        stage.measure("demonstrations", partial(record, expert, demos, options), RESERVE_S / 2)
+        changes = {"envs": RECORDING_ENVS}
+        demos = expert_demos(stage, "", options.task, folder, 0.4 * stage.seconds_left(), options, changes)
     if not demos.exists():
         stage.skip("cdred", "there are no demonstrations")
         return
@@ -109,22 +106,46 @@ def device_stage(stage: Stage, options: argparse.Namespace, folder: Path) -> Non
 def pixel_stage(stage: Stage, options: argparse.Namespace, folder: Path) -> None:
     """Train experts from camera images, record them, and train CDRED from these, one task after the other."""
     tasks = (REHEARSAL_PIXEL_TASK,) if options.rehearse else PIXEL_TASKS
+    changes = {"envs": PIXEL_ENVS, "vectorization": "process"}
     for index, task in enumerate(tasks):
         share = stage.seconds_left() / (len(tasks) - index)
         end = stage.seconds() + share
-        name = task.partition("?")[0].replace("/", "-")
-        changes: dict[str, Any] = {"algo": "tdmpc2", "seeds": (0,), "envs": PIXEL_ENVS, "vectorization": "process"}
-        expert = run_config(options, task, folder / f"expert-{name}", **changes)
-        train(stage, f"expert, {task}", expert, 0.5 * share, options)
-        demos = folder / f"{name}.npz"
-        stage.measure(f"demonstrations, {task}", partial(record, expert, demos, options), RESERVE_S / 2)
+        demos = expert_demos(stage, f", {task}", task, folder / str(index), 0.5 * share, options, changes)
         if not demos.exists():
             stage.skip(f"cdred, {task}", "there are no demonstrations")
             continue
-        config = run_config(
-            options, task, folder / f"cdred-{name}", demos=str(demos), envs=PIXEL_ENVS, vectorization="process"
-        )
+        config = run_config(options, task, folder / str(index) / "cdred", demos=str(demos), **changes)
         train(stage, f"cdred, {task}", config, end - stage.seconds(), options)
+
+
+def expert_demos(
+    stage: Stage,
+    label: str,
+    task: str,
+    folder: Path,
+    seconds: float,
+    options: argparse.Namespace,
+    changes: dict[str, Any],
+) -> Path:
+    """Train TD-MPC2 for at most `seconds` and record it.
+
+    Args:
+        stage: measures both.
+        label: end of the names of the two measurements.
+        task: the task.
+        folder: for the run and its demonstrations.
+        seconds: limit of the training, its evaluation included.
+        options: of the command line.
+        changes: of the run's settings.
+
+    Returns:
+        The file of demonstrations, which does not exist if the training or the recording failed.
+    """
+    expert = run_config(options, task, folder / "expert", algo="tdmpc2", seeds=(0,), **changes)
+    train(stage, f"expert{label}", expert, seconds, options)
+    demos = folder / "demos.npz"
+    stage.measure(f"demonstrations{label}", partial(record, expert, demos, options), RESERVE_S / 2)
+    return demos
 
 
 def host_stage(stage: Stage, options: argparse.Namespace, folder: Path) -> None:

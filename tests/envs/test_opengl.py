@@ -37,6 +37,7 @@ def test_without_egl_there_are_no_devices(monkeypatch):
         ({"MUJOCO_GL": "glfw"}, "glfw False"),
         ({"DISPLAY": ":0"}, "None False"),
         ({}, f"{opengl.choose_backend().backend} True"),
+        ({"MUJOCO_GL": ""}, f"{opengl.choose_backend().backend} True"),
     ],
 )
 def test_what_the_user_set_is_kept(variables, expected):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cdred.nn.image_encoder import Conv, ConvSpec, ImageEncoder, _standardized, conv_specs, random_shift
+from cdred.nn.image_encoder import Conv, ConvSpec, ImageEncoder, conv_specs, random_shift, standardized
 from cdred.types import ImageObs
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 3, 40, 40, 3), dtype=np.uint8)
@@ -53,7 +53,7 @@ def test_standardised_images_are_encoded_regardless_of_brightness_and_contrast()
     # In the same images a channel has its own mean and standard deviation.
     channels = (dark / 255.0 - 0.5).reshape(-1, 3)
     expected = (channels - channels.mean(axis=0)) / (channels.std(axis=0) + 0.01)
-    standardised = _standardized(jnp.asarray(dark, jnp.float32) / 255.0 - 0.5)
+    standardised = standardized(jnp.asarray(dark, jnp.float32) / 255.0 - 0.5)
     np.testing.assert_allclose(standardised.reshape(-1, 3), expected, atol=1e-5)
 
 

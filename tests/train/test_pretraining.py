@@ -135,7 +135,7 @@ def test_evaluation_of_a_finished_run_is_in_unseen_episodes(finished_run, first_
 def test_candidate_with_most_detected_successes_acts(finished_run):
     (line,) = lines(finished_run, "selection")
     success = np.array([line[f"{name}_detected_success"] for name in CANDIDATES])
-    assert line["chosen"] == selection.most_successful(success).tolist()
+    assert line["chosen"] == selection.choose_candidate(success).tolist()
     assert arrays(finished_run)["learner/pretrained/acting"].tolist() == line["chosen"]
     result = json.loads((finished_run / "result.json").read_text())
     assert result["acting"] == [CANDIDATES[index] for index in line["chosen"]]
@@ -216,9 +216,9 @@ def test_precision_is_reported_only_where_the_task_reports_success(finished_run,
         (0.0, 0.0, 0.0, "agent"),
     ],
 )
-def test_pretrained_policy_is_left_for_more_successes_only(agent, policy, pretrained, chosen):
+def test_pretrained_policy_is_replaced_only_by_more_successes(agent, policy, pretrained, chosen):
     rates = np.array([[agent, 0.1], [policy, 0.3], [pretrained, 0.1]])
-    assert [CANDIDATES[index] for index in selection.most_successful(rates)] == [chosen, "policy"]
+    assert [CANDIDATES[index] for index in selection.choose_candidate(rates)] == [chosen, "policy"]
 
 
 @pytest.mark.parametrize(("detected", "chosen"), [([1.0, 0.5], [2, 2]), ([1.0, 0.4], [2, 0]), ([0.4, 0.0], None)])

@@ -9,6 +9,6 @@ from cdred.envs.opengl import VARIABLE, Choice, choose_backend
 opengl_choice: Choice | None = None
 """The OpenGL library that was chosen for MuJoCo; None where `MUJOCO_GL` was set, or there is a display."""
 
-if sys.platform == "linux" and not os.environ.get("DISPLAY") and VARIABLE not in os.environ:
+if sys.platform == "linux" and not os.environ.get("DISPLAY") and not os.environ.get(VARIABLE):
     opengl_choice = choose_backend()
     os.environ[VARIABLE] = opengl_choice.backend

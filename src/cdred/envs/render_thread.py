@@ -10,7 +10,7 @@ from cdred.envs.opengl import VARIABLE
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# Others want the main thread.
+# Values of `MUJOCO_GL` that work in any thread; others want the main thread.
 ANY_THREAD = ("egl", "osmesa")
 
 
@@ -32,7 +32,7 @@ class RenderThread:
 
         It is called in the calling thread if `MUJOCO_GL` is neither `egl` nor `osmesa`.
         """
-        if os.environ.get(VARIABLE) not in ANY_THREAD:
+        if os.environ.get(VARIABLE, "").strip().lower() not in ANY_THREAD:
             return function(*args, **kwargs)
         if self._executor is None:
             self._executor = ThreadPoolExecutor(1, "render")

@@ -82,7 +82,8 @@ ALARMS = (
         "dynamics",
         _dynamics_level,
         "the dynamics model leaves half of the latent variance within its horizon unexplained: plans are unreliable",
-        "more --random-episodes, a larger --optim.consistency-coef, a shorter --mppi.horizon",
+        "more --pretrain.episodes (without pretraining, --random-episodes), a larger --optim.consistency-coef, "
+        "a shorter --mppi.horizon",
     ),
 )
 

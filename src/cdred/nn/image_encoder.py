@@ -14,8 +14,8 @@ from cdred.nn.precision import round_mantissa
 from cdred.types import STACKED_IMAGES, ImageObs, Precision
 
 CHANNELS = 32
-# Added to the standard deviation of images, whose values are within [-0.5, 0.5].
-MIN_STD = 0.01
+# Added to the standard deviations that images are divided by; pixels are within [-0.5, 0.5].
+STD_EPS = 0.01
 
 
 class ConvSpec(NamedTuple):
@@ -122,18 +122,18 @@ class ImageEncoder(eqx.Module):
         """Encode an observation with a (normalised) vector `[n]` and images `[K, H, W, 3]`."""
         images = obs.image.astype(jnp.float32) / 255.0 - 0.5
         if self.standardize:
-            images = _standardized(images)
+            images = standardized(images)
         x = jnp.concatenate(list(images), axis=-1)
         for convolution in self.convolutions:
             x = jax.nn.relu(convolution(x))
         return self.mlp(jnp.concatenate([x.reshape(-1), obs.state]))
 
 
-def _standardized(images: Float[Array, "K H W C"]) -> Float[Array, "K H W C"]:
-    """Standardise each channel over all images and pixels; a channel of one value becomes 0."""
+def standardized(images: Float[Array, "K H W C"]) -> Float[Array, "K H W C"]:
+    """Give each channel mean 0 and standard deviation 1 over all images and pixels; a constant channel becomes 0."""
     mean = partial(jnp.mean, axis=(0, 1, 2), keepdims=True)
     centred = images - mean(images)
-    return centred / (jnp.sqrt(mean(centred * centred)) + MIN_STD)
+    return centred / (jnp.sqrt(mean(centred * centred)) + STD_EPS)
 
 
 def random_shift(images: UInt8[Array, "N K H W C"], key: Key[Array, ""], pixels: int) -> UInt8[Array, "N K H W C"]:

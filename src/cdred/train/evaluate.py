@@ -108,10 +108,9 @@ def episodes_per_env(episodes: int, num_envs: int) -> int:
 
 
 def unseen_episode(envs: AnyVectorEnv, final_eval_episodes: int) -> int:
-    """Return the number of the first episode of `envs` that no evaluation has run or will run.
+    """Return the number of the first episode of `envs` after those of the evaluations so far and of the final one.
 
-    The pretrained policy and the final agent run the first `final_eval_episodes`, the evaluations between them the
-    following ones.
+    The final evaluation runs the first `final_eval_episodes`.
     """
     return max(envs.next_episode, episodes_per_env(final_eval_episodes, envs.shape[1]))
 

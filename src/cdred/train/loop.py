@@ -60,7 +60,8 @@ def train_loop(run: TrainingRun) -> TrainResult:
 
     The state is saved before the final evaluation, so that a failure there loses nothing.
 
-    The final evaluation is in the episodes of that of the pretrained policy: both act from the same initial states.
+    The final evaluation repeats the episodes in which the pretrained policy was evaluated, so that both start from the
+    same initial states.
 
     Raises:
         Interrupted: a signal was received; the state is saved.

@@ -1,7 +1,7 @@
 """Choice of what acts after training, without a reward.
 
-The agent as trained, its policy and the pretrained policy each act in the same unseen episodes, whose successes are
-detected: from different initial states, one policy's success rates may differ by more than those of two policies.
+The agent as trained, its policy and the pretrained policy each act in the same unseen episodes, and their successes are
+detected. In different episodes the success rates of one policy may differ by more than those of two policies.
 """
 
 import jax
@@ -40,8 +40,8 @@ class DetectedSuccesses:
 def select_agent(run: TrainingRun, state: TrainState) -> TrainState:
     """Let each candidate act in `pretrain.selection_episodes` episodes; choose that of the most detected successes.
 
-    The pretrained policy is left only for a candidate that has more than it. If none has any, or the seed's detector
-    does not detect the demonstrations either, the agent acts as trained.
+    Another candidate replaces the pretrained policy only if it has more. If no candidate has any, or the detector of a
+    seed does not detect the demonstrations either, the agent acts as trained.
     """
     reliable = np.asarray(state.learner.pretrained.demos_detected) >= MIN_DETECTED
     if not reliable.any():
@@ -50,7 +50,7 @@ def select_agent(run: TrainingRun, state: TrainState) -> TrainState:
     first = unseen_episode(run.eval_envs, run.config.final_eval_episodes)
     detected = [_detect(run, state, index, first).success for index in range(len(CANDIDATES))]
     success = np.mean(detected, axis=2)
-    best = np.where(reliable, most_successful(success), CANDIDATES.index("agent"))
+    best = np.where(reliable, choose_candidate(success), CANDIDATES.index("agent"))
     metrics = {f"{name}_detected_success": row.tolist() for name, row in zip(CANDIDATES, success, strict=True)}
     run.logger.log(int(state.steps), metrics | {"chosen": best.tolist()}, "selection")
     learner = run.fns.set_acting(state.learner, jnp.asarray(best, jnp.int32))
@@ -61,10 +61,10 @@ def select_agent(run: TrainingRun, state: TrainState) -> TrainState:
     return state
 
 
-def most_successful(success: Float64[np.ndarray, "C S"]) -> Int64[np.ndarray, " S"]:
-    """Return the index in `CANDIDATES` of what acts for each seed, by the candidates' success rates.
+def choose_candidate(success: Float64[np.ndarray, "C S"]) -> Int64[np.ndarray, " S"]:
+    """Return the index in `CANDIDATES` of the highest success rate of each seed.
 
-    Of equal ones it is the pretrained policy, then the agent; without any success it is the agent.
+    Ties go to the pretrained policy, then to the agent; if all rates are 0, to the agent.
     """
     agent, pretrained = CANDIDATES.index("agent"), CANDIDATES.index("pretrained")
     best = np.where(success[pretrained] == success.max(axis=0), pretrained, np.argmax(success, axis=0))

@@ -47,7 +47,8 @@ class DMControl:
             action_high=tuple(self._high.tolist()),
             control_timestep=self._env.control_timestep() * action_repeat,
         )
-        self._render_size, self._render_thread = render_size or DEFAULT_RENDER_SIZE, RenderThread()
+        self._render_size = render_size or DEFAULT_RENDER_SIZE
+        self._render_thread = RenderThread()
         self._reduce_render_quality()
         self._elapsed_steps = 0
 

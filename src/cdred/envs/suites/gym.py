@@ -57,7 +57,7 @@ class Gym:
     ):
         self._render_thread = RenderThread()
         # With images every call is in the thread, because an environment that observes its own renders in its steps.
-        self._call: Callable[..., Any] = _call if image_size is None else self._render_thread.run
+        self._call = _call_directly if image_size is None else self._render_thread.run
         self._env = self._call(make_env)
         self._action_space = require_box(task, "action", self._env.action_space)
         bounds = np.array([self._action_space.low, self._action_space.high], np.float64).reshape(2, -1)
@@ -73,8 +73,8 @@ class Gym:
         length = time_limit(task, self._env)
         origin = _registered(self._env) if origin is None else origin
         motionless = self._native(np.zeros(self._low.size, np.float32))
-        call: Callable[..., Any] = _call if image_size is None else RenderThread().run
-        has_success = call(reports_success, task, make_env, origin, motionless, length)
+        probe_call = _call_directly if image_size is None else RenderThread().run
+        has_success = probe_call(reports_success, task, make_env, origin, motionless, length)
         self.spec = EnvSpec(
             task,
             (obs_size,),
@@ -143,7 +143,7 @@ class Gym:
         self._render_thread.close(self._env.close)
 
 
-def _call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def _call_directly(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     return function(*args, **kwargs)
 
 

@@ -50,7 +50,8 @@ class MetaWorld:
         # Software rendering is several times faster without multisampling and with smaller shadow maps.
         self._model.vis.quality.offsamples, self._model.vis.quality.shadowsize = 0, 512
         self._initial_values = {field: getattr(self._model, field).copy() for field in WRITTEN_BY_TASKS}
-        self._render_size, self._render_thread = render_size or DEFAULT_RENDER_SIZE, RenderThread()
+        self._render_size = render_size or DEFAULT_RENDER_SIZE
+        self._render_thread = RenderThread()
         self._renderer: mujoco.Renderer | None = None
         self._elapsed_steps = 0
 
