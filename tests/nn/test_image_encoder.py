@@ -1,11 +1,22 @@
 """Image encoder: published sizes, convolutions and shifts against their plain definitions."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cdred.nn.image_encoder import Conv, ConvSpec, ImageEncoder, conv_specs, random_shift, standardized
+from cdred.nn.image_encoder import (
+    Conv,
+    ConvSpec,
+    ImageEncoder,
+    conv_specs,
+    convolution,
+    matmul_convolution,
+    random_shift,
+    standardized,
+)
 from cdred.types import ImageObs
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 3, 40, 40, 3), dtype=np.uint8)
@@ -72,6 +83,23 @@ def test_convolution_is_its_definition(stride):
         window = x[row * stride : row * stride + 3, column * stride : column * stride + 3]
         expected[row, column] = np.tensordot(window, np.asarray(conv.kernel), 3)
     np.testing.assert_allclose(conv(jnp.asarray(x)), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("kernel", "stride", "shape"), [(7, 2, (31, 34)), (5, 2, (13, 13)), (3, 1, (3, 8))])
+def test_matrix_products_are_a_convolution(kernel, stride, shape):
+    """Values and gradients of both implementations, of which each device has one, are equal up to rounding."""
+    keys = jax.random.split(jax.random.key(4), 3)
+    x, weights = jax.random.normal(keys[0], (2, *shape, 5)), jax.random.normal(keys[1], (2, kernel, kernel, 5, 6))
+    size = [ConvSpec(kernel, stride).out_size(n) for n in shape]
+    factors = jax.random.normal(keys[2], (2, *size, 6))
+
+    def results(function):
+        convolved, pull_back = jax.vjp(jax.vmap(partial(function, stride=stride)), x, weights)
+        return convolved, pull_back(factors)
+
+    jax.tree.map(
+        partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4), *map(results, (matmul_convolution, convolution))
+    )
 
 
 def test_rounded_convolution_differs_from_exact_one_by_rounding():

@@ -122,24 +122,6 @@ def test_agent_refuses_other_observations(bc_run, obs, message):
         cdred.load(bc_run / "whole").act(obs)
 
 
-def test_one_update_per_call_is_what_a_loop_of_updates_is():
-    """On a CPU updates are calls of their own, and seeds are unrolled; elsewhere they are a loop over vmapped seeds."""
-    _, _, expert, fns = prepared(algo="bc")
-    assert fns.learn == fns._learn_by_calls
-    learner = fns.init(seed_keys((0, 1), INIT))
-    args = (expert, seed_keys((0, 1), LEARN), jnp.int32(3), None)
-    replay = jax.tree.map(lambda x: jnp.stack([x, x]), expert)
-    copies = jax.tree.map(jnp.copy, learner)
-    by_calls, metrics, check = fns.learn(copies, replay, *args)
-    fns._over_seeds = jax.vmap
-    in_loop, loop_metrics, loop_check = jax.jit(fns.learn_fn)(learner, replay, *args)
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), by_calls, in_loop)
-    assert metrics.keys() == loop_metrics.keys()
-    np.testing.assert_allclose(metrics["loss"], loop_metrics["loss"], rtol=1e-4)
-    np.testing.assert_array_equal(check.finite, loop_check.finite)
-    assert by_calls.updates.tolist() == [4, 4]
-
-
 @pytest.mark.parametrize("algo", [name for name in get_args(AlgoName) if name not in (*MODEL_FREE, "bc")])
 def test_every_method_on_a_world_model_learns_from_images(algo):
     """The shapes of an update agree, which is traced and not compiled."""

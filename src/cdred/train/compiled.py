@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
@@ -64,9 +63,6 @@ class CompiledFns:
         pretraining = algorithm.pretraining
         self_imitation = pretraining is not None and pretraining.config.self_imitation_coef > 0
         self.sampler = Sampler(batch_size, horizon, image_shift, self_imitation)
-        # On CPUs XLA's convolutions are 20 times slower in a loop, and 3 times slower when vmapped over networks.
-        unrolled = image_shift is not None and jax.default_backend() == "cpu"
-        self._over_seeds: Callable = _unrolled if unrolled else jax.vmap
 
         self.init_fn = jax.vmap(algorithm.init)
         self.init = self._compiled(self.init_fn, SEEDS, options=FAST_COMPILATION)
@@ -77,11 +73,6 @@ class CompiledFns:
         self.init_pretraining = self._compiled(self._init_pretraining, SEEDS)
         pretrain_specs = (SEEDS, REPLICATED, SEEDS, REPLICATED)
         self.pretrain = self._compiled(self._pretrain, *pretrain_specs, donate=(0,))
-        self._summarize = self._compiled(jax.vmap(_summary), SEEDS, SEEDS)
-        if unrolled:
-            self.learn, self.pretrain = self._learn_by_calls, self._pretrain_by_calls
-            self._learn_once = self._compiled(self._learn_once_fn, *LEARN_SPECS, REPLICATED, donate=(0,))
-            self._pretrain_once = self._compiled(self._pretrain_once_fn, *pretrain_specs, REPLICATED, donate=(0,))
         self.finish_pretraining = self._compiled(self._finish_pretraining, SEEDS, SEEDS, REPLICATED)
         self.distance_from_ends = self._compiled(self._distance_from_ends, SEEDS, SEEDS)
         self.set_acting = self._compiled(_set_acting, SEEDS, SEEDS)
@@ -145,7 +136,7 @@ class CompiledFns:
             # All rows of the episodes that end in this block.
             return select_detected(replay, learner, num_recent_rows(len(block.action), self.episode_length, replay))
 
-        return self._over_seeds(add)(replay, block, learner)
+        return jax.vmap(add)(replay, block, learner)
 
     def _init_pretraining(self, learner) -> PretrainState:
         assert self.algorithm.pretraining is not None
@@ -161,24 +152,7 @@ class CompiledFns:
             state, metrics = jax.lax.scan(update, state, self._pretrain_keys(key, counter))
             return state, {name: jnp.mean(value) for name, value in metrics.items()}
 
-        return self._over_seeds(pretrain_seed)(state, keys)
-
-    def _pretrain_once_fn(self, state: PretrainState, expert: ReplayBuffer, keys, counter, index: Int[Array, ""]):
-        """Take the update `index` of those of `_pretrain`."""
-        update = self._pretrain_update(expert)
-
-        def pretrain_seed(state, key):
-            return update(state, jax.tree.map(lambda x: x[index], self._pretrain_keys(key, counter)))
-
-        return self._over_seeds(pretrain_seed)(state, keys)
-
-    def _pretrain_by_calls(self, state: PretrainState, expert: ReplayBuffer, keys, counter):
-        """Do what `_pretrain` does in one call per update."""
-        metrics = []
-        for index in range(self.updates_per_call):
-            state, values = self._pretrain_once(state, expert, keys, counter, np.int32(index))
-            metrics.append(values)
-        return state, jax.tree.map(lambda *xs: jnp.mean(jnp.stack(xs), axis=0), *metrics)
+        return jax.vmap(pretrain_seed)(state, keys)
 
     def _pretrain_update(self, expert: ReplayBuffer) -> Callable:
         pretraining, sample = self.algorithm.pretraining, self.sampler.batches(expert, augment=True)
@@ -203,7 +177,7 @@ class CompiledFns:
         assert pretraining is not None
         obs = expert.stacked_obs(0, jnp.arange(expert.episode_step.shape[1]))
         rows = DemoRows(obs, expert.absorbing[0], expert.episode_step[0])
-        new = state.model, self._over_seeds(partial(pretraining.finish, rows=rows))(state.model)
+        new = state.model, jax.vmap(partial(pretraining.finish, rows=rows))(state.model)
         return eqx.tree_at(lambda s: (s.model, s.pretrained), learner, new)
 
     @staticmethod
@@ -238,29 +212,9 @@ class CompiledFns:
         def learn_seed(learner, replay, key):
             keys = jax.random.split(jax.random.fold_in(key, counter), self.updates_per_call)
             learner, metrics = jax.lax.scan(update_of(replay), learner, keys)
-            return learner, *_summary(learner, metrics)
+            return learner, *summarize(learner, metrics)
 
-        return self._over_seeds(learn_seed)(learner, replay, keys)
-
-    def _learn_once_fn(
-        self, learner, replay, expert, keys, counter, validation, index: Int[Array, ""], windows=NO_WINDOWS
-    ):
-        """Take the update `index` of those of `learn_fn`; return the learner and its metrics."""
-        update_of = self._learn_update(expert, validation)
-
-        def learn_seed(learner, replay, key, windows):
-            key = jax.random.split(jax.random.fold_in(key, counter), self.updates_per_call)[index]
-            return update_of(replay, windows)(learner, key)
-
-        return self._over_seeds(learn_seed)(learner, replay, keys, windows)
-
-    def _learn_by_calls(self, learner, replay, expert, keys, counter, validation):
-        """Do what `learn_fn` does in one call per update."""
-        metrics = []
-        for index in range(self.updates_per_call):
-            learner, values = self._learn_once(learner, replay, expert, keys, counter, validation, np.int32(index))
-            metrics.append(values)
-        return learner, *self._summarize(learner, jax.tree.map(lambda *xs: jnp.stack(xs, axis=1), *metrics))
+        return jax.vmap(learn_seed)(learner, replay, keys)
 
     def _learn_update(self, expert: ReplayBuffer | None, validation: ReplayBuffer | None) -> Callable:
         """Return a function of the agent's buffer that returns one update of a seed, a function of learner and key."""
@@ -309,7 +263,7 @@ class CompiledFns:
             metrics = self.algorithm.diagnostics(learner, batch, recent, valid, noise_key)
             return metrics if self.algorithm.pretraining is None else metrics | detector_metrics(replay)
 
-        return self._over_seeds(diagnose_seed)(learner, replay, keys, windows)
+        return jax.vmap(diagnose_seed)(learner, replay, keys, windows)
 
     def _set_obs_stats(self, learner, replay: ReplayBuffer | None, expert: ReplayBuffer | None):
         """Set the statistics of observations, those of the agent's and the expert's buffer weighted equally."""
@@ -324,18 +278,7 @@ class CompiledFns:
         return jax.vmap(set_seed)(learner, replay)
 
 
-def _unrolled(function: Callable) -> Callable:
-    """Map as `jax.vmap`, with operations of their own for every seed."""
-
-    def mapped(*args):
-        num = len(jax.tree.leaves(args)[0])
-        results = [function(*jax.tree.map(lambda x, i=i: x[i], args)) for i in range(num)]
-        return jax.tree.map(lambda *xs: jnp.stack(xs), *results)
-
-    return mapped
-
-
-def _summary(learner, metrics: dict[str, Float[Array, " K"]]) -> tuple[dict[str, Float[Array, ""]], FiniteCheck]:
+def summarize(learner, metrics: dict[str, Float[Array, " K"]]) -> tuple[dict[str, Float[Array, ""]], FiniteCheck]:
     """Compute the means of the metrics of K updates, and the check of the learner after them."""
     summary = {name: jnp.mean(value) for name, value in metrics.items()}
     return summary | {"grad_norm_max": jnp.max(metrics["grad_norm"])}, check_finite(learner, metrics)

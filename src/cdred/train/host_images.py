@@ -21,7 +21,7 @@ from cdred.data.replay_images import (
     without_images,
     write_images,
 )
-from cdred.train.compiled import LEARN_SPECS, CompiledFns
+from cdred.train.compiled import LEARN_SPECS, CompiledFns, summarize
 from cdred.train.detection import num_recent_rows, select_detected
 from cdred.train.devices import REPLICATED, SEEDS, to_device
 from cdred.train.sampling import AgentWindows, UpdateKeys, diagnostics_keys
@@ -45,7 +45,10 @@ class HostImageFns(CompiledFns):
         self._add_rows = self._compiled(jax.vmap(self._add_rows_fn), SEEDS, SEEDS, donate=(0,))
         self._detect = self._compiled(self._detect_fn, SEEDS, SEEDS, SEEDS, donate=(0,))
         self._learn_rows = self._compiled(self._learn_rows_fn, SEEDS, SEEDS, REPLICATED)
-        self._learn_with_windows = self._compiled(self._learn_once_fn, *LEARN_SPECS, REPLICATED, SEEDS, donate=(0,))
+        self._learn_with_windows = self._compiled(
+            self._learn_with_windows_fn, *LEARN_SPECS, REPLICATED, SEEDS, donate=(0,)
+        )
+        self._summarize = self._compiled(jax.vmap(summarize), SEEDS, SEEDS)
         self._diagnose_rows = self._compiled(self._diagnose_rows_fn, SEEDS, SEEDS, REPLICATED)
         self._diagnose_with_windows = self._compiled(self._diagnose, *LEARN_SPECS, SEEDS)
         self._set_obs_stats_on_device = self.set_obs_stats
@@ -75,7 +78,7 @@ class HostImageFns(CompiledFns):
         def of_seed(replay: ReplayBuffer, learner, windows) -> ReplayBuffer:
             return select_detected(replay, learner, windows.shape[1] - EARLIER, windows)
 
-        return self._over_seeds(of_seed)(replay, learner, windows)
+        return jax.vmap(of_seed)(replay, learner, windows)
 
     def _learn_from_host(self, learner, replay, expert, keys, counter, validation):
         """Do what `learn_fn` does in one call per update, before which its images are copied to the device."""
@@ -89,6 +92,18 @@ class HostImageFns(CompiledFns):
             learner, values = self._learn_with_windows(*args)
             metrics.append(values)
         return learner, *self._summarize(learner, jax.tree.map(lambda *xs: jnp.stack(xs, axis=1), *metrics))
+
+    def _learn_with_windows_fn(
+        self, learner, replay, expert, keys, counter, validation, index: Int[Array, ""], windows: AgentWindows
+    ):
+        """Take the update `index` of those of `learn_fn`; return the learner and its metrics."""
+        update_of = self._learn_update(expert, validation)
+
+        def learn_seed(learner, replay, key, windows):
+            key = jax.random.split(jax.random.fold_in(key, counter), self.updates_per_call)[index]
+            return update_of(replay, windows)(learner, key)
+
+        return jax.vmap(learn_seed)(learner, replay, keys, windows)
 
     def _learn_rows_fn(self, replay: ReplayBuffer, keys: Key[Array, " S"], counter: Int[Array, ""]) -> AgentWindows:
         """Find the first rows `[S, updates, B]` of the segments that the updates of a `learn` call draw."""
