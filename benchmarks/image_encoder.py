@@ -1,5 +1,7 @@
 """Processor time of the image encoder's gradient: outside of a loop, inside one, and vmapped over networks.
 
+Convolutions are matrix products on CPUs; those of XLA, which other devices have, are measured beside them.
+
     XLA_FLAGS=--xla_cpu_multi_thread_eigen=false taskset -c 0 python benchmarks/image_encoder.py --json FILE
 
 The times of one process are compared with each other: a machine with other jobs has other times in every run.
@@ -15,11 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 from json_output import write_json
 
+from cdred.nn import image_encoder
 from cdred.nn.image_encoder import ImageEncoder
 from cdred.provenance import provenance
 from cdred.types import STACKED_IMAGES, ImageObs
 
 NUM_IMAGES, LOOP, REPEATS = 64, 4, 3
+IMPLEMENTATIONS = {"convolution": image_encoder.convolution, "matrix products": image_encoder.matmul_convolution}
 
 
 def main() -> None:
@@ -28,19 +32,24 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", type=int, default=(32, 64), help="height and width of the images")
     parser.add_argument("--json", type=Path, help="file for the measurements")
     options = parser.parse_args()
-    rows = [measure(size) for size in options.sizes]
+    rows = []
+    for name, function in IMPLEMENTATIONS.items():
+        image_encoder.matmul_convolution = function
+        jax.clear_caches()
+        rows += [measure(name, size) for size in options.sizes]
     if options.json:
         device = str(jax.devices()[0])
         write_json(options.json, {"rows": rows, "images": NUM_IMAGES, "device": device, **provenance()})
 
 
-def measure(size: int) -> dict[str, float]:
+def measure(implementation: str, size: int) -> dict[str, float | str]:
     """Measure milliseconds of processor time per gradient of `NUM_IMAGES` observations."""
     encoder = make_encoder(size, jax.random.key(0))
     image = jax.random.randint(jax.random.key(1), (NUM_IMAGES, STACKED_IMAGES, size, size, 3), 0, 256, jnp.uint8)
     obs = ImageObs(jnp.zeros((NUM_IMAGES, 0)), image)
     both = jax.vmap(lambda key: make_encoder(size, key))(jax.random.split(jax.random.key(2), 2))
-    row = {
+    row: dict[str, float | str] = {
+        "implementation": implementation,
         "size": size,
         "forward_ms": milliseconds(forward, encoder, obs),
         "gradient_ms": milliseconds(gradient, encoder, obs),
@@ -49,7 +58,7 @@ def measure(size: int) -> dict[str, float]:
             vmapped, both, jax.tree.map(lambda x: jnp.stack([x, x]), obs)
         ),
     }
-    print({name: round(value, 1) for name, value in row.items()}, flush=True)
+    print({name: round(value, 1) if isinstance(value, float) else value for name, value in row.items()}, flush=True)
     return row
 
 

@@ -117,7 +117,7 @@ def test_absent_settings_take_their_defaults():
         ("task: 2020-01-01", "run.yaml: task should be a valid string, got {'date': '2020-01-01'}."),
         ("optim: {tau: true}", "run.yaml: optim.tau should be a valid number, got True."),
         ("optim: {tau: '0.1'}", "run.yaml: optim.tau should be a valid number, got '0.1'."),
-        ("cdred: {transform: log}", "run.yaml: cdred.transform should be 'identity' or 'exp', got 'log'."),
+        ("cdred: {transform: sin}", "run.yaml: cdred.transform should be 'identity', 'exp' or 'log', got 'sin'."),
         ("seeds: true", "run.yaml: seeds should be a valid list, got True."),
         ("seeds: [a]", "run.yaml: seeds should be a valid integer, got 'a'."),
         ("seeds: [1, -1]", "run.yaml: seeds should be greater than or equal to 0, got -1."),

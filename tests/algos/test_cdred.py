@@ -176,7 +176,19 @@ def test_exp_transform_gives_reward_by_hand():
     assert float(value) == pytest.approx(0.8 * np.exp(-0.6) - 0.2 * np.exp(-1.4), rel=1e-6)
 
 
-@pytest.mark.parametrize("transform", ["identity", "exp"])
+def test_log_transform_gives_reward_by_hand():
+    value = make(transform="log", sigma=2.0).combine(jnp.array(0.3), jnp.array(0.7))
+    assert float(value) == pytest.approx(-0.8 * np.log(1.6) + 0.2 * np.log(2.4), rel=1e-6)
+
+
+def test_count_estimates_are_averaged_or_summed(moments):
+    prediction = jax.random.normal(jax.random.key(1), (E,))
+    mean, sum_ = (float(make(alpha=0.0, count_reduction=r).bonus(prediction, moments)) for r in ("mean", "sum"))
+    assert sum_ == pytest.approx(mean * np.sqrt(E), rel=1e-5)
+    assert mean > 0
+
+
+@pytest.mark.parametrize("transform", ["identity", "exp", "log"])
 def test_reward_falls_with_expert_bonus_rises_with_agents(transform):
     reward, small, large = make(transform=transform), jnp.array(0.1), jnp.array(5.0)
     assert reward.combine(small, large) > reward.combine(small, small) > reward.combine(large, small)

@@ -20,6 +20,7 @@ from cdred.cli.options import options_of
 from cdred.cli.pull import PullOptions
 from cdred.cli.push import PushOptions
 from cdred.cli.report import ReportOptions
+from cdred.cli.study import StudyOptions
 from cdred.cli.sweep import SweepOptions
 from cdred.cli.tasks import TasksOptions
 from cdred.cli.train_expert import TrainExpertOptions
@@ -43,6 +44,7 @@ SETTINGS = (
     PullOptions,
     PushOptions,
     ReportOptions,
+    StudyOptions,
     SweepOptions,
     TasksOptions,
     TrainExpertOptions,

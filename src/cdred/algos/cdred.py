@@ -33,10 +33,12 @@ class CDREDConfig:
     """Weight of the expert bonus against the agent bonus (1: no agent bonus)."""
     alpha: Fraction = 0.9
     """Weight of the squared distance against the count correction within a bonus."""
+    count_reduction: Literal["mean", "sum"] = "mean"
+    """Reduction of the count estimates over the embedding; the squared distance is a sum."""
     sigma: NonNegative = 1.0
     """Scale of the bonuses in the reward."""
-    transform: Literal["identity", "exp"] = "identity"
-    """Transform g applied to each bonus."""
+    transform: Literal["identity", "exp", "log"] = "identity"
+    """Transform g applied to each bonus: v, exp(v) or -log(1 - v) of v = -sigma b."""
     num_targets: PositiveInt = 5
     """Random target networks, K; at least 2."""
     embedding_dim: PositiveInt = 64
@@ -49,6 +51,10 @@ class CDREDConfig:
     """Added to the targets' variance in the count estimate's denominator."""
     ema_rate: PositiveFraction = 1.0
     """Step of the predictors' EMA copies, from which the reward is computed (1: from the predictors themselves)."""
+
+
+# g of v <= 0. The logarithm compresses large bonuses, and has the slope of the identity at 0.
+TRANSFORMS = {"identity": lambda v: v, "exp": jnp.exp, "log": lambda v: -jnp.log1p(-v)}
 
 
 class TargetMoments(NamedTuple):
@@ -148,15 +154,16 @@ class CoupledRND(RewardModel):
         return self.combine(self.bonus(predictions[self.EXPERT], moments), self.bonus(predictions[self.AGENT], moments))
 
     def bonus(self, prediction: Float[Array, " e"], moments: TargetMoments) -> Float[Array, ""]:
-        """Compute b_f(x) = alpha |f - mu|^2 + (1 - alpha) sqrt(|mean(y)|), y averaged over the embedding."""
+        """Compute b_f(x) = alpha |f - mu|^2 + (1 - alpha) sqrt(|y|), y the mean (or sum) over the embedding."""
         distance = jnp.sum((prediction - moments.mean) ** 2)
-        count = jnp.mean(inverse_count(prediction, moments, self.config.variance_eps))
+        counts = inverse_count(prediction, moments, self.config.variance_eps)
+        count = jnp.sum(counts) if self.config.count_reduction == "sum" else jnp.mean(counts)
         return self.config.alpha * distance + (1.0 - self.config.alpha) * jnp.sqrt(jnp.abs(count))
 
     def combine(self, expert: Float[Array, ""], agent: Float[Array, ""]) -> Float[Array, ""]:
         """Compute R = zeta g(-sigma b_phi) - (1 - zeta) g(-sigma b_psi)."""
         zeta, sigma = self.config.zeta, self.config.sigma
-        g = jnp.exp if self.config.transform == "exp" else (lambda v: v)
+        g = TRANSFORMS[self.config.transform]
         return zeta * g(-sigma * expert) - (1.0 - zeta) * g(-sigma * agent)
 
 

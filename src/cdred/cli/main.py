@@ -20,6 +20,7 @@ VERBS = {
     "pull": ("cdred.cli.pull", "copy a shared run to a new run folder, and verify it"),
     "compare": ("cdred.cli.compare", "train several methods on one task and compare them"),
     "sweep": ("cdred.cli.sweep", "train tasks x methods x seeds x settings on many processes or machines"),
+    "study": ("cdred.cli.study", "run a named experiment to its data, table and figure"),
     "train-expert": ("cdred.cli.train_expert", "train TD-MPC2 on the true reward and record demonstrations with it"),
     "demos": ("cdred.cli.demos", "collect, convert, inspect, check and list demonstrations"),
     "bench": ("cdred.cli.bench", "measure the speed of updates, planning and whole training loops"),
@@ -28,7 +29,7 @@ VERBS = {
     "report": ("cdred.cli.report", "draw the report of a run; print a table of several runs"),
 }
 # Verbs that go on from where they were interrupted.
-RESUMABLE = ("train", "compare", "sweep", "train-expert")
+RESUMABLE = ("train", "compare", "sweep", "study", "train-expert")
 USAGE = (
     "usage: cdred VERB ...\n\n{verbs}\n\n"
     "Run `cdred VERB --help` for the options of a verb, `cdred --version` for the version."
@@ -41,8 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 on success, 1 if demonstrations cannot be used for training (`cdred demos info`) or disagree with their replay
         (`cdred demos check`), if something of the installation does not work (`cdred doctor`), or if a run failed
-        (`cdred sweep`), 2 for an error that the user can fix, 3 if training diverged, 130 or 143 after Ctrl-C or
-        SIGTERM.
+        (`cdred sweep`, `cdred study`), 2 for an error that the user can fix, 3 if training diverged, 130 or 143 after
+        Ctrl-C or SIGTERM.
     """
     try:
         try:

@@ -1,10 +1,9 @@
 """`cdred sweep`."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 import jax
 import tyro
@@ -15,11 +14,11 @@ from cdred.sweep.backend import Backend
 from cdred.sweep.collect import collect
 from cdred.sweep.driver import execute
 from cdred.sweep.local import LocalBackend
-from cdred.sweep.plan import State, SweepRun, check_runs, plan_runs
+from cdred.sweep.plan import check_runs, format_plan, plan_runs
 from cdred.sweep.ray_tasks import RayBackend
 from cdred.sweep.slurm_jobs import SlurmBackend, SlurmOptions
 from cdred.sweep.sweep_file import read_sweep
-from cdred.text import plural, printable
+from cdred.text import printable
 from cdred.train.interrupt import lock_folder
 
 BackendName = Literal["local", "ray", "slurm"]
@@ -95,14 +94,6 @@ def main(arguments: list[str]) -> int:
 def _log(text: str) -> None:
     """Print a message at once, for those who read it in a file while the runs go on."""
     print(printable(text), flush=True)
-
-
-def format_plan(runs: Sequence[SweepRun], states: Sequence[State]) -> str:
-    """Return a line per run with its state and folder, and the numbers of runs in each state."""
-    width = max(len(run.name) for run in runs)
-    lines = [f"{state:<9}  {run.name:<{width}}  {run.folder}" for run, state in zip(runs, states, strict=True)]
-    counts = [f"{states.count(state)} {state}" for state in get_args(State) if state in states]
-    return "\n".join([*lines, f"{plural(len(runs), 'run')}: {', '.join(counts)}"])
 
 
 def _check(options: SweepOptions) -> None:

@@ -74,10 +74,10 @@ def draw_aggregate(scores: Scores, statistics: Mapping[str, Any]) -> "Figure":
     drawn = {method: [score for task in tasks for score in scores[method][task]] for method in methods}
     values = np.concatenate(list(drawn.values()))
     thresholds = np.linspace(min(0.0, values.min()), max(1.0, values.max()), PROFILE_POINTS)
-    _style(left, "Interquartile mean", f"score over {plural(len(tasks), 'task')}, 95 % interval over seeds")
-    _draw_intervals(left, rows, colours)
+    style_panel(left, "Interquartile mean", f"score over {plural(len(tasks), 'task')}, 95 % interval over seeds")
+    draw_intervals(left, rows, colours)
     left.set_xlim(thresholds[0] - 0.05, thresholds[-1] + 0.05)
-    _style(middle, "Performance profile", "fraction of seeds with a higher score")
+    style_panel(middle, "Performance profile", "fraction of seeds with a higher score")
     for method, method_scores in drawn.items():
         profile = performance_profile(method_scores, thresholds.tolist())
         middle.step(thresholds, profile, where="post", color=colours[method], linewidth=2, label=method)
@@ -90,14 +90,15 @@ def draw_aggregate(scores: Scores, statistics: Mapping[str, Any]) -> "Figure":
             for method, entry in statistics["methods"].items()
             if entry["probability_first_is_better"] is not None
         }
-        _style(axes, f"P({methods[0]} better)", "mean over tasks, 95 % interval over seeds")
-        _draw_intervals(axes, compared, colours)
+        style_panel(axes, f"P({methods[0]} better)", "mean over tasks, 95 % interval over seeds")
+        draw_intervals(axes, compared, colours)
         axes.axvline(0.5, color=QUIET, linewidth=1.3, linestyle="--", zorder=1)
         axes.set_xlim(-0.02, 1.02)
     return figure
 
 
-def _style(axes: "Axes", title: str, subtitle: str) -> None:
+def style_panel(axes: "Axes", title: str, subtitle: str) -> None:
+    """Apply the style and titles of a panel with a row per method."""
     axes.set_title(title, loc="left", size=13, weight="bold", color=INK, pad=22)
     axes.text(0, 1.02, subtitle, transform=axes.transAxes, size=10, color=QUIET)
     axes.spines[["top", "right", "left"]].set_visible(False)
@@ -107,9 +108,7 @@ def _style(axes: "Axes", title: str, subtitle: str) -> None:
     axes.set_axisbelow(True)
 
 
-def _draw_intervals(
-    axes: "Axes", rows: Mapping[str, tuple[float, Interval | None]], colours: Mapping[str, str]
-) -> None:
+def draw_intervals(axes: "Axes", rows: Mapping[str, tuple[float, Interval | None]], colours: Mapping[str, str]) -> None:
     """Draw a dot per row, the first at the top, with its interval if that is known."""
     for position, (method, (value, interval)) in enumerate(rows.items()):
         colour = colours.get(method, BLUE)

@@ -49,6 +49,20 @@ def improvement_interval(
     return float(low), float(high)
 
 
+def difference_interval(x: Sequence[float], y: Sequence[float], resamples: int = 2000) -> Interval | None:
+    """Return the 95 % percentile bootstrap interval of mean(x) - mean(y), resampling both.
+
+    Returns:
+        The interval; None as of `improvement_interval`.
+    """
+    if _too_few([x, y]):
+        return None
+    rng = np.random.default_rng(0)
+    means = [rng.choice(np.asarray(scores), (resamples, len(scores))).mean(axis=1) for scores in (x, y)]
+    low, high = np.percentile(means[0] - means[1], (2.5, 97.5))
+    return float(low), float(high)
+
+
 def _resample(rng: np.random.Generator, scores: Sequence[float]) -> list[float]:
     return rng.choice(np.asarray(scores), len(scores)).tolist()
 
@@ -75,6 +89,13 @@ def bootstrap_interval(scores_by_task: Sequence[Sequence[float]], resamples: int
     samples = [rng.choice(np.asarray(scores), (resamples, len(scores))) for scores in scores_by_task]
     low, high = np.percentile(_iqm(np.concatenate(samples, axis=1)), (2.5, 97.5))
     return float(low), float(high)
+
+
+def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
+    """Return Spearman's rank correlation of x and y; NaN if one of them is constant."""
+    from scipy.stats import spearmanr  # here: it takes a second, which a training need not wait for
+
+    return float(np.asarray(spearmanr(x, y))[0])
 
 
 def performance_profile(scores: Sequence[float], thresholds: Sequence[float]) -> Float64[np.ndarray, " N"]:

@@ -1,10 +1,10 @@
 """The runs of a sweep: their settings, which are all checked before the first one starts, their folders and states."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from cdred.config import RunConfig, needs_actions, parse_settings, preset
 from cdred.config_file import plain_settings
@@ -16,6 +16,7 @@ from cdred.files import check_writable_parent
 from cdred.resolve import adapt_to_demos, demos_path, locate_demos, resolve_demos, resolve_settings
 from cdred.run_folder import check_same_demos, finished_result, has_checkpoint
 from cdred.sweep.sweep_file import DEFAULT, Options, SweepFile
+from cdred.text import plural
 from cdred.train.interrupt import lock_owner
 from cdred.types import LogFn
 
@@ -171,3 +172,11 @@ def _state(run: SweepRun) -> State:
     if lock_owner(run.folder) is not None:
         return "running"
     return "resumable" if has_checkpoint(run.folder) else "missing"
+
+
+def format_plan(runs: Sequence[SweepRun], states: Sequence[State]) -> str:
+    """Return a line per run with its state and folder, and the numbers of runs in each state."""
+    width = max(len(run.name) for run in runs)
+    lines = [f"{state:<9}  {run.name:<{width}}  {run.folder}" for run, state in zip(runs, states, strict=True)]
+    counts = [f"{states.count(state)} {state}" for state in get_args(State) if state in states]
+    return "\n".join([*lines, f"{plural(len(runs), 'run')}: {', '.join(counts)}"])

@@ -1,0 +1,1 @@
+"""Named experiments, each from its runs to data, table and figure."""

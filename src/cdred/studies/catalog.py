@@ -1,0 +1,141 @@
+"""The studies, by name."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cdred.studies.count_estimator import measure_counts
+from cdred.studies.signals import measure_signals
+from cdred.studies.study import Measurement, Scale, TrainingStudy
+from cdred.sweep.sweep_file import DEFAULT, Options, SweepFile
+
+BIN_PICKING, WALKER_WALK = "metaworld/bin-picking", "dmc/walker-walk"
+# Demonstrations and steps per seed of a usual run.
+BUDGETS: dict[Scale, tuple[int, int]] = {"cpu": (10, 5000), "paper": (100, 500_000)}
+# Evaluations of a run after that of the pretrained policy.
+EVALUATIONS = 10
+
+
+def sweep(
+    scale: Scale,
+    tasks: Sequence[str],
+    *,
+    methods: Sequence[str] = ("cdred",),
+    settings: Mapping[str, Options] | None = None,
+    demos: int | None = None,
+    steps: int | None = None,
+    **options: Any,
+) -> SweepFile:
+    """Return the runs of a study: the protocol that all have in common, and what varies.
+
+    Args:
+        scale: preset, demonstrations and steps.
+        tasks: the tasks.
+        methods: the methods.
+        settings: options of each variant; the default one alone if None.
+        demos: number of demonstrations; None for that of the scale.
+        steps: steps per seed; None for those of the scale.
+        options: further options of all runs.
+    """
+    budget = BUDGETS[scale]
+    steps = budget[1] if steps is None else steps
+    common = {
+        "preset": scale,
+        "demos": str(budget[0] if demos is None else demos),
+        "steps": steps,
+        "eval_every": steps // EVALUATIONS,
+        "eval_episodes": 5 if scale == "cpu" else 10,
+        "final_eval_episodes": 40,
+        "video": False,
+    }
+    # Their episodes are five times as long, and vary less.
+    of_task: dict[str, Options] = {t: {"final_eval_episodes": 10} if t.startswith("dmc/") else {} for t in tasks}
+    of_method: dict[str, Options] = {method: {} for method in methods}
+    return SweepFile("", of_task, of_method, (), dict(settings or {DEFAULT: {}}), common | options)
+
+
+def values_of(option: str, values: Sequence[Any], default: Any) -> dict[str, Options]:
+    """Return a setting per value of an option of CDRED; that of the preset is the default setting."""
+    changed = {f"{option.replace('_', '-')}-{v}": {"cdred": {option: v}} for v in values if v != default}
+    return {DEFAULT: {}} | changed
+
+
+def bin_picking_100(scale: Scale) -> Sequence[SweepFile]:
+    """Return the runs of the paper's first experiment."""
+    steps = 20_000 if scale == "cpu" else None
+    return [sweep(scale, [BIN_PICKING], methods=("cdred", "iqmpc", "bc"), demos=100, steps=steps)]
+
+
+def coupling(scale: Scale) -> Sequence[SweepFile]:
+    """Return runs of several zetas."""
+    zetas = values_of("zeta", (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0), 0.8)
+    return [sweep(scale, [BIN_PICKING], settings=zetas)]
+
+
+def data_efficiency(scale: Scale) -> Sequence[SweepFile]:
+    """Return runs of several numbers of demonstrations; of walker-walk the package has 30."""
+    numbers_of = {
+        "metaworld/box-close": (1, 3, 5, 10, 50, 100),
+        WALKER_WALK: (1, 3, 5, 10, 30),
+        "maniskill/PullCube": (1, 3, 5, 10, 50, 100),
+    }
+    return [
+        sweep(scale, [task], methods=("cdred", "bc"), settings={f"demos-{n}": {"demos": str(n)} for n in numbers})
+        for task, numbers in numbers_of.items()
+    ]
+
+
+def stability(scale: Scale) -> Sequence[SweepFile]:
+    """Return runs of five times the usual steps at a constant learning rate."""
+    steps, constant = 5 * BUDGETS[scale][1], {"lr_decay_fraction": 0.0}
+    return [sweep(scale, [WALKER_WALK], methods=("cdred", "iqmpc", "gail"), steps=steps, optim=constant)]
+
+
+def target_count(scale: Scale) -> Sequence[SweepFile]:
+    """Return runs of several numbers of targets."""
+    return [sweep(scale, [BIN_PICKING, WALKER_WALK], settings=values_of("num_targets", (2, 5, 10, 20), 5))]
+
+
+def bonus_mix(scale: Scale) -> Sequence[SweepFile]:
+    """Return runs of several weights of the squared distance: 1 is without the count correction, 0 is it alone."""
+    return [sweep(scale, [BIN_PICKING, WALKER_WALK], settings=values_of("alpha", (0.0, 0.5, 0.9, 1.0), 0.9))]
+
+
+def count_term(scale: Scale) -> Sequence[SweepFile]:
+    """Return runs with the mean of the count estimates, with their sum, and without them."""
+    settings = values_of("count_reduction", ("mean", "sum"), "mean") | {"no-counts": {"cdred": {"alpha": 1.0}}}
+    return [sweep(scale, [BIN_PICKING, WALKER_WALK], settings=settings)]
+
+
+def g_function(scale: Scale) -> Sequence[SweepFile]:
+    """Return runs of each transform of the bonuses, at several dimensions of z."""
+    dims = (32, 128, 512) if scale == "cpu" else (128, 512, 1024)
+    settings = {
+        f"{transform}-{dim}": {"cdred": {"transform": transform}, "model": {"latent_dim": dim}}
+        for dim in dims
+        for transform in ("identity", "exp", "log")
+    }
+    return [sweep(scale, [BIN_PICKING, WALKER_WALK], settings=settings)]
+
+
+STUDIES: dict[str, TrainingStudy | Measurement] = {
+    "bin-picking-100": TrainingStudy(
+        "Is CDRED better than IQ-MPC and BC on bin-picking from 100 demonstrations?", bin_picking_100, "cdred"
+    ),
+    "coupling": TrainingStudy("Which weight zeta of the expert bonus is best on bin-picking?", coupling, "cdred"),
+    "data-efficiency": TrainingStudy(
+        "How do CDRED and BC depend on the number of demonstrations?", data_efficiency, "cdred-demos-10"
+    ),
+    "stability": TrainingStudy(
+        "Do agents stay as good as they were, at a constant learning rate and five times the steps?", stability, "cdred"
+    ),
+    "target-count": TrainingStudy("Does the number of random targets matter?", target_count, "cdred"),
+    "bonus-mix": TrainingStudy("Does the count correction matter beside the squared distance?", bonus_mix, "cdred"),
+    "count-term": TrainingStudy("Does the count correction matter if it is a sum, too?", count_term, "cdred"),
+    "g-function": TrainingStudy(
+        "Which transform of the bonuses is best, as the dimension of z grows?", g_function, "cdred-identity-128"
+    ),
+    "count-estimator": Measurement("Does y(x) estimate the inverse of the number of visits?", measure_counts),
+    "reward-free-signals": Measurement(
+        "Which quantity that needs no reward says how good an agent is?", measure_signals, reads_runs=True
+    ),
+}

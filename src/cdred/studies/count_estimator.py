@@ -1,0 +1,236 @@
+"""Study of the count correction: y(x) against true numbers of visits in a continuous space.
+
+Points of a d-dimensional space are visited 0 to 128 times, and a predictor is distilled from K targets at the visits.
+If a visit has one target for good, as in the derivation of y (DRND, arXiv 2401.09750, Lemma 1), the best prediction
+after n visits is the mean of n draws, and E[y] = 1/n. If the target is drawn in every update, as in CDRED's loss, the
+best prediction is the mean of all targets, whatever n.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int, Key
+
+from cdred.algos.cdred import CDREDConfig, CoupledRND, distillation_loss, inverse_count, target_moments
+from cdred.config import preset
+from cdred.nn.layers import Ensemble
+from cdred.report.aggregate import style_panel
+from cdred.report.plots import INK, PALETTE, QUIET
+from cdred.report.statistics import rank_correlation
+from cdred.studies.study import Scale, StudyResult
+from cdred.types import LogFn
+
+if TYPE_CHECKING:
+    # At run time it would delay every command.
+    from matplotlib.figure import Figure
+
+Drawn = Literal["per visit", "per update"]
+
+COUNTS = (0, 1, 2, 4, 8, 16, 32, 64, 128)
+POINTS_PER_COUNT = 16
+LEARNING_RATE, BATCH = 3e-4, 128
+
+
+class Row(NamedTuple):
+    """Estimates at the points with a number of visits, over all seeds.
+
+    Attributes:
+        dimension: of the space, d.
+        targets: number of targets, K.
+        drawn: when the target of a visit is drawn.
+        updates: updates of the predictor.
+        visits: visits of each point, n.
+        y: mean of y, which is averaged over the embedding as in the bonus.
+        y_std: standard deviation of y over points and seeds.
+        count_term: mean of sqrt(|y|), the second term of the bonus.
+        distance: mean of |f - mu|^2, its first term.
+        y_correlation: rank correlation of |y| with n over all visited points, the same for all numbers of visits.
+        distance_correlation: rank correlation of |f - mu|^2 with n.
+    """
+
+    dimension: int
+    targets: int
+    drawn: Drawn
+    updates: int
+    visits: int
+    y: float
+    y_std: float
+    count_term: float
+    distance: float
+    y_correlation: float
+    distance_correlation: float
+
+
+class Design(NamedTuple):
+    """Dimension, reward networks and draws of one measurement, and the updates after which it is made."""
+
+    dimension: int
+    config: CDREDConfig
+    drawn: Drawn
+    checkpoints: tuple[int, ...]
+
+
+class Estimates(NamedTuple):
+    """Estimates y and |f - mu|^2 of all points after some updates."""
+
+    y: Float[Array, "counts points"]
+    distance: Float[Array, "counts points"]
+
+
+def measure_counts(scale: Scale, num_seeds: int, _runs: Path, log: LogFn) -> StudyResult:
+    """Measure y at several dimensions and numbers of targets."""
+    cpu = scale == "cpu"
+    dimensions, target_numbers = ((2, 16, 128), (2, 5, 20)) if cpu else ((2, 8, 32, 128, 512), (2, 5, 10, 20, 50))
+    checkpoints = (500, 2000, 5000) if cpu else (500, 2000, 8000, 32_000, 128_000)
+    rows = []
+    for dimension in dimensions:
+        for number in target_numbers:
+            config = replace(preset(scale).cdred, num_targets=number)
+            for drawn in ("per visit", "per update"):
+                rows += measure(Design(dimension, config, drawn, checkpoints), num_seeds)
+                last = rows[-1]
+                log(f"d {dimension}, K {number}, drawn {drawn}: rank correlation of y {last.y_correlation:.2f}")
+    return StudyResult(Row._fields, rows, count_table(rows), draw_counts(rows), {"points_per_count": POINTS_PER_COUNT})
+
+
+def measure(design: Design, num_seeds: int) -> list[Row]:
+    """Train the predictors of all seeds; return a row per checkpoint and number of visits."""
+    keys = jax.random.split(jax.random.key(0), num_seeds)
+    histories = jax.device_get(jax.jit(jax.vmap(partial(distil, design)))(keys))
+    return [
+        row
+        for updates, estimates in zip(design.checkpoints, histories, strict=True)
+        for row in _rows(design, updates, estimates)
+    ]
+
+
+def _rows(design: Design, updates: int, estimates: Estimates) -> list[Row]:
+    # Seeds first; unvisited points have no 1/n.
+    y, distance = np.asarray(estimates.y, np.float64), np.asarray(estimates.distance, np.float64)
+    visits = np.broadcast_to(np.array(COUNTS)[:, None], y.shape)[:, 1:].ravel().tolist()
+    correlations = [rank_correlation(values[:, 1:].ravel().tolist(), visits) for values in (np.abs(y), distance)]
+    return [
+        Row(
+            design.dimension,
+            design.config.num_targets,
+            design.drawn,
+            updates,
+            count,
+            float(y[:, index].mean()),
+            float(y[:, index].std()),
+            float(np.sqrt(np.abs(y[:, index])).mean()),
+            float(distance[:, index].mean()),
+            *correlations,
+        )
+        for index, count in enumerate(COUNTS)
+    ]
+
+
+def distil(design: Design, key: Key[Array, ""]) -> list[Estimates]:
+    """Distil a predictor at visited points; return the estimates after the updates of each checkpoint."""
+    config = design.config
+    net_key, point_key, visit_key, update_key = jax.random.split(key, 4)
+    reward = CoupledRND.create(design.dimension, config, key=net_key)
+    points = jax.random.uniform(point_key, (len(COUNTS) * POINTS_PER_COUNT, design.dimension), minval=-1.0, maxval=1.0)
+    embeddings = jax.vmap(reward.targets)(points)
+    moments = jax.vmap(target_moments)(embeddings)
+    # The point of each visit.
+    visited = np.repeat(np.arange(len(points)), np.repeat(COUNTS, POINTS_PER_COUNT))
+    target_of_visit = jax.random.randint(visit_key, visited.shape, 0, config.num_targets)
+    optimizer = optax.adam(LEARNING_RATE)
+
+    def predict(predictor: Ensemble, x: Float[Array, "n d"]) -> Float[Array, "n e"]:
+        return jax.vmap(predictor)(x)[:, 0]
+
+    def loss(predictor: Ensemble, index: Int[Array, " B"], target: Int[Array, " B"]) -> Float[Array, ""]:
+        losses = jax.vmap(distillation_loss)(predict(predictor, points[index]), embeddings[index], target)
+        return jnp.mean(losses)
+
+    def update(carry, key):
+        predictor, opt_state = carry
+        visit_key, target_key = jax.random.split(key)
+        visit = jax.random.randint(visit_key, (BATCH,), 0, len(visited))
+        drawn_now = jax.random.randint(target_key, (BATCH,), 0, config.num_targets)
+        target = target_of_visit[visit] if design.drawn == "per visit" else drawn_now
+        grads = jax.grad(loss)(predictor, jnp.asarray(visited)[visit], target)
+        updates, opt_state = optimizer.update(grads, opt_state)
+        return (optax.apply_updates(predictor, updates), opt_state), None
+
+    def estimates(predictor: Any) -> Estimates:
+        predictions = predict(predictor, points)
+        y = jnp.mean(jax.vmap(partial(inverse_count, eps=config.variance_eps))(predictions, moments), axis=1)
+        distance = jnp.sum((predictions - moments.mean) ** 2, axis=1)
+        shape = len(COUNTS), POINTS_PER_COUNT
+        return Estimates(y.reshape(shape), distance.reshape(shape))
+
+    predictor: Any = reward.predictors.subset(jnp.array([CoupledRND.EXPERT]))
+    carry, done, history = (predictor, optimizer.init(predictor)), 0, []
+    for updates in design.checkpoints:
+        carry, _ = jax.lax.scan(update, carry, jax.random.split(jax.random.fold_in(update_key, done), updates - done))
+        history.append(estimates(carry[0]))
+        done = updates
+    return history
+
+
+def count_table(rows: Sequence[Row]) -> str:
+    """Return a row per dimension, K, draw and checkpoint: bias of y, and rank correlations with the visits."""
+    shown = (1, 16, 128)
+    heads = ["d", "K", "target drawn", "updates", *(f"y - 1/n (std) at n = {n}" for n in shown)]
+    heads += ["count term, n = 0 / 1 / 128", "squared distance, n = 0 / 1 / 128"]
+    heads += ["rank correlation with n: y", "squared distance"]
+    lines = [heads, ["---:", "---:", "---", *["---:"] * (len(heads) - 3)]]
+    for group in _groups(rows, lambda row: row[:4]).values():
+        by_visits = {row.visits: row for row in group}
+        first = group[0]
+        lines.append(
+            [
+                *map(str, first[:4]),
+                *(f"{by_visits[n].y - 1 / n:+.2f} ({by_visits[n].y_std:.2f})" for n in shown),
+                " / ".join(f"{by_visits[n].count_term:.2f}" for n in (0, 1, 128)),
+                " / ".join(f"{by_visits[n].distance:.2g}" for n in (0, 1, 128)),
+                f"{first.y_correlation:.2f}",
+                f"{first.distance_correlation:.2f}",
+            ]
+        )
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def _groups(rows: Sequence[Row], key) -> dict[tuple, list[Row]]:
+    groups: dict[tuple, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(key(row), []).append(row)
+    return groups
+
+
+def draw_counts(rows: Sequence[Row]) -> "Figure":
+    """Draw the count term after the last checkpoint against the visits: a row of panels per K, a column per d."""
+    from matplotlib.figure import Figure
+
+    last = max(row.updates for row in rows)
+    shown = [row for row in rows if row.updates == last and row.visits]
+    panels = _groups(shown, lambda row: (row.targets, row.dimension))
+    targets, dimensions = (list(dict.fromkeys(key[i] for key in panels)) for i in (0, 1))
+    size = 3.6 * len(dimensions), 3.1 * len(targets) + 0.6
+    figure = Figure(figsize=size, facecolor="white", layout="constrained")
+    figure.suptitle(f"Count term of the bonus after {last:,} updates", x=0.01, ha="left", size=13)
+    axes_of = figure.subplots(len(targets), len(dimensions), squeeze=False, sharex=True, sharey=True)
+    for (number, dimension), group in panels.items():
+        axes = axes_of[targets.index(number)][dimensions.index(dimension)]
+        style_panel(axes, f"K = {number}, d = {dimension}", "")
+        for colour, (drawn, of_draw) in zip(PALETTE, _groups(group, lambda row: row.drawn).items(), strict=False):
+            visits, terms = zip(*((row.visits, row.count_term) for row in of_draw), strict=True)
+            axes.plot(visits, terms, "o-", color=colour, label=f"target drawn {drawn}")
+        axes.plot(COUNTS[1:], [n**-0.5 for n in COUNTS[1:]], "--", color=INK, label="1 / sqrt(n)")
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        axes.xaxis.set_major_formatter(lambda n, _: f"{n:g}")
+    axes_of[-1][0].set_xlabel("visits n", size=10.5, color=QUIET)
+    axes_of[0][0].legend(fontsize=8.5, frameon=False)
+    return figure

@@ -1,0 +1,110 @@
+"""Evaluations of the runs of a study, and statistics of them."""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cdred.report.results import RunResults, read_run
+from cdred.report.statistics import normalized_score
+from cdred.sweep.collect import score_kind
+from cdred.sweep.plan import SweepRun
+
+# Evaluations in a row that have to reach a threshold, so that a lucky one does not count.
+HELD = 3
+
+
+class Curve(NamedTuple):
+    """Evaluations of one seed.
+
+    Attributes:
+        task: the task.
+        label: method and setting.
+        seed: the seed.
+        kind: `success`, `normalized` (return) or `return`.
+        steps: steps at which it was evaluated.
+        scores: the scores.
+        gradient_norm: mean and maximum of the gradient's norm.
+        reward_margin: learned reward of the expert's data minus that of the agent's, at the end; None if the method
+            has none.
+        minutes: of all seeds of the run, with compiling and evaluations.
+    """
+
+    task: str
+    label: str
+    seed: int
+    kind: str
+    steps: Sequence[int]
+    scores: Sequence[float]
+    gradient_norm: tuple[float, float] | None
+    reward_margin: float | None
+    minutes: float
+
+    @property
+    def final(self) -> float:
+        """Last score."""
+        return self.scores[-1]
+
+
+COLUMNS = ("task", "label", "seed", "kind", "step", "score")
+
+
+def rows(curves: Iterable[Curve]) -> list[tuple[Any, ...]]:
+    """Return the data of a study, of `COLUMNS`."""
+    return [
+        (curve.task, curve.label, curve.seed, curve.kind, step, round(score, 6))
+        for curve in curves
+        for step, score in zip(curve.steps, curve.scores, strict=True)
+    ]
+
+
+def read_curves(run: SweepRun) -> Iterator[Curve]:
+    """Return the evaluations of each seed of a finished run."""
+    results = read_run(run.folder)
+    kind = score_kind(results.metadata)
+    key = "success" if kind == "success" else "episode_return"
+    series, references = results.series("eval", key), results.reference_scores
+    for index, seed in enumerate(run.config.seeds):
+        scores = [float(score) for score in series.values[:, index]]
+        if kind == "normalized":
+            ends = references["random_return"], references["expert_return"]
+            scores = [normalized_score(score, *ends) for score in scores]
+        yield Curve(
+            run.config.task,
+            run.label,
+            seed,
+            kind,
+            series.steps.tolist(),
+            scores,
+            _gradient_norm(results, index),
+            _reward_margin(results, index),
+            results.metadata["wall_seconds"] / 60,
+        )
+
+
+def _gradient_norm(results: RunResults, index: int) -> tuple[float, float] | None:
+    mean, largest = (results.series("train", key) for key in ("grad_norm", "grad_norm_max"))
+    if not len(mean) or not len(largest):
+        return None
+    return float(np.nanmean(mean.values[:, index])), float(np.nanmax(largest.values[:, index]))
+
+
+def _reward_margin(results: RunResults, index: int) -> float | None:
+    series = results.series("diagnostics", "reward_margin")
+    known = len(series) > 0 and math.isfinite(series.values[-1, index])
+    return float(series.values[-1, index]) if known else None
+
+
+def steps_to_threshold(curve: Curve, threshold: float) -> int | None:
+    """Return the first step from which `HELD` evaluations in a row reach a score; None if there is none."""
+    reached = [score >= threshold for score in curve.scores]
+    for index in range(len(reached) - HELD + 1):
+        if all(reached[index : index + HELD]):
+            return curve.steps[index]
+    return None
+
+
+def drop_from_peak(curve: Curve) -> float:
+    """Return by how much the last score is below the highest."""
+    return max(curve.scores) - curve.final

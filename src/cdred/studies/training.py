@@ -1,0 +1,154 @@
+"""Studies of training runs: the table and the figure of their scores."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cdred.loggers.progress import MISSING
+from cdred.report import plots
+from cdred.report.aggregate import draw_intervals, style_panel
+from cdred.report.plots import PALETTE, Label
+from cdred.report.results import Series
+from cdred.report.statistics import (
+    bootstrap_interval,
+    difference_interval,
+    improvement_interval,
+    iqm,
+    probability_of_improvement,
+)
+from cdred.run_folder import finished_result
+from cdred.studies.scores import COLUMNS, Curve, drop_from_peak, read_curves, rows, steps_to_threshold
+from cdred.studies.study import StudyResult, TrainingStudy
+from cdred.sweep.collect import KINDS
+from cdred.sweep.plan import SweepRun
+from cdred.text import plural
+
+if TYPE_CHECKING:
+    # At run time it would delay every command.
+    from matplotlib.figure import Figure
+
+HEADS = (
+    "task",
+    "runs",
+    "score",
+    "per seed",
+    "IQM (95 %)",
+    "mean minus {reference} (95 %)",
+    "P(better than {reference}) (95 %)",
+    "steps to {threshold}",
+    "drop from peak",
+    "gradient norm, mean / max",
+    "reward margin",
+    "minutes",
+)
+
+# Curves of each label, by task.
+CurvesByTask = Mapping[str, Mapping[str, Sequence[Curve]]]
+
+
+def training_result(study: TrainingStudy, runs: Sequence[SweepRun]) -> StudyResult:
+    """Make data, table and figure of the runs of a study that have finished; the others are listed as missing."""
+    finished = [run for run in runs if finished_result(run.folder, run.config) is not None]
+    curves = [curve for run in finished for curve in read_curves(run)]
+    missing = [run.name for run in runs if run not in finished]
+    by_task: dict[str, dict[str, list[Curve]]] = {}
+    for curve in curves:
+        by_task.setdefault(curve.task, {}).setdefault(curve.label, []).append(curve)
+    table = score_table(study, by_task) + _missing(missing, len(runs))
+    return StudyResult(COLUMNS, rows(curves), table, draw_scores(study, by_task), {"missing_runs": missing})
+
+
+def _missing(missing: Sequence[str], total: int) -> str:
+    if not missing:
+        return f"\nAll {plural(total, 'run')} have finished.\n"
+    head = f"\n{len(missing)} of {plural(total, 'run')} failed or are missing:\n"
+    return "\n".join([head, *(f"- {name}" for name in missing), ""])
+
+
+def score_table(study: TrainingStudy, by_task: CurvesByTask) -> str:
+    """Return a row per task and label. Differences whose interval contains 0 are called "no difference seen"."""
+    threshold = f"{100 * study.threshold:.0f} % of the expert, held for three evaluations"
+    heads = [head.format(reference=study.reference, threshold=threshold) for head in HEADS]
+    lines = [heads, ["---"] * 4 + ["---:"] * (len(heads) - 4)]
+    for by_label in by_task.values():
+        reference = by_label.get(study.reference)
+        lines += [_cells(study, curves, reference) for curves in by_label.values()]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def _cells(study: TrainingStudy, curves: Sequence[Curve], reference: Sequence[Curve] | None) -> list[str]:
+    first, finals = curves[0], [curve.final for curve in curves]
+    low_high = bootstrap_interval([finals])
+    compared = [MISSING, MISSING]
+    if reference is not None and first.label != study.reference:
+        compared = _comparison(finals, [curve.final for curve in reference])
+    norms = [curve.gradient_norm for curve in curves if curve.gradient_norm is not None]
+    margins = [curve.reward_margin for curve in curves if curve.reward_margin is not None]
+    return [
+        first.task,
+        first.label,
+        KINDS[first.kind],
+        " ".join(f"{score:.2f}" for score in finals),
+        f"{iqm(finals):.2f}{_interval(low_high)}",
+        *compared,
+        _threshold_cell(study, curves),
+        f"{np.mean([drop_from_peak(curve) for curve in curves]):.2f}",
+        f"{np.mean([n[0] for n in norms]):.2g} / {max(n[1] for n in norms):.2g}" if norms else MISSING,
+        f"{np.mean(margins):.2g}" if margins else MISSING,
+        f"{sum({(c.seed, c.minutes): c.minutes for c in curves}.values()) / len(curves):.0f}",
+    ]
+
+
+def _comparison(scores: Sequence[float], reference: Sequence[float]) -> list[str]:
+    difference, interval = float(np.mean(scores) - np.mean(reference)), difference_interval(scores, reference)
+    probability = probability_of_improvement(scores, reference)
+    text = f"{difference:+.2f}{_interval(interval)}"
+    if interval is not None and interval[0] <= 0 <= interval[1]:
+        text = f"no difference seen: {text}"
+    return [text, f"{probability:.2f}{_interval(improvement_interval([(scores, reference)]))}"]
+
+
+def _interval(interval: tuple[float, float] | None) -> str:
+    return " (no interval)" if interval is None else f" ({interval[0]:.2f} to {interval[1]:.2f})"
+
+
+def _threshold_cell(study: TrainingStudy, curves: Sequence[Curve]) -> str:
+    """Describe how many seeds reach the threshold, and their median steps; a return has no known expert."""
+    if curves[0].kind == "return":
+        return MISSING
+    reached = [steps for curve in curves if (steps := steps_to_threshold(curve, study.threshold)) is not None]
+    median = f", median {np.median(reached):,.0f}" if reached else ""
+    return f"{len(reached)} of {len(curves)}{median}"
+
+
+def draw_scores(study: TrainingStudy, by_task: CurvesByTask) -> "Figure":
+    """Draw a row of panels per task: the evaluations against steps, and the interquartile means of the last ones."""
+    from matplotlib.figure import Figure
+
+    labels = list(dict.fromkeys(label for by_label in by_task.values() for label in by_label))
+    colours = {label: PALETTE[index % len(PALETTE)] for index, label in enumerate(labels)}
+    height = max(3.6, 1.6 + 0.42 * len(labels))
+    figure = Figure(figsize=(15, 0.9 + height * max(1, len(by_task))), facecolor="white", layout="constrained")
+    figure.suptitle(study.question, x=0.01, ha="left", size=13)
+    panels = figure.subplots(max(1, len(by_task)), 2, squeeze=False)
+    for (curve_axes, score_axes), (task, by_label) in zip(panels, by_task.items(), strict=False):
+        kind = KINDS[next(iter(by_label.values()))[0].kind]
+        last = max(curve.steps[-1] for curves in by_label.values() for curve in curves)
+        plots.style_axes(curve_axes, task, f"{kind}; rings: seeds, line: their mean", last)
+        ends = []
+        for label, curves in by_label.items():
+            series = _series(curves)
+            ends.append(Label(plots.plot_points(curve_axes, series, colours[label]), label, colours[label]))
+            curve_axes.plot(series.steps, plots.mean_over_seeds(series.values), color=colours[label], linewidth=2)
+        plots.label_line_ends(curve_axes, ends)
+        style_panel(score_axes, "At the end", f"interquartile mean of {kind}, 95 % interval over seeds")
+        finals = {label: [curve.final for curve in curves] for label, curves in by_label.items()}
+        draw_intervals(score_axes, {k: (iqm(v), bootstrap_interval([v])) for k, v in finals.items()}, colours)
+    return figure
+
+
+def _series(curves: Sequence[Curve]) -> Series:
+    """Put the evaluations of several seeds at the same steps together; runs evaluated at others would be refused."""
+    steps = np.array(curves[0].steps)
+    return Series(steps, np.array([curve.scores for curve in curves]).T)

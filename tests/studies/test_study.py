@@ -1,0 +1,120 @@
+"""`cdred study`: every study is valid, and one is made end to end."""
+
+import csv
+import json
+from dataclasses import replace
+
+import pytest
+
+import cdred.cli.study as cli
+from cdred.cli.main import main
+from cdred.studies import catalog
+from cdred.studies.catalog import STUDIES
+from cdred.studies.study import TrainingStudy
+from cdred.sweep.plan import plan_runs
+
+TRAINING = {name: study for name, study in STUDIES.items() if isinstance(study, TrainingStudy)}
+TINY = {"preset": "debug", "demos": "3", "steps": 60, "eval_every": 20, "eval_episodes": 1, "final_eval_episodes": 2}
+
+
+@pytest.mark.parametrize("scale", ["cpu", "paper"])
+@pytest.mark.parametrize("name", TRAINING)
+def test_every_study_has_valid_runs_and_a_reference(name, scale, tmp_path):
+    runs = cli.study_runs(TRAINING[name], scale, 5, tmp_path)
+    assert {run.config.preset for run in runs} == {scale}
+    assert len({run.folder for run in runs}) == len(runs)
+    by_setting = {}
+    for run in runs:
+        by_setting.setdefault((run.config.task, run.label), []).extend(run.config.seeds)
+    assert all(seeds == [0, 1, 2, 3, 4] for seeds in by_setting.values())
+    labels = {label for _, label in by_setting}
+    assert TRAINING[name].reference in labels
+    assert len(labels) > 1
+    # Three evaluations in a row can reach a threshold before the end.
+    assert all(run.config.steps // run.config.eval_every >= 5 for run in runs)
+
+
+def test_settings_vary_what_the_study_is_about(tmp_path):
+    zetas = {run.config.cdred.zeta for run in cli.study_runs(TRAINING["coupling"], "cpu", 1, tmp_path)}
+    assert zetas == {0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0}
+    stability = cli.study_runs(TRAINING["stability"], "cpu", 1, tmp_path)
+    assert {run.config.optim.lr_decay_fraction for run in stability} == {0.0}
+    assert {run.config.steps for run in stability} == {25_000}
+
+
+def small(monkeypatch, settings):
+    """Put a study of tiny runs in the place of the first one."""
+
+    def sweeps(scale):
+        plan = catalog.sweep(scale, ["probe/point"], settings={"default": {}, **settings})
+        return [replace(plan, common=plan.common | TINY)]
+
+    monkeypatch.setitem(STUDIES, "coupling", TrainingStudy("Does it end?", sweeps, "cdred"))
+
+
+def test_study_ends_in_data_table_figure_and_provenance(tmp_path, monkeypatch, capsys):
+    small(monkeypatch, {"zeta-1.0": {"cdred": {"zeta": 1.0}}})
+    words = ["study", "coupling", "--seeds", "2", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
+    assert main([*words, "--dry-run"]) == 0
+    assert "2 runs: 2 missing" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
+    assert main(words) == 0
+    out = tmp_path / "out" / "coupling"
+    with (out / "data.csv").open() as file:
+        data = list(csv.DictReader(file))
+    assert {row["label"] for row in data} == {"cdred", "cdred-zeta-1.0"}
+    assert {(row["seed"], row["step"]) for row in data} >= {(s, t) for s in "01" for t in ("20", "40", "60")}
+    table = (out / "table.md").read_text()
+    assert "All 2 runs have finished." in table
+    assert (out / "figure.png").stat().st_size > 10_000
+    about = json.loads((out / "study.json").read_text())
+    assert about["missing_runs"] == []
+    assert about["command"].startswith("cdred study coupling --seeds 2")
+    assert about["scale"] == "cpu"
+    assert about["versions"]["cdred"]
+    capsys.readouterr()
+    # Again: nothing is trained.
+    assert main(words) == 0
+    assert "2 runs: 2 finished" in capsys.readouterr().out
+
+
+def test_failed_run_is_listed(tmp_path, monkeypatch, capsys):
+    small(monkeypatch, {})
+    runs = cli.study_runs(STUDIES["coupling"], "cpu", 1, tmp_path / "runs")
+    monkeypatch.setattr(cli, "_train", lambda missing, _: [cli.Failure(missing[0], "it stopped")])
+    words = ["study", "coupling", "--seeds", "1", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
+    assert main(words) == 1
+    table = (tmp_path / "out" / "coupling" / "table.md").read_text()
+    assert f"1 of 1 run failed or are missing:\n\n- {runs[0].name}" in table
+    assert "it stopped" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["cupling"], "Did you mean coupling?"),
+        (["coupling", "--seeds", "0"], "--seeds must be at least 1, got 0"),
+        (["coupling", "--jobs", "0"], "--jobs must be at least 1, got 0"),
+        (["count-estimator", "--dry-run"], "--dry-run is for studies with runs"),
+        (["reward-free-signals", "--runs", "nowhere"], "no finished run"),
+    ],
+)
+def test_wrong_words_are_refused(words, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["study", *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_list_has_every_question(capsys):
+    assert main(["study", "list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(STUDIES)
+    assert all(line.endswith("?") for line in lines)
+
+
+def test_runs_of_several_sweeps_are_together(tmp_path):
+    runs = cli.study_runs(TRAINING["data-efficiency"], "cpu", 1, tmp_path)
+    sweeps = TRAINING["data-efficiency"].sweeps("cpu")
+    plans = [plan_runs(replace(plan, out=str(tmp_path), seed_groups=((0,),))) for plan in sweeps]
+    assert [run.folder for run in runs] == [run.folder for plan in plans for run in plan]
+    assert {run.config.task for run in runs} == {"metaworld/box-close", "dmc/walker-walk", "maniskill/PullCube"}
