@@ -272,7 +272,7 @@ def _groups() -> dict[str, Any]:
 
 
 def _combinations(config: RunConfig) -> dict[str, bool]:
-    mppi, model, pretrain = config.mppi, config.model, config.pretrain
+    mppi, model, pretrain, coupled = config.mppi, config.model, config.pretrain, config.cdred
     plans = config.planner == "mppi" and config.algo not in (*MODEL_FREE, "bc")
     return {
         "--seeds must be one or more different integers": len(set(config.seeds)) == len(config.seeds) > 0,
@@ -281,11 +281,11 @@ def _combinations(config: RunConfig) -> dict[str, bool]:
         "--model.simnorm-dim must divide --model.latent-dim": model.latent_dim % model.simnorm_dim == 0,
         "--model.num-critics must be at least 2": model.num_critics >= 2,
         "--model.dropout must be below 1": model.dropout < 1,
-        "--cdred.num-targets must be at least 2": config.cdred.num_targets >= 2,
-        "--pretrain.self-imitation-coef needs --pretrain.updates": (
-            not pretrain.self_imitation_coef or pretrain.updates > 0
-        ),
-        "--pretrain.propose-actions needs --pretrain.updates": not pretrain.propose_actions or pretrain.updates > 0,
+        "--cdred.num-targets must be at least 2": coupled.num_targets >= 2,
+        "--cdred.zeta-schedule ratio needs --cdred.zeta above 0": coupled.zeta_schedule != "ratio" or coupled.zeta > 0,
+        "--pretrain.self-imitation-coef needs --pretrain.updates": pretrain.updates > 0
+        or not pretrain.self_imitation_coef,
+        "--pretrain.propose-actions needs --pretrain.updates": pretrain.updates > 0 or not pretrain.propose_actions,
         "--pretrain.propose-actions needs --planner mppi and an algorithm with a world model": (
             not pretrain.propose_actions or plans
         ),

@@ -14,9 +14,11 @@ from cdred.algos.cdred import (
     CDREDConfig,
     CoupledRND,
     TargetMoments,
+    cdred_reward,
     distillation_loss,
     inverse_count,
     target_moments,
+    target_zeta,
 )
 from cdred.algos.factory import make_algorithm
 from cdred.algos.method import LatentBatch
@@ -249,7 +251,7 @@ def test_reward_is_computed_from_ema_predictors(reward):
     averaged, x = make(ema_rate=0.1), jnp.ones(6)
     moved = eqx.tree_at(lambda r: r.predictors, averaged, jax.tree.map(lambda p: p + 1.0, averaged.predictors))
     assert moved(x) == averaged(x) == reward(x)
-    updated = moved.update_ema().update_ema().update_ema()
+    updated = moved.after_update({}).after_update({}).after_update({})
     for new, old in zip(jax.tree.leaves(updated.ema_predictors), jax.tree.leaves(reward.predictors), strict=True):
         np.testing.assert_allclose(new, old + 1.0 - 0.9**3, rtol=1e-5, atol=1e-6)
     expected = updated.reward(updated.ema_predictors(x), target_moments(updated.targets(x)))
@@ -272,7 +274,7 @@ def test_ema_predictors_are_nearer_to_targets_mean():
 
         updates, opt_state = optimizer.update(jax.grad(loss)(reward.predictors), opt_state)
         predictors = optax.apply_updates(reward.predictors, updates)
-        reward = eqx.tree_at(lambda r: r.predictors, reward, predictors).update_ema()
+        reward = eqx.tree_at(lambda r: r.predictors, reward, predictors).after_update({})
         mean = jnp.mean(embeddings, axis=0)
         return (reward, opt_state), [jnp.sum((p(x) - mean[None]) ** 2) for p in (predictors, reward.ema_predictors)]
 
@@ -370,3 +372,63 @@ def test_warmup_keeps_td_targets_small(train):
 @pytest.mark.parametrize("like_expert", [False, True])
 def test_metrics_stay_finite(train, like_expert):
     assert all(jnp.isfinite(series).all() for series in train(like_expert)[1].values())
+
+
+BONUSES = {"expert_bonus_on_expert": jnp.float32(0.2), "agent_bonus_on_agent": jnp.float32(0.3)}
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expert_on_agent", "expected"),
+    [
+        # Half as close to the expert as the expert is: halfway from 0.6 to 1.
+        ("overlap", 0.4, 0.8),
+        ("overlap", 0.2, 1.0),
+        # Closer than that is not more than 1, and bonuses of 0 are finite.
+        ("overlap", 0.1, 1.0),
+        ("overlap", 0.0, 1.0),
+        # Of equal bonuses: as given.
+        ("ratio", 0.3, 0.6),
+        # zeta 0.9 = (1 - zeta) 0.3 / (0.4 / 0.6)
+        ("ratio", 0.9, 1 / 3),
+    ],
+)
+def test_adaptive_weight_by_hand(schedule, expert_on_agent, expected):
+    config = CDREDConfig(zeta=0.6, zeta_schedule=schedule)
+    zeta = float(target_zeta(config, BONUSES | {"expert_bonus_on_agent": jnp.float32(expert_on_agent)}))
+    assert zeta == pytest.approx(expected, rel=1e-5)
+    if schedule == "ratio":
+        assert (1 - zeta) * 0.3 == pytest.approx(0.4 / 0.6 * zeta * expert_on_agent, rel=1e-5)
+
+
+def test_adaptive_weight_moves_by_its_rate_and_sets_the_reward():
+    reward = make(zeta=0.6, zeta_schedule="overlap", zeta_rate=0.25)
+    assert float(reward.zeta) == pytest.approx(0.6)
+    moved = reward.after_update(BONUSES | {"expert_bonus_on_agent": jnp.float32(0.2)})
+    assert float(moved.zeta) == pytest.approx(0.7)
+    value = moved.combine(jnp.array(0.3), jnp.array(0.8))
+    assert float(value) == pytest.approx(-0.7 * 0.3 + 0.3 * 0.8, rel=1e-5)
+    # The constant one is no array, and does not move.
+    assert make(zeta=0.6).after_update(BONUSES).zeta == 0.6
+    assert make(zeta=0.6).adaptive_zeta is None
+
+
+def test_metrics_have_the_mean_bonuses_of_both_halves(reward):
+    x = jax.random.normal(KEY, (4, 3, 6))
+    metrics = cdred_reward(reward, x, KEY).metrics
+    agent = x[2:].reshape(-1, 6)
+    bonuses = jax.vmap(lambda v: reward.reward_and_bonuses(reward.predictors(v), target_moments(reward.targets(v)))[1])(
+        agent
+    )
+    assert float(metrics["expert_bonus_on_agent"]) == pytest.approx(float(bonuses[:, 0].mean()), rel=1e-4)
+    assert float(metrics["agent_bonus_on_agent"]) == pytest.approx(float(bonuses[:, 1].mean()), rel=1e-4)
+    expert = jax.vmap(reward.expert_novelty)(x[:2].reshape(-1, 6))
+    assert float(metrics["expert_bonus_on_expert"]) == pytest.approx(float(expert.mean()), rel=1e-4)
+    assert float(metrics["zeta"]) == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize("flows", [False, True])
+def test_loss_reaches_the_input_only_if_asked_and_the_reward_never_does(flows):
+    reward, x = make(input_gradient=flows), jax.random.normal(KEY, (4, 3, 6))
+    loss = jax.grad(lambda x: cdred_reward(reward, x, KEY).loss.sum())(x)
+    assert bool(jnp.any(loss != 0)) == flows
+    assert not jnp.any(jax.grad(lambda x: cdred_reward(reward, x, KEY).reward.sum())(x))

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
+from cdred.algos.base import Metrics
 from cdred.algos.method import CriticState, LatentBatch
 from cdred.algos.reward_input import RewardInput
 from cdred.algos.reward_model import RewardModel
@@ -30,7 +31,13 @@ class CDREDConfig:
     input: RewardInput = "state-action"
     """What the densities are estimated on: (z, a), the transition (z, z'), or the state z'."""
     zeta: Fraction = 0.8
-    """Weight of the expert bonus against the agent bonus (1: no agent bonus)."""
+    """Weight of the expert bonus against the agent bonus (1: no agent bonus); the initial one if it is adaptive."""
+    zeta_schedule: Literal["constant", "overlap", "ratio"] = "constant"
+    """Adaptation of that weight. With overlap it rises to 1 as the agent's data become as close to the expert's as
+    these are themselves; with ratio the weighted agent bonus stays the same fraction of the weighted expert bonus, on
+    the agent's data."""
+    zeta_rate: PositiveFraction = 0.01
+    """Step of the adaptive weight in an update."""
     alpha: Fraction = 0.9
     """Weight of the squared distance against the count correction within a bonus."""
     count_reduction: Literal["mean", "sum"] = "mean"
@@ -51,8 +58,11 @@ class CDREDConfig:
     """Added to the targets' variance in the count estimate's denominator."""
     ema_rate: PositiveFraction = 1.0
     """Step of the predictors' EMA copies, from which the reward is computed (1: from the predictors themselves)."""
+    input_gradient: bool = False
+    """The densities' loss also trains what encodes their inputs, which otherwise only follow the latent space."""
 
 
+BONUS_EPS = 1e-6
 # g of v <= 0. The logarithm compresses large bonuses, and has the slope of the identity at 0.
 TRANSFORMS = {"identity": lambda v: v, "exp": jnp.exp, "log": lambda v: -jnp.log1p(-v)}
 
@@ -92,6 +102,7 @@ class CoupledRND(RewardModel):
         targets: K fixed random networks.
         predictors: two networks, f_phi at index `EXPERT` and f_psi at index `AGENT`.
         ema_predictors: their EMA copies, from which the reward is computed; None with an `ema_rate` of 1.
+        adaptive_zeta: weight of the expert bonus; None where it is constant.
     """
 
     EXPERT = 0
@@ -100,6 +111,7 @@ class CoupledRND(RewardModel):
     targets: Ensemble
     predictors: Ensemble
     ema_predictors: Ensemble | None
+    adaptive_zeta: Float[Array, ""] | None
     config: CDREDConfig = eqx.field(static=True)
 
     @classmethod
@@ -119,6 +131,7 @@ class CoupledRND(RewardModel):
             predictors=predictors,
             # A copy, so that no buffer is donated twice.
             ema_predictors=None if config.ema_rate == 1.0 else jax.tree.map(jnp.copy, predictors),
+            adaptive_zeta=None if config.zeta_schedule == "constant" else jnp.float32(config.zeta),
             config=config,
         )
 
@@ -126,12 +139,21 @@ class CoupledRND(RewardModel):
     def trainable(self) -> Ensemble:
         return self.predictors
 
+    @property
+    def zeta(self) -> float | Float[Array, ""]:
+        """Weight of the expert bonus."""
+        return self.config.zeta if self.adaptive_zeta is None else self.adaptive_zeta
+
     @jax.named_scope("ema")
-    def update_ema(self) -> Self:
-        if self.ema_predictors is None:
-            return self
-        new = ema(self.ema_predictors, self.predictors, self.config.ema_rate)
-        return eqx.tree_at(lambda r: r.ema_predictors, self, new)
+    def after_update(self, metrics: Metrics) -> Self:
+        reward = self
+        if self.ema_predictors is not None:
+            new = ema(self.ema_predictors, self.predictors, self.config.ema_rate)
+            reward = eqx.tree_at(lambda r: r.ema_predictors, reward, new)
+        if self.adaptive_zeta is not None:
+            zeta = ema(self.adaptive_zeta, target_zeta(self.config, metrics), self.config.zeta_rate)
+            reward = eqx.tree_at(lambda r: r.adaptive_zeta, reward, zeta)
+        return reward
 
     def __call__(self, x: Float[Array, " in"] | SplitInput) -> Float[Array, ""]:
         with jax.named_scope("targets"):
@@ -151,7 +173,14 @@ class CoupledRND(RewardModel):
     @jax.named_scope("reward")
     def reward(self, predictions: Float[Array, "2 e"], moments: TargetMoments) -> Float[Array, ""]:
         """Compute R from both predictions and the targets' moments."""
-        return self.combine(self.bonus(predictions[self.EXPERT], moments), self.bonus(predictions[self.AGENT], moments))
+        return self.reward_and_bonuses(predictions, moments)[0]
+
+    def reward_and_bonuses(
+        self, predictions: Float[Array, "2 e"], moments: TargetMoments
+    ) -> tuple[Float[Array, ""], Float[Array, "2"]]:
+        """Compute R and the bonuses b_phi and b_psi that it consists of."""
+        bonuses = self.bonus(predictions[self.EXPERT], moments), self.bonus(predictions[self.AGENT], moments)
+        return self.combine(*bonuses), jnp.stack(bonuses)
 
     def bonus(self, prediction: Float[Array, " e"], moments: TargetMoments) -> Float[Array, ""]:
         """Compute b_f(x) = alpha |f - mu|^2 + (1 - alpha) sqrt(|y|), y the mean (or sum) over the embedding."""
@@ -162,7 +191,7 @@ class CoupledRND(RewardModel):
 
     def combine(self, expert: Float[Array, ""], agent: Float[Array, ""]) -> Float[Array, ""]:
         """Compute R = zeta g(-sigma b_phi) - (1 - zeta) g(-sigma b_psi)."""
-        zeta, sigma = self.config.zeta, self.config.sigma
+        zeta, sigma = self.zeta, self.config.sigma
         g = TRANSFORMS[self.config.transform]
         return zeta * g(-sigma * expert) - (1.0 - zeta) * g(-sigma * agent)
 
@@ -170,16 +199,40 @@ class CoupledRND(RewardModel):
 def cdred_reward(reward: CoupledRND, x: Float[Array, "N H in"], key: Key[Array, ""]) -> RewardOutput:
     """Compute L_r per transition, |f - f_k|^2 of each half by its own predictor, and the reward R.
 
-    The input is cut from the gradient: the density estimates follow the latent space and do not shape it.
+    Without `input_gradient` the input is cut from the gradient: the density estimates follow the latent space and do
+    not shape it.
     """
-    halves = jax.lax.stop_gradient(x).reshape(2, -1, x.shape[-1])
+    x = x if reward.config.input_gradient else jax.lax.stop_gradient(x)
+    halves = x.reshape(2, -1, x.shape[-1])
     with jax.named_scope("targets"):
         embeddings = jax.lax.stop_gradient(jax.vmap(jax.vmap(reward.targets))(halves))
     target_index = jax.random.randint(key, halves.shape[:2], 0, len(reward.targets))
     own_predictions, predictions = _predict(reward, halves)
     distillation = jax.vmap(jax.vmap(distillation_loss))(own_predictions, embeddings, target_index)
-    r = jax.vmap(jax.vmap(reward.reward))(predictions, jax.vmap(jax.vmap(target_moments))(embeddings))
-    return RewardOutput(distillation.reshape(x.shape[:2]), r.reshape(x.shape[:2]))
+    moments = jax.vmap(jax.vmap(target_moments))(embeddings)
+    r, bonuses = jax.lax.stop_gradient(jax.vmap(jax.vmap(reward.reward_and_bonuses))(predictions, moments))
+    (expert_on_expert, _), (expert_on_agent, agent_on_agent) = jnp.mean(bonuses, axis=1)
+    metrics = {
+        "expert_bonus_on_expert": expert_on_expert,
+        "expert_bonus_on_agent": expert_on_agent,
+        "agent_bonus_on_agent": agent_on_agent,
+        "zeta": jnp.asarray(reward.zeta, jnp.float32),
+    }
+    return RewardOutput(distillation.reshape(x.shape[:2]), r.reshape(x.shape[:2]), metrics)
+
+
+def target_zeta(config: CDREDConfig, metrics: Metrics) -> Float[Array, ""]:
+    """Compute the weight that the adaptive zeta moves to, from the mean bonuses of a batch.
+
+    With zeta_0 = `config.zeta` it is zeta_0 + (1 - zeta_0) min(1, b_phi(expert) / b_phi(agent)) with overlap, and with
+    ratio the zeta of (1 - zeta) b_psi(agent) = (1 - zeta_0) / zeta_0 zeta b_phi(agent).
+    """
+    expert_on_agent, agent_on_agent = metrics["expert_bonus_on_agent"], metrics["agent_bonus_on_agent"]
+    if config.zeta_schedule == "overlap":
+        overlap = jnp.minimum(1.0, metrics["expert_bonus_on_expert"] / jnp.maximum(expert_on_agent, BONUS_EPS))
+        return config.zeta + (1.0 - config.zeta) * overlap
+    ratio = (1.0 - config.zeta) / config.zeta
+    return agent_on_agent / jnp.maximum(agent_on_agent + ratio * expert_on_agent, BONUS_EPS)
 
 
 @jax.named_scope("predictors")

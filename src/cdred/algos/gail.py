@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from cdred.algos.base import Metrics
 from cdred.algos.losses import gradient_penalty
 from cdred.algos.method import CriticState, LatentBatch
 from cdred.algos.reward_input import RewardInput
@@ -49,7 +50,8 @@ class Discriminator(RewardModel):
     def trainable(self) -> MLP:
         return self.network
 
-    def update_ema(self) -> Self:
+    def after_update(self, metrics: Metrics) -> Self:
+        del metrics
         return self
 
     def expert_novelty(self, x: Float[Array, " in"]) -> None:
@@ -72,7 +74,7 @@ def gail_reward(
     x = jax.lax.stop_gradient(x)
     logits = jax.vmap(jax.vmap(reward))(x)
     loss = discriminator_loss(logits) + penalty * gradient_penalty(jax.vmap(reward), x, key)
-    return RewardOutput(loss, jax.lax.stop_gradient(logits))
+    return RewardOutput(loss, jax.lax.stop_gradient(logits), {})
 
 
 class GAIL(RewardMethod):

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from cdred.algos.base import Metrics
 from cdred.algos.method import CriticState, LatentBatch
 from cdred.algos.reward_input import RewardInput
 from cdred.algos.reward_model import RewardModel
@@ -62,7 +63,8 @@ class REDReward(RewardModel):
     def trainable(self) -> MLP:
         return self.predictor
 
-    def update_ema(self) -> Self:
+    def after_update(self, metrics: Metrics) -> Self:
+        del metrics
         return self
 
     def __call__(self, x: Float[Array, " in"] | SplitInput) -> Float[Array, ""]:
@@ -86,7 +88,7 @@ def red_reward(reward: REDReward, x: Float[Array, "N H in"]) -> RewardOutput:
     distance = jax.vmap(jax.vmap(reward.distance))(jax.lax.stop_gradient(x))
     expert, agent = jnp.split(distance, 2)
     loss = jnp.concatenate([expert, jnp.zeros_like(agent)])
-    return RewardOutput(loss, jax.lax.stop_gradient(jax.vmap(jax.vmap(reward.reward))(distance)))
+    return RewardOutput(loss, jax.lax.stop_gradient(jax.vmap(jax.vmap(reward.reward))(distance)), {})
 
 
 class RED(RewardMethod):

@@ -6,6 +6,7 @@ from typing import Self
 import equinox as eqx
 from jaxtyping import Array, Float, PyTree
 
+from cdred.algos.base import Metrics
 from cdred.nn.layers import SplitInput
 
 
@@ -18,8 +19,8 @@ class RewardModel(eqx.Module):
         """Networks that gradients update; everything else in the model stays as initialised."""
 
     @abstractmethod
-    def update_ema(self) -> Self:
-        """Update the EMA copies, if any, after a gradient step of `trainable`."""
+    def after_update(self, metrics: Metrics) -> Self:
+        """Update what gradients do not, such as EMA copies, after a gradient step of `trainable` with these metrics."""
 
     @abstractmethod
     def expert_novelty(self, x: Float[Array, " in"]) -> Float[Array, ""] | None:

@@ -153,7 +153,7 @@ class SACAgent(Algorithm[SACState]):
         state = state.replace_trainable(optax.apply_updates(state.trainable, updates))
         state = eqx.tree_at(lambda s: s.critic_opt_state, state, opt_state)
         if state.reward is not None:
-            state = eqx.tree_at(lambda s: s.reward, state, state.reward.update_ema())
+            state = eqx.tree_at(lambda s: s.reward, state, state.reward.after_update(metrics))
         return state, metrics | {"grad_norm": optax.tree.norm(grads)}
 
     def _update_policy(self, state, batch, selected, key):

@@ -8,16 +8,18 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from cdred.algos import losses
+from cdred.algos.base import Metrics
 from cdred.algos.method import CriticState, LatentBatch, Method, MethodLosses, TDParams
 from cdred.algos.reward_input import transition_input
 from cdred.nn.layers import SharedLatent
 
 
 class RewardOutput(NamedTuple):
-    """Reward model's loss and reward per transition, the reward without gradient."""
+    """Reward model's loss and reward per transition, the reward without gradient, and metrics."""
 
     loss: Float[Array, "N H"]
     reward: Float[Array, "N H"]
+    metrics: Metrics
 
 
 class RewardMethod(Method):
@@ -60,7 +62,7 @@ def td_losses(
     Args:
         state: its critics are differentiated; its target critics give the values of next states.
         batch: latents, actions and target latents.
-        output: reward model's loss and reward.
+        output: of the reward model.
         params: discount, rho and entropy coefficient of the targets.
         value_key: of the actions sampled for target values.
         dropout_key: of the critics' dropout.
@@ -74,5 +76,5 @@ def td_losses(
         losses.critic_loss(state.model, *args),
         losses.rho_weighted(output.loss, params.rho),
         output.reward,
-        {"td_target": jnp.mean(target), "td_target_abs_max": jnp.max(jnp.abs(target))},
+        output.metrics | {"td_target": jnp.mean(target), "td_target_abs_max": jnp.max(jnp.abs(target))},
     )

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, Key
 
+from cdred.algos.base import Metrics
 from cdred.algos.method import CriticState, LatentBatch
 from cdred.algos.reward_model import RewardModel
 from cdred.algos.td import RewardMethod, RewardOutput
@@ -37,7 +38,8 @@ class RewardHead(RewardModel):
     def trainable(self) -> MLP:
         return self.head
 
-    def update_ema(self) -> Self:
+    def after_update(self, metrics: Metrics) -> Self:
+        del metrics
         return self
 
     def expert_novelty(self, x: Float[Array, " in"]) -> None:
@@ -74,4 +76,4 @@ class TDMPC2(RewardMethod):
         del key
         assert isinstance(state.reward, RewardHead)
         reward = batch.segments.reward
-        return RewardOutput(jax.vmap(jax.vmap(state.reward.loss))(batch.state_actions(state.model), reward), reward)
+        return RewardOutput(jax.vmap(jax.vmap(state.reward.loss))(batch.state_actions(state.model), reward), reward, {})

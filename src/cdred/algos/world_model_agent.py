@@ -153,7 +153,7 @@ class WorldModelAgent(Algorithm[AgentState]):
             state = state.replace_trainable(optax.apply_updates(state.trainable, updates))
         state = eqx.tree_at(lambda s: s.model_opt_state, state, opt_state)
         if state.reward is not None:
-            state = eqx.tree_at(lambda s: s.reward, state, state.reward.update_ema())
+            state = eqx.tree_at(lambda s: s.reward, state, state.reward.after_update(metrics))
         return state, latents, metrics | {"grad_norm": optax.tree.norm(grads)}
 
     def _update_policy(self, state, batch, latents, key):

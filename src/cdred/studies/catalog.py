@@ -11,6 +11,7 @@ from cdred.sweep.sweep_file import DEFAULT, Options, SweepFile
 BIN_PICKING, WALKER_WALK = "metaworld/bin-picking", "dmc/walker-walk"
 # Demonstrations and steps per seed of a usual run.
 BUDGETS: dict[Scale, tuple[int, int]] = {"cpu": (10, 5000), "paper": (100, 500_000)}
+DEVELOPMENT_TASKS = ("metaworld/stick-pull", "metaworld/box-close", BIN_PICKING, "metaworld/reach", WALKER_WALK)
 # Evaluations of a run after that of the pretrained policy.
 EVALUATIONS = 10
 
@@ -117,6 +118,28 @@ def g_function(scale: Scale) -> Sequence[SweepFile]:
     return [sweep(scale, [BIN_PICKING, WALKER_WALK], settings=settings)]
 
 
+def adaptive_zeta(scale: Scale) -> Sequence[SweepFile]:
+    """Return runs with the constant weight and with both schedules, on all development tasks."""
+    schedules = values_of("zeta_schedule", ("constant", "overlap", "ratio"), "constant")
+    return [sweep(scale, DEVELOPMENT_TASKS, settings=schedules)]
+
+
+def latent_or_observation(scale: Scale) -> Sequence[SweepFile]:
+    """Return runs with rewards on several latents, and on observations."""
+    # The paper's preset has no pretraining, which a frozen encoder needs.
+    pretraining = {} if scale == "cpu" else {"updates": 10_000}
+    settings: dict[str, Options] = {
+        DEFAULT: {},
+        "encoder-frozen": {"pretrain": {"encoder": "frozen"} | pretraining},
+        "encoder-free": {"pretrain": {"encoder": "free"} | pretraining},
+        "reward-gradient": {"cdred": {"input_gradient": True}, "pretrain": {"encoder": "free"} | pretraining},
+    }
+    if scale == "cpu":
+        settings["no-pretraining"] = {"pretrain": {"updates": 0}}
+    tasks = [BIN_PICKING, WALKER_WALK]
+    return [sweep(scale, tasks, settings=settings), sweep(scale, tasks, methods=("cdred-sac",))]
+
+
 STUDIES: dict[str, TrainingStudy | Measurement] = {
     "bin-picking-100": TrainingStudy(
         "Is CDRED better than IQ-MPC and BC on bin-picking from 100 demonstrations?", bin_picking_100, "cdred"
@@ -133,6 +156,12 @@ STUDIES: dict[str, TrainingStudy | Measurement] = {
     "count-term": TrainingStudy("Does the count correction matter if it is a sum, too?", count_term, "cdred"),
     "g-function": TrainingStudy(
         "Which transform of the bonuses is best, as the dimension of z grows?", g_function, "cdred-identity-128"
+    ),
+    "adaptive-zeta": TrainingStudy("Is an adaptive weight zeta better than a constant one?", adaptive_zeta, "cdred"),
+    "latent-or-observation": TrainingStudy(
+        "Should the densities be estimated in a frozen, a free or a reward-shaped latent space, or on observations?",
+        latent_or_observation,
+        "cdred",
     ),
     "count-estimator": Measurement("Does y(x) estimate the inverse of the number of visits?", measure_counts),
     "reward-free-signals": Measurement(
