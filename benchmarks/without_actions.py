@@ -17,7 +17,7 @@ import numpy as np
 from methods_table import RESULTS
 
 import cdred
-from cdred.config import RunConfig
+from cdred.config import RunConfig, without_actions
 from cdred.demos.scripted import get_demos
 from cdred.envs.registry import get_env_spec
 from cdred.report.result_files import write_result_files
@@ -41,7 +41,7 @@ def main() -> None:
     demos = options.runs / f"{options.name}-{num}-without-actions.npz"
     if not demos.exists():
         demos.parent.mkdir(parents=True, exist_ok=True)
-        cdred.save_demos(public_episode(task, options.episodes) if options.episodes else without_actions(task), demos)
+        cdred.save_demos(public_episode(task, options.episodes) if options.episodes else drop_actions(task), demos)
     config = RunConfig(
         **vars(cdred.preset("cpu"))
         | {
@@ -55,6 +55,8 @@ def main() -> None:
             "out": str(options.runs / f"{options.name}-{label}"),
         }
     )
+    # As the run does by itself, where the demonstrations have no actions.
+    config = without_actions(config)
     cdred.train(config)
     if finished_result(Path(config.out), config) is not None:
         script = f"python benchmarks/without_actions.py {options.name} --runs FOLDER --input {options.input}"
@@ -63,7 +65,7 @@ def main() -> None:
         write_result_files(Path(config.out), config, RESULTS / task / f"{label}.csv", command)
 
 
-def without_actions(task: str) -> cdred.DemoDataset:
+def drop_actions(task: str) -> cdred.DemoDataset:
     """Return 10 demonstrations without their actions."""
     dataset = get_demos(task, 10)
     episodes = [replace(episode, action=episode.action[:, :0]) for episode in dataset.trajectories]
