@@ -75,8 +75,8 @@ def discard_output(stream: TextIO) -> None:
 
 
 def print_text(text: str) -> None:
-    """Print a message in which control characters are escaped."""
-    print(printable(text))
+    """Print a message in which control characters are escaped, at once: it may be read while the program goes on."""
+    print(printable(text), flush=True)
 
 
 @contextmanager

@@ -69,6 +69,8 @@ def test_study_ends_in_data_table_figure_and_provenance(tmp_path, monkeypatch, c
     assert (out / "figure.png").stat().st_size > 10_000
     about = json.loads((out / "study.json").read_text())
     assert about["missing_runs"] == []
+    assert about["run_devices"] == ["cpu: cpu"]
+    assert about["run_commits"] == [str(about["commit"])]
     assert about["command"].startswith("cdred study coupling --seeds 2")
     assert about["scale"] == "cpu"
     assert about["versions"]["cdred"]

@@ -20,7 +20,6 @@ from cdred.studies.training import training_result
 from cdred.sweep.driver import Failure, execute
 from cdred.sweep.local import LocalBackend
 from cdred.sweep.plan import SweepRun, check_runs, format_plan, plan_runs
-from cdred.text import printable
 from cdred.train.interrupt import lock_folder
 
 LIST = "list"
@@ -82,22 +81,22 @@ def main(arguments: list[str]) -> int:
     if isinstance(study, Measurement):
         if options.dry_run:
             raise UserError(f"--dry-run is for studies with runs, which {options.name} does not make: remove it.")
-        result, failures = study.measure(options.scale, options.seeds, runs_folder, _log), []
+        result, failures = study.measure(options.scale, options.seeds, runs_folder, print_text), []
     else:
-        runs = study_runs(study, options.scale, options.seeds, runs_folder)
-        runs, states = check_runs(runs, _log, collect=not options.dry_run)
-        _log(format_plan(runs, states))
-        if options.dry_run:
-            return 0
         # This process trains nothing, and would take memory of the GPU from the runs.
         jax.config.update("jax_platforms", "cpu")
+        runs = study_runs(study, options.scale, options.seeds, runs_folder)
+        runs, states = check_runs(runs, print_text, collect=not options.dry_run)
+        print_text(format_plan(runs, states))
+        if options.dry_run:
+            return 0
         with lock_folder(runs_folder):
             failures = _train([r for r, state in zip(runs, states, strict=True) if state != "finished"], options.jobs)
         result = training_result(study, runs)
     write_result(out, result, **about)
-    _log(f"{result.table}\nresults: {out}")
+    print_text(f"{result.table}\nresults: {out}")
     for failure in failures:
-        _log(f"failed: {failure.run.name}: {failure.reason}")
+        print_text(f"failed: {failure.run.name}: {failure.reason}")
     return 1 if failures else 0
 
 
@@ -109,15 +108,10 @@ def study_runs(study: TrainingStudy, scale: Scale, num_seeds: int, folder: Path)
 
 
 def _train(runs: Sequence[SweepRun], jobs: int) -> list[Failure]:
-    return execute(runs, LocalBackend(jobs), _log) if runs else []
+    return execute(runs, LocalBackend(jobs), print_text) if runs else []
 
 
 def format_list() -> str:
     """Return a line per study: its name, and the question that it answers."""
     width = max(map(len, STUDIES))
     return "\n".join(f"{name:<{width}}  {study.question}" for name, study in STUDIES.items())
-
-
-def _log(text: str) -> None:
-    """Print a message at once, for those who read it in a file while the runs go on."""
-    print(printable(text), flush=True)

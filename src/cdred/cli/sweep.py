@@ -9,6 +9,7 @@ import jax
 import tyro
 
 from cdred.cli.options import parse_options
+from cdred.console import print_text
 from cdred.errors import UserError
 from cdred.sweep.backend import Backend
 from cdred.sweep.collect import collect
@@ -18,7 +19,6 @@ from cdred.sweep.plan import check_runs, format_plan, plan_runs
 from cdred.sweep.ray_tasks import RayBackend
 from cdred.sweep.slurm_jobs import SlurmBackend, SlurmOptions
 from cdred.sweep.sweep_file import read_sweep
-from cdred.text import printable
 from cdred.train.interrupt import lock_folder
 
 BackendName = Literal["local", "ray", "slurm"]
@@ -72,8 +72,8 @@ def main(arguments: list[str]) -> int:
     options = parse_options(SweepOptions, arguments, "cdred sweep")
     _check(options)
     sweep = read_sweep(options.file)
-    runs, states = check_runs(plan_runs(sweep), _log, collect=not options.dry_run)
-    _log(format_plan(runs, states))
+    runs, states = check_runs(plan_runs(sweep), print_text, collect=not options.dry_run)
+    print_text(format_plan(runs, states))
     if options.dry_run:
         return 0
     out = Path(sweep.out).expanduser().absolute()
@@ -82,18 +82,13 @@ def main(arguments: list[str]) -> int:
         missing = [run for run, state in zip(runs, states, strict=True) if state != "finished"]
         backend = _backend(options, out) if missing else None
         try:
-            failures = execute(missing, backend, _log) if backend else []
+            failures = execute(missing, backend, print_text) if backend else []
         finally:
             # Also after Ctrl-C: of the runs that have finished.
-            _log(f"\n{collect(runs, results)}\nresults: {results}")
+            print_text(f"\n{collect(runs, results)}\nresults: {results}")
     for failure in failures:
-        _log(f"failed: {failure.run.name}: {failure.reason}")
+        print_text(f"failed: {failure.run.name}: {failure.reason}")
     return 1 if failures else 0
-
-
-def _log(text: str) -> None:
-    """Print a message at once, for those who read it in a file while the runs go on."""
-    print(printable(text), flush=True)
 
 
 def _check(options: SweepOptions) -> None:

@@ -71,10 +71,12 @@ class Measurement:
 def write_result(folder: Path, result: StudyResult, **about: Any) -> None:
     """Write `data.csv`, `table.md`, `figure.png` and `study.json` of a study to its folder.
 
+    The device, commit and versions in `study.json` are those of this process.
+
     Args:
         folder: the folder.
         result: what was found.
-        about: entries of `study.json`, beside device, commit and versions.
+        about: further entries of `study.json`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "data.csv").open("w", newline="") as file:

@@ -49,14 +49,17 @@ CurvesByTask = Mapping[str, Mapping[str, Sequence[Curve]]]
 
 def training_result(study: TrainingStudy, runs: Sequence[SweepRun]) -> StudyResult:
     """Make data, table and figure of the runs of a study that have finished; the others are listed as missing."""
-    finished = [run for run in runs if finished_result(run.folder, run.config) is not None]
-    curves = [curve for run in finished for curve in read_curves(run)]
-    missing = [run.name for run in runs if run not in finished]
+    results = {run: result for run in runs if (result := finished_result(run.folder, run.config)) is not None}
+    curves = [curve for run in results for curve in read_curves(run)]
+    missing = [run.name for run in runs if run not in results]
     by_task: dict[str, dict[str, list[Curve]]] = {}
     for curve in curves:
         by_task.setdefault(curve.task, {}).setdefault(curve.label, []).append(curve)
     table = score_table(study, by_task) + _missing(missing, len(runs))
-    return StudyResult(COLUMNS, rows(curves), table, draw_scores(study, by_task), {"missing_runs": missing})
+    # Runs may be older than this command, and made elsewhere.
+    made = {key: sorted({str(result.get(key)) for result in results.values()}) for key in ("commit", "device")}
+    details = {"missing_runs": missing, "run_commits": made["commit"], "run_devices": made["device"]}
+    return StudyResult(COLUMNS, rows(curves), table, draw_scores(study, by_task), details)
 
 
 def _missing(missing: Sequence[str], total: int) -> str:
