@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from cdred.algos.cdred import CDREDConfig, CoupledRND, distillation_loss, inverse_count, target_moments
 from cdred.config import preset
@@ -68,20 +68,11 @@ class Row(NamedTuple):
     distance_correlation: float
 
 
-class Design(NamedTuple):
-    """Dimension, reward networks and draws of one measurement, and the updates after which it is made."""
-
-    dimension: int
-    config: CDREDConfig
-    drawn: Drawn
-    checkpoints: tuple[int, ...]
-
-
 class Estimates(NamedTuple):
-    """Estimates y and |f - mu|^2 of all points after some updates."""
+    """Estimates y and |f - mu|^2 of all points of each seed after some updates."""
 
-    y: Float[Array, "counts points"]
-    distance: Float[Array, "counts points"]
+    y: Float[Array, "*batch counts points"]
+    distance: Float[Array, "*batch counts points"]
 
 
 def measure_counts(scale: Scale, num_seeds: int, _runs: Path, log: LogFn) -> StudyResult:
@@ -92,35 +83,36 @@ def measure_counts(scale: Scale, num_seeds: int, _runs: Path, log: LogFn) -> Stu
     rows = []
     for dimension in dimensions:
         for number in target_numbers:
-            config = replace(preset(scale).cdred, num_targets=number)
-            for drawn in ("per visit", "per update"):
-                rows += measure(Design(dimension, config, drawn, checkpoints), num_seeds)
-                last = rows[-1]
-                log(f"d {dimension}, K {number}, drawn {drawn}: rank correlation of y {last.y_correlation:.2f}")
+            new = measure(dimension, replace(preset(scale).cdred, num_targets=number), checkpoints, num_seeds)
+            rows += new
+            correlations = ", ".join(f"{row.y_correlation:.2f} (drawn {row.drawn})" for row in new[:: len(new) - 1])
+            log(f"d {dimension}, K {number}: rank correlation of y with the visits {correlations}")
     return StudyResult(Row._fields, rows, count_table(rows), draw_counts(rows), {"points_per_count": POINTS_PER_COUNT})
 
 
-def measure(design: Design, num_seeds: int) -> list[Row]:
-    """Train the predictors of all seeds; return a row per checkpoint and number of visits."""
-    keys = jax.random.split(jax.random.key(0), num_seeds)
-    histories = jax.device_get(jax.jit(jax.vmap(partial(distil, design)))(keys))
-    return [
-        row
-        for updates, estimates in zip(design.checkpoints, histories, strict=True)
-        for row in _rows(design, updates, estimates)
-    ]
+def measure(dimension: int, config: CDREDConfig, checkpoints: Sequence[int], num_seeds: int) -> list[Row]:
+    """Train the predictors of all seeds; return a row per draw of targets, checkpoint and number of visits."""
+    keys, bounds = jax.random.split(jax.random.key(0), num_seeds), jnp.array([(0, *checkpoints[:-1]), checkpoints]).T
+    train = jax.jit(jax.vmap(partial(distil, dimension, config), in_axes=(0, None, None), out_axes=1))
+    rows = []
+    for drawn in ("per visit", "per update"):
+        history = jax.device_get(train(keys, bounds, drawn == "per visit"))
+        for index, updates in enumerate(checkpoints):
+            estimates = jax.tree.map(lambda x, i=index: np.asarray(x[i], np.float64), history)
+            rows += _rows(dimension, config.num_targets, drawn, updates, estimates)
+    return rows
 
 
-def _rows(design: Design, updates: int, estimates: Estimates) -> list[Row]:
-    # Seeds first; unvisited points have no 1/n.
-    y, distance = np.asarray(estimates.y, np.float64), np.asarray(estimates.distance, np.float64)
+def _rows(dimension: int, num_targets: int, drawn: Drawn, updates: int, estimates: Estimates) -> list[Row]:
+    y, distance = estimates
+    # Unvisited points have no 1/n.
     visits = np.broadcast_to(np.array(COUNTS)[:, None], y.shape)[:, 1:].ravel().tolist()
     correlations = [rank_correlation(values[:, 1:].ravel().tolist(), visits) for values in (np.abs(y), distance)]
     return [
         Row(
-            design.dimension,
-            design.config.num_targets,
-            design.drawn,
+            dimension,
+            num_targets,
+            drawn,
             updates,
             count,
             float(y[:, index].mean()),
@@ -133,12 +125,25 @@ def _rows(design: Design, updates: int, estimates: Estimates) -> list[Row]:
     ]
 
 
-def distil(design: Design, key: Key[Array, ""]) -> list[Estimates]:
-    """Distil a predictor at visited points; return the estimates after the updates of each checkpoint."""
-    config = design.config
+def distil(
+    dimension: int,
+    config: CDREDConfig,
+    key: Key[Array, ""],
+    bounds: Int[Array, "checkpoints 2"],
+    one_target_per_visit: Bool[Array, ""],
+) -> Estimates:
+    """Distil a predictor at visited points; return the estimates after the updates of each checkpoint.
+
+    Args:
+        dimension: of the space.
+        config: of targets and predictor.
+        key: of networks, points, visits and updates.
+        bounds: first update of each checkpoint, and the one after its last.
+        one_target_per_visit: a visit has one target for good, not another one in every update.
+    """
     net_key, point_key, visit_key, update_key = jax.random.split(key, 4)
-    reward = CoupledRND.create(design.dimension, config, key=net_key)
-    points = jax.random.uniform(point_key, (len(COUNTS) * POINTS_PER_COUNT, design.dimension), minval=-1.0, maxval=1.0)
+    reward = CoupledRND.create(dimension, config, key=net_key)
+    points = jax.random.uniform(point_key, (len(COUNTS) * POINTS_PER_COUNT, dimension), minval=-1.0, maxval=1.0)
     embeddings = jax.vmap(reward.targets)(points)
     moments = jax.vmap(target_moments)(embeddings)
     # The point of each visit.
@@ -153,15 +158,15 @@ def distil(design: Design, key: Key[Array, ""]) -> list[Estimates]:
         losses = jax.vmap(distillation_loss)(predict(predictor, points[index]), embeddings[index], target)
         return jnp.mean(losses)
 
-    def update(carry, key):
+    def update(index: Int[Array, ""], carry):
         predictor, opt_state = carry
-        visit_key, target_key = jax.random.split(key)
+        visit_key, target_key = jax.random.split(jax.random.fold_in(update_key, index))
         visit = jax.random.randint(visit_key, (BATCH,), 0, len(visited))
         drawn_now = jax.random.randint(target_key, (BATCH,), 0, config.num_targets)
-        target = target_of_visit[visit] if design.drawn == "per visit" else drawn_now
+        target = jnp.where(one_target_per_visit, target_of_visit[visit], drawn_now)
         grads = jax.grad(loss)(predictor, jnp.asarray(visited)[visit], target)
         updates, opt_state = optimizer.update(grads, opt_state)
-        return (optax.apply_updates(predictor, updates), opt_state), None
+        return optax.apply_updates(predictor, updates), opt_state
 
     def estimates(predictor: Any) -> Estimates:
         predictions = predict(predictor, points)
@@ -170,13 +175,12 @@ def distil(design: Design, key: Key[Array, ""]) -> list[Estimates]:
         shape = len(COUNTS), POINTS_PER_COUNT
         return Estimates(y.reshape(shape), distance.reshape(shape))
 
+    def to_checkpoint(carry, bounds: Int[Array, "2"]):
+        carry = jax.lax.fori_loop(bounds[0], bounds[1], update, carry)
+        return carry, estimates(carry[0])
+
     predictor: Any = reward.predictors.subset(jnp.array([CoupledRND.EXPERT]))
-    carry, done, history = (predictor, optimizer.init(predictor)), 0, []
-    for updates in design.checkpoints:
-        carry, _ = jax.lax.scan(update, carry, jax.random.split(jax.random.fold_in(update_key, done), updates - done))
-        history.append(estimates(carry[0]))
-        done = updates
-    return history
+    return jax.lax.scan(to_checkpoint, (predictor, optimizer.init(predictor)), bounds)[1]
 
 
 def count_table(rows: Sequence[Row]) -> str:
