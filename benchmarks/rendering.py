@@ -62,7 +62,8 @@ def measure(task: str, sizes: list[int], blocks: int) -> list[dict[str, object]]
 def loop(task: str, blocks: int) -> dict[str, float]:
     """Measure the loop of the `cpu` preset, without pretraining, on a task."""
     config = cdred.preset("cpu")
-    config = RunConfig(**vars(config) | {"task": task, "seeds": (0,), "pretrain": replace(config.pretrain, updates=0)})
+    changes = {"task": task, "seeds": (0,), "random_episodes": 1, "pretrain": replace(config.pretrain, updates=0)}
+    config = RunConfig(**vars(config) | changes)
     return loop_rates(config, resolve_demos(config, get_env_spec(task), print), blocks)
 
 
