@@ -62,7 +62,8 @@ def main() -> None:
         script = f"python benchmarks/without_actions.py {options.name} --runs FOLDER --input {options.input}"
         episodes = f" --episodes {options.episodes.name}" if options.episodes else ""
         command = f"{script} --steps {options.steps}{episodes}"
-        write_result_files(Path(config.out), config, RESULTS / task / f"{label}.csv", command)
+        exported = replace(config, demos=demos.name)
+        write_result_files(Path(config.out), exported, RESULTS / task / f"{label}.csv", command)
 
 
 def drop_actions(task: str) -> cdred.DemoDataset:
