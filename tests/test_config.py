@@ -171,6 +171,16 @@ def test_first_difference_names_the_setting():
         ("model", {"num_critics": 1}, "--model.num-critics must be at least 2."),
         ("model", {"dropout": 1.0}, "--model.dropout must be below 1."),
         ("cdred", {"num_targets": 1}, "--cdred.num-targets must be at least 2."),
+        (
+            "cdred",
+            {"zeta": 0.0, "zeta_schedule": "ratio"},
+            "--cdred.zeta-schedule ratio needs --cdred.zeta above 0.",
+        ),
+        (
+            "cdred",
+            {"input_gradient": True, "input": "state"},
+            "--cdred.input-gradient needs a world model and --cdred.input state-action or transition.",
+        ),
         ("mppi", {"num_elites": 17}, "--mppi.num-elites must be at most --mppi.num-samples."),
         ("mppi", {"num_pi_trajs": 16}, "--mppi.num-pi-trajs must be below --mppi.num-samples."),
         ("mppi", {"min_std": 3.0}, "--mppi.min-std must be at most --mppi.max-std."),

@@ -273,6 +273,8 @@ def _groups() -> dict[str, Any]:
 
 def _combinations(config: RunConfig) -> dict[str, bool]:
     mppi, model, pretrain, coupled = config.mppi, config.model, config.pretrain, config.cdred
+    pretrains = pretrain.updates > 0
+    needs_planner = "needs --planner mppi and an algorithm with a world model"
     plans = config.planner == "mppi" and config.algo not in (*MODEL_FREE, "bc")
     return {
         "--seeds must be one or more different integers": len(set(config.seeds)) == len(config.seeds) > 0,
@@ -283,15 +285,13 @@ def _combinations(config: RunConfig) -> dict[str, bool]:
         "--model.dropout must be below 1": model.dropout < 1,
         "--cdred.num-targets must be at least 2": coupled.num_targets >= 2,
         "--cdred.zeta-schedule ratio needs --cdred.zeta above 0": coupled.zeta_schedule != "ratio" or coupled.zeta > 0,
-        "--pretrain.self-imitation-coef needs --pretrain.updates": pretrain.updates > 0
-        or not pretrain.self_imitation_coef,
-        "--pretrain.propose-actions needs --pretrain.updates": pretrain.updates > 0 or not pretrain.propose_actions,
-        "--pretrain.propose-actions needs --planner mppi and an algorithm with a world model": (
-            not pretrain.propose_actions or plans
+        "--cdred.input-gradient needs a world model and --cdred.input state-action or transition": (
+            not coupled.input_gradient or (config.algo not in MODEL_FREE and coupled.input != "state")
         ),
-        "--collect-with policy needs --planner mppi and an algorithm with a world model": (
-            config.collect_with == "planner" or plans
-        ),
+        "--pretrain.self-imitation-coef needs --pretrain.updates": pretrains or not pretrain.self_imitation_coef,
+        "--pretrain.propose-actions needs --pretrain.updates": pretrains or not pretrain.propose_actions,
+        f"--pretrain.propose-actions {needs_planner}": plans or not pretrain.propose_actions,
+        f"--collect-with policy {needs_planner}": plans or config.collect_with == "planner",
         "--replay-images host needs camera images: --obs pixels or --obs both": (
             config.replay_images == "device" or config.obs != "state" or has_images(config.task)
         ),

@@ -432,3 +432,34 @@ def test_loss_reaches_the_input_only_if_asked_and_the_reward_never_does(flows):
     loss = jax.grad(lambda x: cdred_reward(reward, x, KEY).loss.sum())(x)
     assert bool(jnp.any(loss != 0)) == flows
     assert not jnp.any(jax.grad(lambda x: cdred_reward(reward, x, KEY).reward.sum())(x))
+
+
+@pytest.mark.parametrize("algo", ["cdred", "cdred-sac"])
+def test_adaptive_weight_follows_the_bonuses_of_updates(config, spec, batch, algo):
+    cdred = replace(config.cdred, zeta_schedule="overlap", zeta_rate=0.5)
+    algorithm = make_algorithm(replace(config, algo=algo, cdred=cdred), spec)
+    state = algorithm.init(KEY)
+    updated, metrics = jax.jit(algorithm.update)(state, batch, UPDATE_KEY)
+    target = float(target_zeta(cdred, metrics))
+    assert float(metrics["zeta"]) == pytest.approx(0.8)
+    assert 0.8 < target <= 1
+    assert float(updated.reward.zeta) == pytest.approx(0.8 + 0.5 * (target - 0.8), rel=1e-5)
+
+
+@pytest.mark.parametrize("flows", [False, True])
+def test_densities_train_the_encoder_only_if_asked(config, spec, batch, flows):
+    """Of all losses only that of the densities has a weight."""
+    weights = {"consistency_coef": 0.0, "value_coef": 0.0, "termination_coef": 0.0, "bc_encoder_coef": 0.0}
+    changed = replace(
+        config,
+        cdred=replace(config.cdred, input_gradient=flows),
+        optim=replace(config.optim, reward_coef=1.0, **weights),
+    )
+    algorithm = make_algorithm(changed, spec)
+    state = algorithm.init(KEY)
+    grads, _ = jax.grad(algorithm.model_loss, has_aux=True)(state.trainable, state, batch, UPDATE_KEY)
+    trained = {
+        name: any(bool(jnp.any(leaf != 0)) for leaf in jax.tree.leaves(getattr(grads, name)))
+        for name in ("encoder", "dynamics", "reward")
+    }
+    assert trained == {"encoder": flows, "dynamics": flows, "reward": True}

@@ -59,7 +59,8 @@ class CDREDConfig:
     ema_rate: PositiveFraction = 1.0
     """Step of the predictors' EMA copies, from which the reward is computed (1: from the predictors themselves)."""
     input_gradient: bool = False
-    """The densities' loss also trains what encodes their inputs, which otherwise only follow the latent space."""
+    """The densities' loss also trains the encoder, unless it is frozen, and the dynamics. Otherwise the densities only
+    follow the latent space. Not with --cdred.input state, and not on raw observations."""
 
 
 BONUS_EPS = 1e-6
