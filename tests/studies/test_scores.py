@@ -74,7 +74,6 @@ def test_figure_has_two_panels_per_task():
     titles = [axes.get_title(loc="left") for axes in figure.axes]
     assert titles == ["metaworld/reach", "At the end", "metaworld/push", "At the end"]
     assert [text.get_text() for text in figure.axes[1].get_yticklabels()] == ["cdred", "bc"]
-    assert draw_scores(STUDY, {}) is not None
 
 
 def test_difference_interval_of_separate_and_equal_scores():

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from cdred.errors import UserError
-from cdred.studies.signals import Point, correlate, mean_interval, measure_signals, signal_table
+from cdred.report.statistics import mean_interval
+from cdred.studies.signals import Point, analyse_signals, correlate, signal_table
 
 
 def points(signal, values, *, run="a", task="metaworld/reach", seeds=(0, 1, 2, 3)):
@@ -64,17 +65,15 @@ def write_run(folder, seeds=(0, 1, 2)):
 
 def test_signals_of_run_folders_are_those_until_the_evaluation(tmp_path):
     write_run(tmp_path / "metaworld" / "run")
-    messages = []
-    result = measure_signals("cpu", 5, tmp_path, messages.append)
+    result = analyse_signals(tmp_path)
     assert result.rows == [
         ("metaworld/run", "metaworld/reach", "cdred", seed, 40, score, "bc_loss", value)
         for seed, score, value in ((0, 0.2, 0.3), (1, 0.6, 0.2), (2, 1.0, 0.1))
     ]
     assert "| bc_loss | -1.00 (no interval), 1 | – |" in result.table
     assert result.details == {"runs": ["metaworld/run"]}
-    assert messages == ["1 runs, 3 values"]
 
 
 def test_folder_without_runs_is_refused(tmp_path):
-    with pytest.raises(UserError):
-        measure_signals("cpu", 5, tmp_path, print)
+    with pytest.raises(UserError, match=r"no finished run in .*: give a folder of runs by --runs"):
+        analyse_signals(tmp_path)

@@ -83,11 +83,11 @@ def test_study_ends_in_data_table_figure_and_provenance(tmp_path, monkeypatch, c
 def test_failed_run_is_listed(tmp_path, monkeypatch, capsys):
     small(monkeypatch, {})
     runs = cli.study_runs(STUDIES["coupling"], "cpu", 1, tmp_path / "runs")
-    monkeypatch.setattr(cli, "_train", lambda missing, _: [cli.Failure(missing[0], "it stopped")])
+    monkeypatch.setattr(cli, "execute", lambda missing, *_: [cli.Failure(missing[0], "it stopped")])
     words = ["study", "coupling", "--seeds", "1", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
     assert main(words) == 1
     table = (tmp_path / "out" / "coupling" / "table.md").read_text()
-    assert f"1 of 1 run failed or are missing:\n\n- {runs[0].name}" in table
+    assert f"Without a result, 1 of 1 run:\n\n- {runs[0].name}" in table
     assert "it stopped" in capsys.readouterr().out
 
 
@@ -97,7 +97,10 @@ def test_failed_run_is_listed(tmp_path, monkeypatch, capsys):
         (["cupling"], "Did you mean coupling?"),
         (["coupling", "--seeds", "0"], "--seeds must be at least 1, got 0"),
         (["coupling", "--jobs", "0"], "--jobs must be at least 1, got 0"),
-        (["count-estimator", "--dry-run"], "--dry-run is for studies with runs"),
+        (["count-estimator", "--dry-run"], "--dry-run has no effect on count-estimator: remove it"),
+        (["count-estimator", "--runs", "folder"], "--runs has no effect on count-estimator"),
+        (["reward-free-signals", "--seeds", "3"], "--seeds has no effect on reward-free-signals"),
+        (["reward-free-signals", "--scale", "paper"], "--scale has no effect on reward-free-signals"),
         (["reward-free-signals", "--runs", "nowhere"], "no finished run"),
     ],
 )

@@ -1,7 +1,6 @@
 """`cdred study`."""
 
 import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +14,7 @@ from cdred.constraints import check_choice
 from cdred.errors import UserError
 from cdred.files import check_writable_parent
 from cdred.studies.catalog import STUDIES
-from cdred.studies.study import Measurement, Scale, TrainingStudy, write_result
+from cdred.studies.study import Measurement, RunAnalysis, Scale, Study, TrainingStudy, write_result
 from cdred.studies.training import training_result
 from cdred.sweep.driver import Failure, execute
 from cdred.sweep.local import LocalBackend
@@ -23,8 +22,17 @@ from cdred.sweep.plan import SweepRun, check_runs, format_plan, plan_runs
 from cdred.train.interrupt import lock_folder
 
 LIST = "list"
-# Seeds that are trained together, as many as a core trains about as fast as one.
+RUNS = Path("runs/studies")
+# Seeds that are trained together, in one run.
 GROUP = 3
+# Options that not every kind of study has, and the kinds that have them.
+OPTIONS_OF: dict[str, tuple[type, ...]] = {
+    "scale": (TrainingStudy, Measurement),
+    "seeds": (TrainingStudy, Measurement),
+    "jobs": (TrainingStudy,),
+    "runs": (TrainingStudy, RunAnalysis),
+    "dry_run": (TrainingStudy,),
+}
 
 
 @dataclass(frozen=True)
@@ -39,13 +47,14 @@ class StudyOptions:
     """Name of the study, or list."""
     scale: Scale = "cpu"
     """The preset, with 10 demonstrations and 5,000 steps (cpu) or 100 and 500,000 (paper), unless the study is about
-    these."""
+    these. With paper, results are in the folder paper/NAME in --out."""
     seeds: int = 5
     """Number of seeds of every run."""
     jobs: int = 1
     """Runs at a time."""
     runs: Path | None = None
-    """Folder of the run folders; runs/studies/NAME-SCALE if None. Studies that train nothing read those in it."""
+    """Folder of the run folders; runs/studies/NAME-SCALE if None. For a study that trains nothing, folder of the runs
+    that it reads; runs/studies if None."""
     out: Path = Path("results/studies")
     """Folder of the results."""
     dry_run: bool = False
@@ -63,41 +72,53 @@ def main(arguments: list[str]) -> int:
         print_text(format_list())
         return 0
     check_choice("NAME", options.name, (*STUDIES, LIST))
-    for name, number in {"seeds": options.seeds, "jobs": options.jobs}.items():
-        if number < 1:
-            raise UserError(f"--{name} must be at least 1, got {number}.")
-    if options.scale == "paper":
-        options = replace(options, out=options.out / "paper")
-    study, out = STUDIES[options.name], options.out / options.name
+    study = STUDIES[options.name]
+    _check(options, study)
+    out = options.out / ("paper" if options.scale == "paper" else "") / options.name
     check_writable_parent(out)
-    about = {
-        "study": options.name,
-        "question": study.question,
-        "scale": options.scale,
-        "seeds": options.seeds,
-        "command": shlex.join(["cdred", "study", *arguments]),
-    }
-    runs_folder = (options.runs or Path("runs/studies") / f"{options.name}-{options.scale}").expanduser().absolute()
-    if isinstance(study, Measurement):
-        if options.dry_run:
-            raise UserError(f"--dry-run is for studies with runs, which {options.name} does not make: remove it.")
-        result, failures = study.measure(options.scale, options.seeds, runs_folder, print_text), []
-    else:
-        # This process trains nothing, and would take memory of the GPU from the runs.
-        jax.config.update("jax_platforms", "cpu")
-        runs = study_runs(study, options.scale, options.seeds, runs_folder)
-        runs, states = check_runs(runs, print_text, collect=not options.dry_run)
-        print_text(format_plan(runs, states))
+    failures = []
+    if isinstance(study, TrainingStudy):
+        folder = options.runs or RUNS / f"{options.name}-{options.scale}"
+        runs, failures = _train(study, options, folder.expanduser().absolute())
         if options.dry_run:
             return 0
-        with lock_folder(runs_folder):
-            failures = _train([r for r, state in zip(runs, states, strict=True) if state != "finished"], options.jobs)
         result = training_result(study, runs)
-    write_result(out, result, **about)
+    elif isinstance(study, Measurement):
+        result = study.measure(options.scale, options.seeds, print_text)
+    else:
+        result = study.analyse(options.runs or RUNS)
+    command = shlex.join(["cdred", "study", *arguments])
+    about = {"study": options.name, "question": study.question, "scale": options.scale, "seeds": options.seeds}
+    write_result(out, result, **about, command=command)
     print_text(f"{result.table}\nresults: {out}")
     for failure in failures:
         print_text(f"failed: {failure.run.name}: {failure.reason}")
     return 1 if failures else 0
+
+
+def _check(options: StudyOptions, study: Study) -> None:
+    """Check the ranges of numbers, and that all options count with this study."""
+    for name in ("seeds", "jobs"):
+        if getattr(options, name) < 1:
+            raise UserError(f"--{name} must be at least 1, got {getattr(options, name)}.")
+    defaults = StudyOptions(options.name)
+    for name, kinds in OPTIONS_OF.items():
+        if getattr(options, name) != getattr(defaults, name) and not isinstance(study, kinds):
+            raise UserError(f"--{name.replace('_', '-')} has no effect on {options.name}: remove it.")
+
+
+def _train(study: TrainingStudy, options: StudyOptions, folder: Path) -> tuple[list[SweepRun], list[Failure]]:
+    """Check the runs of a study and, but for a dry run, train what is missing; return all runs and the failures."""
+    # This process trains nothing, and would take memory of the GPU from the runs.
+    jax.config.update("jax_platforms", "cpu")
+    planned = study_runs(study, options.scale, options.seeds, folder)
+    runs, states = check_runs(planned, print_text, collect=not options.dry_run)
+    print_text(format_plan(runs, states))
+    missing = [run for run, state in zip(runs, states, strict=True) if state != "finished"]
+    if options.dry_run or not missing:
+        return runs, []
+    with lock_folder(folder):
+        return runs, execute(missing, LocalBackend(options.jobs), print_text)
 
 
 def study_runs(study: TrainingStudy, scale: Scale, num_seeds: int, folder: Path) -> list[SweepRun]:
@@ -105,10 +126,6 @@ def study_runs(study: TrainingStudy, scale: Scale, num_seeds: int, folder: Path)
     seeds = tuple(tuple(range(first, min(first + GROUP, num_seeds))) for first in range(0, num_seeds, GROUP))
     sweeps = [replace(sweep, out=str(folder), seed_groups=seeds) for sweep in study.sweeps(scale)]
     return [run for sweep in sweeps for run in plan_runs(sweep)]
-
-
-def _train(runs: Sequence[SweepRun], jobs: int) -> list[Failure]:
-    return execute(runs, LocalBackend(jobs), print_text) if runs else []
 
 
 def format_list() -> str:

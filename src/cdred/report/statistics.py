@@ -63,6 +63,15 @@ def difference_interval(x: Sequence[float], y: Sequence[float], resamples: int =
     return float(low), float(high)
 
 
+def mean_interval(values: Sequence[float], resamples: int = 2000) -> Interval | None:
+    """Return the 95 % percentile bootstrap interval of the mean; None as of `improvement_interval`."""
+    if _too_few([values]):
+        return None
+    samples = np.random.default_rng(0).choice(np.asarray(values), (resamples, len(values)))
+    low, high = np.percentile(samples.mean(axis=1), (2.5, 97.5))
+    return float(low), float(high)
+
+
 def _resample(rng: np.random.Generator, scores: Sequence[float]) -> list[float]:
     return rng.choice(np.asarray(scores), len(scores)).tolist()
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cdred.studies.count_estimator import measure_counts
-from cdred.studies.signals import measure_signals
-from cdred.studies.study import Measurement, Scale, TrainingStudy
+from cdred.studies.signals import analyse_signals
+from cdred.studies.study import Measurement, RunAnalysis, Scale, Study, TrainingStudy
 from cdred.sweep.sweep_file import DEFAULT, Options, SweepFile
 
 BIN_PICKING, WALKER_WALK = "metaworld/bin-picking", "dmc/walker-walk"
@@ -140,7 +140,7 @@ def latent_or_observation(scale: Scale) -> Sequence[SweepFile]:
     return [sweep(scale, tasks, settings=settings), sweep(scale, tasks, methods=("cdred-sac",))]
 
 
-STUDIES: dict[str, TrainingStudy | Measurement] = {
+STUDIES: dict[str, Study] = {
     "bin-picking-100": TrainingStudy(
         "Is CDRED better than IQ-MPC and BC on bin-picking from 100 demonstrations?", bin_picking_100, "cdred"
     ),
@@ -153,7 +153,9 @@ STUDIES: dict[str, TrainingStudy | Measurement] = {
     ),
     "target-count": TrainingStudy("Does the number of random targets matter?", target_count, "cdred"),
     "bonus-mix": TrainingStudy("Does the count correction matter beside the squared distance?", bonus_mix, "cdred"),
-    "count-term": TrainingStudy("Does the count correction matter if it is a sum, too?", count_term, "cdred"),
+    "count-term": TrainingStudy(
+        "Does the count correction matter if it is a sum, as distances are?", count_term, "cdred"
+    ),
     "g-function": TrainingStudy(
         "Which transform of the bonuses is best, as the dimension of z grows?", g_function, "cdred-identity-128"
     ),
@@ -164,7 +166,7 @@ STUDIES: dict[str, TrainingStudy | Measurement] = {
         "cdred",
     ),
     "count-estimator": Measurement("Does y(x) estimate the inverse of the number of visits?", measure_counts),
-    "reward-free-signals": Measurement(
-        "Which quantity that needs no reward says how good an agent is?", measure_signals, reads_runs=True
+    "reward-free-signals": RunAnalysis(
+        "Which quantity that needs no reward says how good an agent is?", analyse_signals
     ),
 }

@@ -9,7 +9,6 @@ best prediction is the mean of all targets, whatever n.
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
@@ -75,7 +74,7 @@ class Estimates(NamedTuple):
     distance: Float[Array, "*batch counts points"]
 
 
-def measure_counts(scale: Scale, num_seeds: int, _runs: Path, log: LogFn) -> StudyResult:
+def measure_counts(scale: Scale, num_seeds: int, log: LogFn) -> StudyResult:
     """Measure y at several dimensions and numbers of targets."""
     cpu = scale == "cpu"
     dimensions, target_numbers = ((2, 16, 128), (2, 5, 20)) if cpu else ((2, 8, 32, 128, 512), (2, 5, 10, 20, 50))
@@ -85,8 +84,9 @@ def measure_counts(scale: Scale, num_seeds: int, _runs: Path, log: LogFn) -> Stu
         for number in target_numbers:
             new = measure(dimension, replace(preset(scale).cdred, num_targets=number), checkpoints, num_seeds)
             rows += new
-            correlations = ", ".join(f"{row.y_correlation:.2f} (drawn {row.drawn})" for row in new[:: len(new) - 1])
-            log(f"d {dimension}, K {number}: rank correlation of y with the visits {correlations}")
+            # Of the last checkpoint.
+            correlations = {row.drawn: f"{row.y_correlation:.2f}" for row in new}
+            log(f"d {dimension}, K {number}: rank correlation of y with the visits, target drawn {correlations}")
     return StudyResult(Row._fields, rows, count_table(rows), draw_counts(rows), {"points_per_count": POINTS_PER_COUNT})
 
 

@@ -26,8 +26,7 @@ class Curve(NamedTuple):
         steps: steps at which it was evaluated.
         scores: the scores.
         gradient_norm: mean and maximum of the gradient's norm.
-        reward_margin: learned reward of the expert's data minus that of the agent's, at the end; None if the method
-            has none.
+        reward_margin: last value of that metric; None if the method has none.
         minutes: of all seeds of the run, with compiling and evaluations.
     """
 

@@ -5,7 +5,7 @@ the runs of a task and method, at their ends ("which of these agents is best?"),
 ("has it converged?").
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,9 +17,8 @@ from cdred.report.aggregate import draw_intervals, style_panel
 from cdred.report.find_runs import find_runs
 from cdred.report.plots import BLUE
 from cdred.report.results import RunResults, read_run
-from cdred.report.statistics import Interval, rank_correlation
-from cdred.studies.study import Scale, StudyResult
-from cdred.types import LogFn
+from cdred.report.statistics import mean_interval, rank_correlation
+from cdred.studies.study import StudyResult
 
 if TYPE_CHECKING:
     # At run time it would delay every command.
@@ -67,7 +66,7 @@ class Correlations(NamedTuple):
     within_runs: list[float]
 
 
-def measure_signals(_scale: Scale, _num_seeds: int, runs: Path, log: LogFn) -> StudyResult:
+def analyse_signals(runs: Path) -> StudyResult:
     """Correlate the signals of all finished runs in a folder with their scores.
 
     Raises:
@@ -77,7 +76,6 @@ def measure_signals(_scale: Scale, _num_seeds: int, runs: Path, log: LogFn) -> S
     if not folders:
         raise UserError(f"no finished run in {runs}: give a folder of runs by --runs.")
     points = [point for folder in folders for point in read_points(folder.relative_to(runs), read_run(folder))]
-    log(f"{len(folders)} runs, {len(points)} values")
     correlations = correlate(points)
     details = {"runs": [str(folder.relative_to(runs)) for folder in folders]}
     return StudyResult(COLUMNS, points, signal_table(correlations), draw_signals(correlations), details)
@@ -119,7 +117,7 @@ def correlate(points: Sequence[Point]) -> dict[str, Correlations]:
     return dict(sorted(by_signal.items(), key=lambda item: -abs(_mean(item[1].at_ends))))
 
 
-def _correlations(groups) -> list[float]:
+def _correlations(groups: Iterable[Sequence[Point]]) -> list[float]:
     results = []
     for group in groups:
         values, scores = [point.value for point in group], [point.score for point in group]
@@ -130,15 +128,6 @@ def _correlations(groups) -> list[float]:
 
 def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values)) if values else 0.0
-
-
-def mean_interval(values: Sequence[float], resamples: int = 2000) -> Interval | None:
-    """Return the 95 % percentile bootstrap interval of the mean, resampling groups; None of fewer than two."""
-    if len(values) < 2:
-        return None
-    samples = np.random.default_rng(0).choice(np.asarray(values), (resamples, len(values))).mean(axis=1)
-    low, high = np.percentile(samples, (2.5, 97.5))
-    return float(low), float(high)
 
 
 def signal_table(correlations: dict[str, Correlations]) -> str:

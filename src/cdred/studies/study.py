@@ -55,17 +55,31 @@ class TrainingStudy:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Study without training runs of its own.
+    """Study without runs.
 
     Attributes:
         question: what it answers, a sentence.
-        measure: makes it, at a scale, for a number of seeds, from run folders if it reads any; reports its progress.
-        reads_runs: true if it reads run folders.
+        measure: makes it, at a scale, for a number of seeds; reports its progress.
     """
 
     question: str
-    measure: Callable[[Scale, int, Path, LogFn], StudyResult]
-    reads_runs: bool = False
+    measure: Callable[[Scale, int, LogFn], StudyResult]
+
+
+@dataclass(frozen=True)
+class RunAnalysis:
+    """Study of runs that others have trained.
+
+    Attributes:
+        question: what it answers, a sentence.
+        analyse: makes it, from the finished runs in a folder.
+    """
+
+    question: str
+    analyse: Callable[[Path], StudyResult]
+
+
+Study = TrainingStudy | Measurement | RunAnalysis
 
 
 def write_result(folder: Path, result: StudyResult, **about: Any) -> None:

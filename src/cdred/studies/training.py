@@ -40,7 +40,7 @@ HEADS = (
     "drop from peak",
     "gradient norm, mean / max",
     "reward margin",
-    "minutes",
+    "minutes of a run",
 )
 
 # Curves of each label, by task.
@@ -65,12 +65,12 @@ def training_result(study: TrainingStudy, runs: Sequence[SweepRun]) -> StudyResu
 def _missing(missing: Sequence[str], total: int) -> str:
     if not missing:
         return f"\nAll {plural(total, 'run')} have finished.\n"
-    head = f"\n{len(missing)} of {plural(total, 'run')} failed or are missing:\n"
+    head = f"\nWithout a result, {len(missing)} of {plural(total, 'run')}:\n"
     return "\n".join([head, *(f"- {name}" for name in missing), ""])
 
 
 def score_table(study: TrainingStudy, by_task: CurvesByTask) -> str:
-    """Return a row per task and label. Differences whose interval contains 0 are called "no difference seen"."""
+    """Return a row per task and label. A difference is "no difference seen" if its interval contains 0."""
     threshold = f"{100 * study.threshold:.0f} % of the expert, held for three evaluations"
     heads = [head.format(reference=study.reference, threshold=threshold) for head in HEADS]
     lines = [heads, ["---"] * 4 + ["---:"] * (len(heads) - 4)]
@@ -82,7 +82,6 @@ def score_table(study: TrainingStudy, by_task: CurvesByTask) -> str:
 
 def _cells(study: TrainingStudy, curves: Sequence[Curve], reference: Sequence[Curve] | None) -> list[str]:
     first, finals = curves[0], [curve.final for curve in curves]
-    low_high = bootstrap_interval([finals])
     compared = [MISSING, MISSING]
     if reference is not None and first.label != study.reference:
         compared = _comparison(finals, [curve.final for curve in reference])
@@ -93,13 +92,13 @@ def _cells(study: TrainingStudy, curves: Sequence[Curve], reference: Sequence[Cu
         first.label,
         KINDS[first.kind],
         " ".join(f"{score:.2f}" for score in finals),
-        f"{iqm(finals):.2f}{_interval(low_high)}",
+        f"{iqm(finals):.2f}{_interval(bootstrap_interval([finals]))}",
         *compared,
         _threshold_cell(study, curves),
         f"{np.mean([drop_from_peak(curve) for curve in curves]):.2f}",
         f"{np.mean([n[0] for n in norms]):.2g} / {max(n[1] for n in norms):.2g}" if norms else MISSING,
         f"{np.mean(margins):.2g}" if margins else MISSING,
-        f"{sum({(c.seed, c.minutes): c.minutes for c in curves}.values()) / len(curves):.0f}",
+        f"{np.mean([curve.minutes for curve in curves]):.0f}",
     ]
 
 
@@ -152,6 +151,6 @@ def draw_scores(study: TrainingStudy, by_task: CurvesByTask) -> "Figure":
 
 
 def _series(curves: Sequence[Curve]) -> Series:
-    """Put the evaluations of several seeds at the same steps together; runs evaluated at others would be refused."""
+    """Put the evaluations of several seeds together, which all are at the same steps."""
     steps = np.array(curves[0].steps)
     return Series(steps, np.array([curve.scores for curve in curves]).T)
