@@ -85,8 +85,9 @@ def measure_counts(scale: Scale, num_seeds: int, log: LogFn) -> StudyResult:
             new = measure(dimension, replace(preset(scale).cdred, num_targets=number), checkpoints, num_seeds)
             rows += new
             # Of the last checkpoint.
-            correlations = {row.drawn: f"{row.y_correlation:.2f}" for row in new}
-            log(f"d {dimension}, K {number}: rank correlation of y with the visits, target drawn {correlations}")
+            by_draw = {row.drawn: row.y_correlation for row in new}
+            text = ", ".join(f"{value:.2f} (target drawn {drawn})" for drawn, value in by_draw.items())
+            log(f"d {dimension}, K {number}: rank correlation of y with the visits {text}")
     return StudyResult(Row._fields, rows, count_table(rows), draw_counts(rows), {"points_per_count": POINTS_PER_COUNT})
 
 
