@@ -181,6 +181,11 @@ def test_first_difference_names_the_setting():
             {"input_gradient": True, "input": "state"},
             "--cdred.input-gradient needs a world model and --cdred.input state-action or transition.",
         ),
+        (
+            "pretrain",
+            {"updates": 0, "encoder_loss": "consistency"},
+            "--pretrain.encoder-loss consistency needs pretraining (--pretrain.updates) of a world model.",
+        ),
         ("mppi", {"num_elites": 17}, "--mppi.num-elites must be at most --mppi.num-samples."),
         ("mppi", {"num_pi_trajs": 16}, "--mppi.num-pi-trajs must be below --mppi.num-samples."),
         ("mppi", {"min_std": 3.0}, "--mppi.min-std must be at most --mppi.max-std."),

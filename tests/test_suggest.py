@@ -3,7 +3,8 @@
 import pytest
 
 from cdred.cli.options import options_of
-from cdred.config import RunConfig, setting_paths
+from cdred.config import RunConfig
+from cdred.settings import setting_paths
 from cdred.suggest import SETTING_ALIASES, did_you_mean, suggest_setting, suggest_value
 
 KNOWN = ("point", "paint", "line")

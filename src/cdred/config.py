@@ -3,14 +3,10 @@
 The defaults are the paper's. A preset overrides some of them by keyword.
 """
 
-import json
-import math
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, is_dataclass, replace
-from functools import cache
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 import tyro
@@ -26,9 +22,8 @@ from cdred.constraints import NonNegativeInt, Positive, PositiveInt, check_choic
 from cdred.errors import UserError
 from cdred.models.world_model import ModelConfig
 from cdred.planning.mppi import MPPIConfig
-from cdred.suggest import suggest_setting
+from cdred.settings import SettingName, config_groups, parse, refuse_unknown
 from cdred.task_name import IMAGE_SIZE, ObsKind, has_images, reconcile_obs
-from cdred.text import shorten
 from cdred.types import Precision, PresetName, TrackerName, VectorizationMode
 
 AlgoName = Literal["cdred", "iqmpc", "gail", "red", "iqlearn-sac", "gail-sac", "red-sac", "cdred-sac", "bc", "tdmpc2"]
@@ -221,7 +216,7 @@ def validate(config: RunConfig) -> RunConfig:
 
 def _check_groups(config: RunConfig) -> None:
     """Refuse groups of settings of another type, whose absent settings would be taken for the paper's."""
-    for key, cls in _groups().items():
+    for key, cls in config_groups(RunConfig).items():
         value = getattr(config, key)
         if isinstance(value, Mapping) or (is_dataclass(value) and not isinstance(value, cls)):
             raise UserError(
@@ -246,9 +241,10 @@ def override(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
     Raises:
         UserError: for an unknown name.
     """
-    partial = {key: dict(value) for key, value in changes.items() if key in _groups() and isinstance(value, Mapping)}
-    names = {key: None for key in changes if key not in _groups()}
-    _refuse_unknown(RunConfig, names | partial, (), ".".join)
+    known = config_groups(RunConfig)
+    partial = {key: dict(value) for key, value in changes.items() if key in known and isinstance(value, Mapping)}
+    names = {key: None for key in changes if key not in known}
+    refuse_unknown(RunConfig, names | partial, ".".join)
     groups = {key: replace(getattr(config, key), **tree) for key, tree in partial.items()}
     return replace(config, **{**changes, **groups})
 
@@ -261,14 +257,8 @@ def needs_actions(config: RunConfig) -> bool:
 
 def without_actions(config: RunConfig) -> RunConfig:
     """Return the settings for demonstrations without actions: no pretraining and no BC terms."""
-    pretrain = replace(config.pretrain, updates=0, propose_actions=False, self_imitation_coef=0.0)
+    pretrain = replace(config.pretrain, updates=0, encoder_loss="bc", propose_actions=False, self_imitation_coef=0.0)
     return replace(config, pretrain=pretrain, optim=replace(config.optim, bc_coef=0.0, bc_encoder_coef=0.0))
-
-
-@cache
-def _groups() -> dict[str, Any]:
-    """Return the config class of each group."""
-    return {key: cls for key, cls in get_type_hints(RunConfig).items() if is_dataclass(cls)}
 
 
 def _combinations(config: RunConfig) -> dict[str, bool]:
@@ -288,6 +278,9 @@ def _combinations(config: RunConfig) -> dict[str, bool]:
         "--cdred.input-gradient needs a world model and --cdred.input state-action or transition": (
             not coupled.input_gradient or (config.algo not in MODEL_FREE and coupled.input != "state")
         ),
+        "--pretrain.encoder-loss consistency needs pretraining (--pretrain.updates) of a world model": (
+            pretrain.encoder_loss == "bc" or (pretrains and config.algo not in (*MODEL_FREE, "bc", "tdmpc2"))
+        ),
         "--pretrain.self-imitation-coef needs --pretrain.updates": pretrains or not pretrain.self_imitation_coef,
         "--pretrain.propose-actions needs --pretrain.updates": pretrains or not pretrain.propose_actions,
         f"--pretrain.propose-actions {needs_planner}": plans or not pretrain.propose_actions,
@@ -302,7 +295,7 @@ def _combinations(config: RunConfig) -> dict[str, bool]:
     }
 
 
-def parse_settings(tree: Any, name: Any) -> RunConfig:
+def parse_settings(tree: Any, name: SettingName) -> RunConfig:
     """Build a `RunConfig` from mappings, lists and numbers, absent keys at their defaults, and check types and ranges.
 
     Args:
@@ -312,33 +305,8 @@ def parse_settings(tree: Any, name: Any) -> RunConfig:
     Raises:
         UserError: for an unknown key, or a value of a wrong type or out of range.
     """
-    from pydantic import ValidationError  # here: it takes a tenth of a second, which `--help` should not wait for
-
-    _refuse_unknown(RunConfig, tree, (), name)
-    try:
-        # As JSON: its strict types are those of YAML and the command line, where a tuple is a list.
-        text = json.dumps(_with_short_forms(tree), default=_as_json, skipkeys=True)
-        return _adapter().validate_json(text, strict=True)
-    except ValidationError as error:
-        first = error.errors()[0]
-        path = tuple(str(key) for key in first["loc"])
-        # Of a sequence, the setting and not the index.
-        path = path[:-1] if path and path[-1].isdecimal() else path
-        if first["type"] == "literal_error":
-            choices = re.findall(r"'([^']*)'", first.get("ctx", {}).get("expected", ""))
-            check_choice(name(path), first["input"], choices)
-        problem = first["msg"].replace("Input should", "should", 1).replace("valid array", "valid list")
-        if isinstance(first["input"], float) and not math.isfinite(first["input"]):
-            problem = "should be finite"
-        got = shorten(repr(first["input"]))
-        raise UserError(f"{name(path)} {problem[:1].lower()}{problem[1:]}, got {got}.") from None
-
-
-@cache
-def _adapter() -> Any:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(RunConfig)
+    refuse_unknown(RunConfig, tree, name)
+    return parse(RunConfig, _with_short_forms(tree), name)
 
 
 def _with_short_forms(tree: dict[str, Any]) -> dict[str, Any]:
@@ -352,36 +320,6 @@ def _with_short_forms(tree: dict[str, Any]) -> dict[str, Any]:
 
 def _is_integer(value: Any) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-
-
-def _as_json(value: Any) -> Any:
-    """Convert what Python callers may pass; make anything else a mapping, which no setting accepts."""
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if isinstance(value, range):
-        return list(value)
-    return value.item() if getattr(value, "ndim", None) == 0 else {type(value).__name__: str(value)}
-
-
-def _refuse_unknown(cls: Any, tree: Any, path: tuple[str, ...], name: Any) -> None:
-    if not isinstance(tree, dict):
-        raise UserError(f"{name(path)}: expected a mapping of settings, got {shorten(repr(tree))}.".removeprefix(": "))
-    types = get_type_hints(cls)
-    for key, value in tree.items():
-        if key not in types:
-            names = [name(known) for known in (*setting_paths(RunConfig), *((group,) for group in _groups()))]
-            unknown = name((*path, str(key)))
-            raise UserError(f"unknown setting {shorten(unknown)}.{suggest_setting(unknown, names)}")
-        if is_dataclass(types[key]):
-            _refuse_unknown(types[key], value, (*path, key), name)
-
-
-def setting_paths(cls: Any) -> list[tuple[str, ...]]:
-    """Return the path of every setting, `("steps",)` or `("optim", "tau")`, without the groups."""
-    paths = []
-    for key, group in get_type_hints(cls).items():
-        paths += [(key, *path) for path in setting_paths(group)] if is_dataclass(group) else [(key,)]
-    return paths
 
 
 def steps_per_call(config: RunConfig) -> int:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import cache, partial
+from itertools import combinations
 
 import equinox as eqx
 import jax
@@ -95,13 +96,28 @@ def test_pretraining_fits_the_dynamics(make_pretrained):
     assert "consistency_loss" not in make_pretrained("iqlearn-sac")[2]
 
 
-def test_prediction_does_not_shape_the_latents(make_pretrained, batch):
-    _, state, _ = make_pretrained()
-    model = state.model
-    consistency = lambda params: pretrain_loss(params, model, batch.expert, 0.5)[1]["consistency_loss"]  # noqa: E731
-    (encoder, policy), dynamics = jax.grad(consistency)((model.actor, model.dynamics))
-    assert all(not leaf.any() for leaf in jax.tree.leaves((encoder, policy)))
-    assert any(leaf.any() for leaf in jax.tree.leaves(dynamics))
+@pytest.mark.parametrize(("encoder_loss", "other"), [("bc", "consistency_loss"), ("consistency", "bc_loss")])
+def test_one_loss_alone_shapes_the_latents(make_pretrained, batch, encoder_loss, other):
+    model = make_pretrained()[1].model
+
+    def gradients(name):
+        loss = lambda params: pretrain_loss(params, model, batch.expert, 0.5, encoder_loss)[1][name]  # noqa: E731
+        (encoder, policy), dynamics = jax.grad(loss)((model.actor, model.dynamics))
+        return {
+            name: any(leaf.any() for leaf in jax.tree.leaves(grads))
+            for name, grads in (("encoder", encoder), ("policy", policy), ("dynamics", dynamics))
+        }
+
+    assert gradients(f"{encoder_loss}_loss")["encoder"]
+    own = {"bc_loss": "policy", "consistency_loss": "dynamics"}
+    assert gradients(other) == {name: name == own[other] for name in ("encoder", "policy", "dynamics")}
+
+
+def test_encoder_learns_from_the_chosen_loss(make_pretrained):
+    (_, of_actions, _), (agent, of_dynamics, metrics) = make_pretrained(), make_pretrained(encoder_loss="consistency")
+    encoders = [model.encoder for model in (of_actions.model, of_dynamics.model, jax.jit(agent.init)(KEY).model)]
+    assert not any(same(*pair) for pair in combinations(encoders, 2))
+    assert metrics["bc_loss"][-1] < 0.2 * metrics["bc_loss"][0]
 
 
 @pytest.mark.parametrize(("encoder", "fixed"), [("frozen", True), ("free", False)])

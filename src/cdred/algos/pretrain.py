@@ -19,6 +19,7 @@ from cdred.models.actor_critic import ActorCritic
 from cdred.models.world_model import WorldModel
 from cdred.types import ImageObs, Segment
 
+EncoderLoss = Literal["bc", "consistency"]
 # How an agent may act after training: as in training, by its policy's mode, by the pretrained policy's mode.
 CANDIDATES = ("agent", "policy", "pretrained")
 # Fraction of the demonstrations, detected as successes by the others, from which on `encoder` auto freezes.
@@ -37,6 +38,9 @@ class PretrainConfig:
     encoder: Literal["auto", "frozen", "free"] = "auto"
     """Encoder of a world model after pretraining: frozen, or trained further with optim.encoder_lr_scale (free). With
     auto it is frozen if at least half of the demonstrations end where others end, as in manipulation, else free."""
+    encoder_loss: EncoderLoss = "bc"
+    """Loss that trains the encoder of a world model in pretraining: of the expert's actions (bc), or of the dynamics'
+    predictions alone (consistency)."""
     episodes: PositiveInt = 5
     """Episodes of the pretrained policy with noise before learning begins, in place of random_episodes."""
     noise_std: NonNegative = 0.2
@@ -121,7 +125,7 @@ class Pretraining(eqx.Module):
         """Take one gradient step on a batch of the expert's segments; `key` is that of the noise."""
         params, segments = _trainable(state.model), self._add_noise(state.model, segments, key)
         (loss, metrics), grads = jax.value_and_grad(pretrain_loss, has_aux=True)(
-            params, state.model, segments, self.rho
+            params, state.model, segments, self.rho, self.config.encoder_loss
         )
         updates, opt_state = self.optimizer.update(grads, state.opt_state, params)
         model = _replace(state.model, optax.apply_updates(params, updates))
@@ -186,22 +190,23 @@ def choose_action(
 
 
 def pretrain_loss(
-    params: PyTree, model: ActorCritic, segments: Segment, rho: float
+    params: PyTree, model: ActorCritic, segments: Segment, rho: float, encoder_loss: EncoderLoss
 ) -> tuple[Float[Array, ""], Metrics]:
-    """Compute the BC loss of encoder and policy plus, of a world model, the consistency loss of the dynamics.
+    """Compute the BC loss of the policy plus, of a world model, the consistency loss of the dynamics.
 
-    The latents are fixed for the dynamics: only the expert's actions shape them.
+    One of the two shapes the latents, which are fixed for the other one.
 
     Returns:
         The loss, and its two terms.
     """
     model = _replace(model, params)
     latents = encode_batch(model, segments.obs, segments.absorbing)
-    mode = jax.vmap(jax.vmap(lambda z: model.pi(z).mode))(latents[:, :-1])
+    fixed = jax.lax.stop_gradient(latents)
+    for_policy, for_dynamics = (latents, fixed) if encoder_loss == "bc" else (fixed, latents)
+    mode = jax.vmap(jax.vmap(lambda z: model.pi(z).mode))(for_policy[:, :-1])
     metrics = {"bc_loss": losses.action_error(mode, segments.action, segments.absorbing[:, :-1])}
     if isinstance(model, WorldModel):
-        fixed = jax.lax.stop_gradient(latents)
-        predicted = jax.vmap(model.rollout)(fixed[:, 0], segments.action, segments.absorbing[:, 1:])
+        predicted = jax.vmap(model.rollout)(for_dynamics[:, 0], segments.action, segments.absorbing[:, 1:])
         metrics["consistency_loss"] = losses.consistency_loss(predicted[:, 1:], fixed[:, 1:], rho)
     return sum(metrics.values(), jnp.zeros(())), metrics
 

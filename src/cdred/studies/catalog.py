@@ -132,6 +132,7 @@ def latent_or_observation(scale: Scale) -> Sequence[SweepFile]:
         DEFAULT: {},
         "encoder-frozen": {"pretrain": {"encoder": "frozen"} | pretraining},
         "encoder-free": {"pretrain": {"encoder": "free"} | pretraining},
+        "self-supervised": {"pretrain": {"encoder": "frozen", "encoder_loss": "consistency"} | pretraining},
         "reward-gradient": {"cdred": {"input_gradient": True}, "pretrain": {"encoder": "free"} | pretraining},
     }
     if scale == "cpu":
@@ -161,7 +162,8 @@ STUDIES: dict[str, Study] = {
     ),
     "adaptive-zeta": TrainingStudy("Is an adaptive weight zeta better than a constant one?", adaptive_zeta, "cdred"),
     "latent-or-observation": TrainingStudy(
-        "Should the densities be estimated in a frozen, a free or a reward-shaped latent space, or on observations?",
+        "Should the densities be estimated in a frozen, free, self-supervised or reward-shaped latent space, or on "
+        "observations?",
         latent_or_observation,
         "cdred",
     ),
