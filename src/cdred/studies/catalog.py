@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cdred.studies.count_estimator import measure_counts
+from cdred.studies.density_reward import measure_densities
 from cdred.studies.signals import analyse_signals
 from cdred.studies.study import Measurement, RunAnalysis, Scale, Study, TrainingStudy
 from cdred.sweep.sweep_file import DEFAULT, Options, SweepFile
@@ -159,6 +160,9 @@ STUDIES: dict[str, Study] = {
     ),
     "g-function": TrainingStudy(
         "Which transform of the bonuses is best, as the dimension of z grows?", g_function, "cdred-identity-128"
+    ),
+    "g-function-density": Measurement(
+        "Which transform's reward is closest to that of known densities, as their dimension grows?", measure_densities
     ),
     "adaptive-zeta": TrainingStudy("Is an adaptive weight zeta better than a constant one?", adaptive_zeta, "cdred"),
     "latent-or-observation": TrainingStudy(

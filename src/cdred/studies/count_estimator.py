@@ -9,12 +9,11 @@ best prediction is the mean of all targets, whatever n.
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from cdred.algos.cdred import CDREDConfig, CoupledRND, distillation_loss, inverse_count, target_moments
@@ -23,6 +22,7 @@ from cdred.nn.layers import Ensemble
 from cdred.report.aggregate import style_panel
 from cdred.report.plots import INK, PALETTE, QUIET
 from cdred.report.statistics import rank_correlation
+from cdred.studies.fit import BATCH, fit, update_bounds
 from cdred.studies.study import Scale, StudyResult
 from cdred.types import LogFn
 
@@ -34,7 +34,6 @@ Drawn = Literal["per visit", "per update"]
 
 COUNTS = (0, 1, 2, 4, 8, 16, 32, 64, 128)
 POINTS_PER_COUNT = 16
-LEARNING_RATE, BATCH = 3e-4, 128
 
 
 class Row(NamedTuple):
@@ -93,7 +92,7 @@ def measure_counts(scale: Scale, num_seeds: int, log: LogFn) -> StudyResult:
 
 def measure(dimension: int, config: CDREDConfig, checkpoints: Sequence[int], num_seeds: int) -> list[Row]:
     """Train the predictors of all seeds; return a row per draw of targets, checkpoint and number of visits."""
-    keys, bounds = jax.random.split(jax.random.key(0), num_seeds), jnp.array([(0, *checkpoints[:-1]), checkpoints]).T
+    keys, bounds = jax.random.split(jax.random.key(0), num_seeds), update_bounds(checkpoints)
     train = jax.jit(jax.vmap(partial(distil, dimension, config), in_axes=(0, None, None), out_axes=1))
     rows = []
     for drawn in ("per visit", "per update"):
@@ -139,7 +138,7 @@ def distil(
         dimension: of the space.
         config: of targets and predictor.
         key: of networks, points, visits and updates.
-        bounds: first update of each checkpoint, and the one after its last.
+        bounds: as from `update_bounds`.
         one_target_per_visit: a visit has one target for good, not another one in every update.
     """
     net_key, point_key, visit_key, update_key = jax.random.split(key, 4)
@@ -150,38 +149,28 @@ def distil(
     # The point of each visit.
     visited = np.repeat(np.arange(len(points)), np.repeat(COUNTS, POINTS_PER_COUNT))
     target_of_visit = jax.random.randint(visit_key, visited.shape, 0, config.num_targets)
-    optimizer = optax.adam(LEARNING_RATE)
 
     def predict(predictor: Ensemble, x: Float[Array, "n d"]) -> Float[Array, "n e"]:
         return jax.vmap(predictor)(x)[:, 0]
 
-    def loss(predictor: Ensemble, index: Int[Array, " B"], target: Int[Array, " B"]) -> Float[Array, ""]:
-        losses = jax.vmap(distillation_loss)(predict(predictor, points[index]), embeddings[index], target)
-        return jnp.mean(losses)
-
-    def update(index: Int[Array, ""], carry):
-        predictor, opt_state = carry
-        visit_key, target_key = jax.random.split(jax.random.fold_in(update_key, index))
+    def loss(predictor: Ensemble, update: Int[Array, ""]) -> Float[Array, ""]:
+        visit_key, target_key = jax.random.split(jax.random.fold_in(update_key, update))
         visit = jax.random.randint(visit_key, (BATCH,), 0, len(visited))
         drawn_now = jax.random.randint(target_key, (BATCH,), 0, config.num_targets)
         target = jnp.where(one_target_per_visit, target_of_visit[visit], drawn_now)
-        grads = jax.grad(loss)(predictor, jnp.asarray(visited)[visit], target)
-        updates, opt_state = optimizer.update(grads, opt_state)
-        return optax.apply_updates(predictor, updates), opt_state
+        index = jnp.asarray(visited)[visit]
+        losses = jax.vmap(distillation_loss)(predict(predictor, points[index]), embeddings[index], target)
+        return jnp.mean(losses)
 
-    def estimates(predictor: Any) -> Estimates:
+    def estimates(predictor: Ensemble) -> Estimates:
         predictions = predict(predictor, points)
         y = jnp.mean(jax.vmap(partial(inverse_count, eps=config.variance_eps))(predictions, moments), axis=1)
         distance = jnp.sum((predictions - moments.mean) ** 2, axis=1)
         shape = len(COUNTS), POINTS_PER_COUNT
         return Estimates(y.reshape(shape), distance.reshape(shape))
 
-    def to_checkpoint(carry, bounds: Int[Array, "2"]):
-        carry = jax.lax.fori_loop(bounds[0], bounds[1], update, carry)
-        return carry, estimates(carry[0])
-
-    predictor: Any = reward.predictors.subset(jnp.array([CoupledRND.EXPERT]))
-    return jax.lax.scan(to_checkpoint, (predictor, optimizer.init(predictor)), bounds)[1]
+    predictor = reward.predictors.subset(jnp.array([CoupledRND.EXPERT]))
+    return fit(loss, predictor, bounds, estimates)
 
 
 def count_table(rows: Sequence[Row]) -> str:
