@@ -1,6 +1,7 @@
 """Names of tasks: `<suite>/<name>`, then parameters that differ from the suite's: `?repeat=1&obs=pixels&size=32`.
 
 - `repeat`: simulator frames per step.
+- `mass`, `friction`: factors of all masses and friction coefficients, for agents that change from one world to another.
 - `obs`: `pixels`, camera images in place of the suite's observation, or `both`, images beside it.
 - `size`: height and width of the images.
 
@@ -15,8 +16,8 @@ from cdred.errors import UserError
 ObsKind = Literal["state", "pixels", "both"]
 """Kind of an observation: the suite's own, which no name states, images, and both."""
 
-REPEAT, OBS, SIZE = "repeat", "obs", "size"
-KEYS = (REPEAT, OBS, SIZE)
+REPEAT, MASS, FRICTION, OBS, SIZE = "repeat", "mass", "friction", "obs", "size"
+KEYS = (REPEAT, MASS, FRICTION, OBS, SIZE)
 IMAGE_SIZE = 64
 
 
@@ -43,6 +44,12 @@ def with_parameters(task: str, changes: Mapping[str, object | None]) -> str:
 def with_repeat(task: str, action_repeat: int, default: int | None = None) -> str:
     """Return the name of a task at an action repeat, in place of the one that it names; plain at the `default`."""
     return with_parameters(task, {REPEAT: None if action_repeat == default else action_repeat})
+
+
+def with_physics(task: str, mass: float = 1.0, friction: float = 1.0) -> str:
+    """Return the name of a task with other factors of masses and friction coefficients."""
+    factors = {MASS: mass, FRICTION: friction}
+    return with_parameters(task, {key: None if value == 1.0 else f"{value:g}" for key, value in factors.items()})
 
 
 def with_obs(task: str, obs: str, size: int = IMAGE_SIZE) -> str:

@@ -4,6 +4,7 @@ A suite is imported when the first of its tasks is made, so each works without t
 """
 
 import importlib
+import math
 import shlex
 from collections.abc import Mapping
 from contextlib import closing, suppress
@@ -19,14 +20,17 @@ from cdred.envs.remote.interpreter import Interpreter
 from cdred.errors import UserError
 from cdred.suggest import did_you_mean
 from cdred.task_name import (
+    FRICTION,
     IMAGE_SIZE,
     KEYS,
+    MASS,
     OBS,
     REPEAT,
     SIZE,
     parameters_of,
     split_parameters,
     with_obs,
+    with_physics,
     with_repeat,
 )
 from cdred.types import EnvSpec
@@ -45,7 +49,8 @@ class Suite(NamedTuple):
     An adapter has `make(name, render_size)` and `task_names()`. Optional are `scripted_expert(name)` and
     `planned_expert(name)`, `remote_interpreter()` for a suite with its own interpreter, and `jax_env(name)` for
     simulators that are JAX functions. A suite whose `make` accepts `action_repeat`, for tasks named `?repeat=<n>`, has
-    `EPISODE_FRAMES`, which n divides, and the default `ACTION_REPEAT`. `RENDERS_SIZE` is True if `make` renders frames
+    `EPISODE_FRAMES`, which n divides, and the default `ACTION_REPEAT`; `SCALES_PHYSICS` is True if it also accepts
+    `mass` and `friction`. `RENDERS_SIZE` is True if `make` renders frames
     of `render_size`, which tasks named `?obs=pixels` need. `OBSERVES_IMAGES` is True if `make` accepts `image_size`,
     for environments with an image among their observations (`Gym.observed_image`).
     """
@@ -115,7 +120,9 @@ def make(task: str, *, render_size: int | None = None) -> Env:
             package (with the extra to install).
     """
     suite, name, options = _parse(task)
-    adapter, keywords = _adapter(suite), {"action_repeat": options.repeat} if options.repeat else {}
+    adapter = _adapter(suite)
+    keywords: dict[str, Any] = {"action_repeat": options.repeat} if options.repeat else {}
+    keywords |= {key: factor for key, factor in ((MASS, options.mass), (FRICTION, options.friction)) if factor != 1.0}
     if options.obs == "state":
         return adapter.make(name, render_size, **keywords)
     if getattr(adapter, "OBSERVES_IMAGES", False):
@@ -236,6 +243,8 @@ class _Options(NamedTuple):
     """Parameters of a task's name; `repeat` is None if it states none."""
 
     repeat: int | None = None
+    mass: float = 1.0
+    friction: float = 1.0
     obs: str = "state"
     size: int = IMAGE_SIZE
 
@@ -263,8 +272,14 @@ def _options(task: str, path: str, adapter: ModuleType) -> _Options:
             f"'{task}': unknown parameter '{unknown or ''}', expected some of {', '.join(KEYS)}: '{path}?{REPEAT}=1', "
             f"'{path}?{OBS}=pixels&{SIZE}=32'."
         )
-    options = _Options(_repeat(task, path, stated, adapter), *_images(task, path, stated, adapter))
-    named = with_obs(path if options.repeat is None else with_repeat(path, options.repeat), options.obs, options.size)
+    options = _Options(
+        _repeat(task, path, stated, adapter),
+        _factor(task, path, MASS, stated, adapter),
+        _factor(task, path, FRICTION, stated, adapter),
+        *_images(task, path, stated, adapter),
+    )
+    named = with_physics(with_repeat(path, options.repeat or 0, 0), options.mass, options.friction)
+    named = with_obs(named, options.obs, options.size)
     if task != named:
         raise UserError(f"'{task}': use the name '{named}' of this task.")
     return options
@@ -288,6 +303,23 @@ def _repeat(task: str, path: str, stated: Mapping[str, str], adapter: ModuleType
     if int(value) == adapter.ACTION_REPEAT:
         raise UserError(f"'{task}': {value} is the suite's action repeat, use the plain name '{path}'.")
     return int(value)
+
+
+def _factor(task: str, path: str, key: str, stated: Mapping[str, str], adapter: ModuleType) -> float:
+    """Return a factor of the simulator's physics."""
+    if key not in stated:
+        return 1.0
+    if not getattr(adapter, "SCALES_PHYSICS", False):
+        raise UserError(
+            f"'{task}': tasks of this suite have no parameter {key}, expected '{path}'; dmc and metaworld do."
+        )
+    try:
+        factor = float(stated[key])
+    except ValueError:
+        factor = 0.0
+    if not 0.0 < factor < math.inf or factor == 1.0:
+        raise UserError(f"'{task}': {key} should be a positive factor other than 1, as 0.5, got '{stated[key]}'.")
+    return factor
 
 
 def _images(task: str, path: str, stated: Mapping[str, str], adapter: ModuleType) -> tuple[str, int]:

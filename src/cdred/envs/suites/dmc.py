@@ -8,14 +8,16 @@ from jaxtyping import Float32, UInt8
 
 from cdred.action_units import denormalize_actions
 from cdred.envs.base import Step, raise_render_error, validate_step
+from cdred.envs.physics import scale_physics
 from cdred.envs.render_thread import RenderThread
-from cdred.task_name import with_repeat
+from cdred.task_name import with_physics, with_repeat
 from cdred.types import EnvSpec
 
 EPISODE_FRAMES = 1000
 ACTION_REPEAT = 2
 DEFAULT_RENDER_SIZE = 240
 RENDERS_SIZE = True
+SCALES_PHYSICS = True
 
 
 class DMControl:
@@ -27,18 +29,28 @@ class DMControl:
         name: `<domain>-<task>`.
         render_size: side of rendered frames in pixels; None for `DEFAULT_RENDER_SIZE`.
         action_repeat: frames per step, a divisor of `EPISODE_FRAMES`.
+        mass, friction: as in `scale_physics`.
     """
 
-    def __init__(self, name: str, render_size: int | None = None, action_repeat: int = ACTION_REPEAT):
+    def __init__(
+        self,
+        name: str,
+        render_size: int | None = None,
+        action_repeat: int = ACTION_REPEAT,
+        mass: float = 1.0,
+        friction: float = 1.0,
+    ):
         domain, task = name.split("-", 1)
         self._env = suite.load(domain, task)
+        physics = self._env.physics
+        scale_physics(physics.model.ptr, physics.data.ptr, mass, friction)
         bounds = self._env.action_spec()
         self._low, self._high = (
             np.broadcast_to(bound, bounds.shape).astype(np.float64) for bound in (bounds.minimum, bounds.maximum)
         )
         shape = flatten(self._env.reset().observation).shape
         self.spec = EnvSpec(
-            with_repeat(f"dmc/{name}", action_repeat, ACTION_REPEAT),
+            with_physics(with_repeat(f"dmc/{name}", action_repeat, ACTION_REPEAT), mass, friction),
             shape,
             bounds.shape[0],
             EPISODE_FRAMES // action_repeat,

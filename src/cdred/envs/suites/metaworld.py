@@ -16,14 +16,16 @@ from metaworld.env_dict import ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE
 from metaworld.policies import ENV_POLICY_MAP
 
 from cdred.envs.base import Step, raise_render_error, validate_step
+from cdred.envs.physics import scale_physics
 from cdred.envs.render_thread import RenderThread
-from cdred.task_name import with_repeat
+from cdred.task_name import with_physics, with_repeat
 from cdred.types import EnvSpec
 
 EPISODE_FRAMES = 200
 ACTION_REPEAT = 2
 DEFAULT_RENDER_SIZE = 240
 RENDERS_SIZE = True
+SCALES_PHYSICS = True
 # Of MuJoCo's steps in a frame; upstream's default, which no task changes (a test checks it).
 FRAME_SKIP = 5
 
@@ -38,14 +40,23 @@ class MetaWorld:
         name: task without suite and version, e.g. `bin-picking`.
         render_size: side of rendered frames in pixels; None for `DEFAULT_RENDER_SIZE`.
         action_repeat: frames per step, a divisor of `EPISODE_FRAMES`.
+        mass, friction: as in `scale_physics`.
     """
 
-    def __init__(self, name: str, render_size: int | None = None, action_repeat: int = ACTION_REPEAT):
-        task, steps = with_repeat(f"metaworld/{name}", action_repeat, ACTION_REPEAT), EPISODE_FRAMES // action_repeat
+    def __init__(
+        self,
+        name: str,
+        render_size: int | None = None,
+        action_repeat: int = ACTION_REPEAT,
+        mass: float = 1.0,
+        friction: float = 1.0,
+    ):
+        task = with_physics(with_repeat(f"metaworld/{name}", action_repeat, ACTION_REPEAT), mass, friction)
         self._class = ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE[f"{name}-v3-goal-observable"]
         self._sim: Any = self._class.__new__(self._class)
         self._model = mujoco.MjModel.from_xml_path(self._sim.model_name)  # pyright: ignore[reportAttributeAccessIssue]
-        seconds = self._model.opt.timestep * FRAME_SKIP * action_repeat
+        scale_physics(self._model, mujoco.MjData(self._model), mass, friction)  # pyright: ignore[reportAttributeAccessIssue]
+        seconds, steps = self._model.opt.timestep * FRAME_SKIP * action_repeat, EPISODE_FRAMES // action_repeat
         self.spec = EnvSpec(task, (39,), 4, steps, action_repeat, has_success=True, control_timestep=seconds)
         # Software rendering is several times faster without multisampling and with smaller shadow maps.
         self._model.vis.quality.offsamples, self._model.vis.quality.shadowsize = 0, 512
