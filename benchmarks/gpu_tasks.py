@@ -28,12 +28,12 @@ from typing import Any
 from gpu_stage import Publish, Stage
 
 import cdred
-from cdred.api import RECORDING_ENVS, record_episodes
 from cdred.bench.benchmarks import loop_rates
 from cdred.compilation_cache import use_compilation_cache
 from cdred.config import PrecisionConfig, RunConfig, preset
 from cdred.data.demonstrations import save_demos
 from cdred.demos.scripted import collect_scripted
+from cdred.experts import RECORDING_ENVS, record_episodes
 from cdred.provenance import provenance
 from cdred.run_folder import load_run
 

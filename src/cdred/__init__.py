@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from cdred.algos.pretrain import PretrainConfig
     from cdred.algos.red import REDConfig
     from cdred.algos.sac_agent import SACConfig
-    from cdred.api import compare, evaluate, load, train, train_expert
+    from cdred.api import compare, evaluate, load, train
     from cdred.config import PrecisionConfig, RunConfig, preset
     from cdred.data.demonstrations import load_demos, save_demos
     from cdred.errors import DivergenceError, Interrupted, Stopped, UserError
+    from cdred.experts import train_expert
     from cdred.export.run import export
     from cdred.hub.pull import pull
     from cdred.hub.push import push
@@ -76,7 +77,8 @@ _DEFINED_IN = {
     "algos.pretrain": ("PretrainConfig",),
     "algos.red": ("REDConfig",),
     "algos.sac_agent": ("SACConfig",),
-    "api": ("compare", "evaluate", "load", "train", "train_expert"),
+    "api": ("compare", "evaluate", "load", "train"),
+    "experts": ("train_expert",),
     "config": ("PrecisionConfig", "RunConfig", "preset"),
     "data.demonstrations": ("load_demos", "save_demos"),
     "errors": ("DivergenceError", "Interrupted", "Stopped", "UserError"),

@@ -1,28 +1,23 @@
 """Public API: train, evaluate, compare and load agents."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack, get_args
 
 import jax
-import numpy as np
 
 from cdred.checkpoint import checkpoint
 from cdred.compilation_cache import use_compilation_cache
-from cdred.config import AlgoName, PlannerName, RunConfig, needs_actions, total_steps, validate
+from cdred.config import AlgoName, PlannerName, RunConfig, needs_actions, total_steps
 from cdred.config_file import plain_settings
 from cdred.console import print_text
 from cdred.constraints import check_choice
-from cdred.data.demonstrations import save_demos
-from cdred.data.formats.registry import check_output_path
 from cdred.data.rescale import to_task_units
 from cdred.data.validate import validate_demos
-from cdred.demos.record_agent import record_agent
 from cdred.demos.reference_scores import expert_score, random_score
-from cdred.demos.scripted import check_num_demos
 from cdred.envs.callables import EnvFactory, given_env
 from cdred.envs.failures import format_exception
 from cdred.envs.imports import import_modules, refuse_during_import
@@ -30,6 +25,7 @@ from cdred.envs.make import make_vector_env
 from cdred.envs.registry import get_env_spec
 from cdred.errors import Interrupted, UserError
 from cdred.files import disk_errors
+from cdred.initial_networks import load_networks
 from cdred.keywords import TrainKeywords
 from cdred.loggers.metrics import JsonlLogger, MultiLogger
 from cdred.loggers.terminal import NullLogger, TerminalLogger
@@ -65,8 +61,6 @@ from cdred.types import DemoDataset, EnvSpec, LogFn
 
 # Enough episodes to recognize a task that a random policy solves, about a second of simulation.
 RANDOM_EPISODES = 50
-# Environments stepped together while an expert's episodes are recorded.
-RECORDING_ENVS = 10
 
 
 def train(
@@ -190,7 +184,9 @@ def _train(
         for logger in (terminal, tracking, *(() if resumed else (file_logger,))):
             logger.log(0, reference, "reference")
         run = build_run(config, demos, folder, MultiLogger([file_logger, terminal, tracking]), terminal.message)
-        outcome = train_loop(replace(run, signal_handler=signal_handler, callbacks=callbacks))
+        networks = load_networks(config, spec) if config.init_from and not resumed else None
+        run = replace(run, signal_handler=signal_handler, callbacks=callbacks, networks=networks)
+        outcome = train_loop(run)
         result = result_dict(config, spec, made_with, demos, outcome, reference, tracking.status())
         write_result(folder, result)
         terminal.message(f"report: {write_report(folder)}")
@@ -284,72 +280,6 @@ def _evaluate(loaded: LoadedRun, episodes: int, log: LogFn) -> dict[str, Any]:
     metadata = {"task": config.task, "planner": config.planner, "steps": loaded.steps, "seeds": list(config.seeds)}
     acting = {"acting": names} if (names := acting_names(fns.algorithm, loaded.learner)) else {}
     return metadata | acting | evaluation_dict(envs.spec, evaluation)
-
-
-def train_expert(
-    config: RunConfig,
-    out: str | Path,
-    *,
-    num: int = 100,
-    threshold: float | None = None,
-    quiet: bool = False,
-    on_episode: Callable[[int, int], None] | None = None,
-) -> DemoDataset:
-    """Train TD-MPC2 on the environment's reward, and record episodes of its best seed as demonstrations.
-
-    Args:
-        config: settings of the training run, with `algo="tdmpc2"`; a finished run is not repeated.
-        out: output of the demonstrations: a new folder (Minari) or a new `.npz` file, which images need.
-        num: number of episodes to keep.
-        threshold: minimum return of an episode to be kept; None keeps every episode.
-        quiet: disable terminal output of the training.
-        on_episode: called after each recorded episode with the numbers of kept and of attempted episodes.
-
-    Raises:
-        UserError: an argument cannot be used, or too few episodes reach the threshold.
-    """
-    out, config = Path(out), validate(config)
-    check_output_path(out)
-    check_num_demos(num)
-    result = train(config, quiet=quiet)
-    best = int(np.argmax(result["eval"]["return"]))
-    demo_provenance = {
-        "expert": f"{config.algo} on the true reward, {result['steps']} steps, best of {len(config.seeds)}",
-        **{key: result[key] for key in ("preset", "commit", "versions")},
-    }
-    loaded = load_run(run_folder(config), None)
-    demos = record_episodes(loaded, best, num, threshold, provenance=demo_provenance, on_episode=on_episode)
-    save_demos(demos, out)
-    return demos
-
-
-def record_episodes(
-    loaded: LoadedRun,
-    index: int,
-    num: int,
-    threshold: float | None = None,
-    *,
-    provenance: dict[str, object] | None = None,
-    on_episode: Callable[[int, int], None] | None = None,
-) -> DemoDataset:
-    """Record episodes of one agent of a run, finished or not.
-
-    Args:
-        loaded: the run.
-        index: which of its seeds.
-        num: number of episodes to keep.
-        threshold: least return of an episode to be kept; None keeps all.
-        provenance: stored with the episodes.
-        on_episode: called after each attempt with the numbers of kept and of attempted episodes.
-
-    Raises:
-        UserError: too few episodes reach the threshold.
-    """
-    seed, learner = loaded.config.seeds[index], jax.tree.map(lambda x: x[index : index + 1], loaded.learner)
-    minimum = -np.inf if threshold is None else threshold
-    with make_vector_env(loaded.config.task, (seed,), min(num, RECORDING_ENVS), "demos") as envs:
-        fns = make_compiled_fns(replace(loaded.config, seeds=(seed,)), envs.spec)
-        return record_agent(fns, learner, envs, num, threshold=minimum, provenance=provenance, on_episode=on_episode)
 
 
 def load(

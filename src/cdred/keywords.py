@@ -31,6 +31,7 @@ class TrainKeywords(TypedDict, total=False):
     image_size: int
     algo: AlgoName
     demos: int | str | PathLike[str] | Sequence[Trajectory]
+    init_from: str | PathLike[str]
     num_validation_demos: int
     allow_variable_horizon: bool
     steps: int

@@ -10,7 +10,7 @@ import pytest
 from gymnasium.spaces import Box, Dict
 
 import cdred
-from cdred import api
+from cdred import experts
 from cdred.data.demonstrations import load_demos, save_demos
 from cdred.demos.record_agent import agent_episodes, record_agent
 from cdred.envs.registry import make
@@ -31,7 +31,7 @@ def config(tmp_path_factory):
 @pytest.fixture(scope="module")
 def recorded(config, tmp_path_factory):
     out = tmp_path_factory.mktemp("demos") / "demos"
-    return api.train_expert(config, out, num=12, quiet=True), out
+    return experts.train_expert(config, out, num=12, quiet=True), out
 
 
 def test_recorded_episodes_are_reproduced_by_their_seed(recorded):
@@ -105,7 +105,7 @@ def test_file_has_the_demonstrations_and_their_scores(recorded):
 
 def test_only_episodes_above_the_threshold_are_kept(config, recorded, tmp_path):
     median = float(np.median([demo.episode_return for demo in recorded[0]]))
-    kept = api.train_expert(config, tmp_path / "good", num=4, threshold=median, quiet=True)
+    kept = experts.train_expert(config, tmp_path / "good", num=4, threshold=median, quiet=True)
     assert min(demo.episode_return for demo in kept) >= median
     assert kept.provenance["attempts"] > 4
 
@@ -113,16 +113,16 @@ def test_only_episodes_above_the_threshold_are_kept(config, recorded, tmp_path):
 def test_unreachable_threshold_reports_the_best_return(config, tmp_path):
     message = r"only 0 of 60 episodes have a return of at least 5, expected 1; the best return is -"
     with pytest.raises(UserError, match=message):
-        api.train_expert(config, tmp_path / "none", num=1, threshold=5.0, quiet=True)
+        experts.train_expert(config, tmp_path / "none", num=1, threshold=5.0, quiet=True)
     assert not (tmp_path / "none").exists()
 
 
 def test_existing_output_is_rejected_before_recording(config, tmp_path, monkeypatch):
-    monkeypatch.setattr(api, "record_agent", lambda *_, **__: pytest.fail("it recorded"))
+    monkeypatch.setattr(experts, "record_agent", lambda *_, **__: pytest.fail("it recorded"))
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "mine").write_text("kept")
     with pytest.raises(UserError, match="there exists already"):
-        api.train_expert(config, tmp_path / "there", num=1, quiet=True)
+        experts.train_expert(config, tmp_path / "there", num=1, quiet=True)
     assert (tmp_path / "there" / "mine").read_text() == "kept"
 
 

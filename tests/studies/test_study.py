@@ -28,7 +28,8 @@ def test_every_study_has_valid_runs_and_a_reference(name, scale, tmp_path):
         by_setting.setdefault((run.config.task, run.label), []).extend(run.config.seeds)
     assert all(seeds == [0, 1, 2, 3, 4] for seeds in by_setting.values())
     labels = {label for _, label in by_setting}
-    assert TRAINING[name].reference in labels
+    references = TRAINING[name].references
+    assert {TRAINING[name].reference, *references, *references.values()} <= labels
     assert len(labels) > 1
     # Three evaluations in a row can reach a threshold before the end.
     assert all(run.config.steps // run.config.eval_every >= 5 for run in runs)
@@ -40,6 +41,30 @@ def test_settings_vary_what_the_study_is_about(tmp_path):
     stability = cli.study_runs(TRAINING["stability"], "cpu", 1, tmp_path)
     assert {run.config.optim.lr_decay_fraction for run in stability} == {0.0}
     assert {run.config.steps for run in stability} == {25_000}
+
+
+def test_fine_tuning_begins_with_the_runs_of_its_seeds(tmp_path):
+    runs = cli.study_runs(TRAINING["finetune"], "cpu", 5, tmp_path)
+    folders = {str(run.folder): run.config for run in runs}
+    tuned = [run.config for run in runs if run.config.init_from]
+    assert len(tuned) == 2 * 2 * 2
+    for config in tuned:
+        source = folders[config.init_from]
+        assert (source.task, source.seeds) == ("metaworld/bin-picking", config.seeds)
+        assert config.task == "metaworld/bin-picking?mass=0.3"
+        assert f"/bc-from-{source.algo}-" in config.out
+
+
+def test_runs_that_begin_with_others_come_after_them(tmp_path, monkeypatch, capsys):
+    executed = []
+    # Which collects demonstrations.
+    monkeypatch.setattr(cli, "check_runs", lambda runs, *_, **__: (runs, ["missing"] * len(runs)))
+    monkeypatch.setattr(cli, "execute", lambda missing, *_: executed.append([run.label for run in missing]) or [])
+    assert main(["study", "finetune", "--seeds", "1", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path)]) == 0
+    first, second = executed
+    assert {"bc", "cdred", "bc-scratch-demos-15"} <= set(first)
+    assert set(second) == {f"bc-from-{source}-demos-{n}" for source in ("bc", "cdred") for n in (15, 50)}
+    assert "Without a result, 8 of 8 runs" in capsys.readouterr().out
 
 
 def small(monkeypatch, settings):

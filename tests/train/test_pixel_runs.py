@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 import cdred
-from cdred.api import record_episodes
 from cdred.config import MODEL_FREE, AlgoName, validate
 from cdred.data.images import match_images
 from cdred.demos.replay import replay_demos
@@ -17,6 +16,7 @@ from cdred.demos.scripted import collect_scripted, get_demos
 from cdred.envs.registry import get_env_spec, make
 from cdred.envs.vector_env import VectorEnv
 from cdred.errors import UserError
+from cdred.experts import record_episodes
 from cdred.run_folder import load_run
 from cdred.train.agent import select_seed
 from cdred.train.keys import INIT, LEARN, seed_keys

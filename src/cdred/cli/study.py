@@ -18,7 +18,8 @@ from cdred.studies.study import Measurement, RunAnalysis, Scale, Study, Training
 from cdred.studies.training import training_result
 from cdred.sweep.driver import Failure, execute
 from cdred.sweep.local import LocalBackend
-from cdred.sweep.plan import SweepRun, check_runs, format_plan, plan_runs
+from cdred.sweep.plan import SweepRun, check_runs, format_plan, plan_runs, seeds_name
+from cdred.sweep.sweep_file import SweepFile
 from cdred.train.interrupt import lock_folder
 
 LIST = "list"
@@ -117,15 +118,29 @@ def _train(study: TrainingStudy, options: StudyOptions, folder: Path) -> tuple[l
     missing = [run for run, state in zip(runs, states, strict=True) if state != "finished"]
     if options.dry_run or not missing:
         return runs, []
+    # Runs that others begin with come first.
+    stages = [[run for run in missing if bool(run.config.init_from) == later] for later in (False, True)]
     with lock_folder(folder):
-        return runs, execute(missing, LocalBackend(options.jobs), print_text)
+        failures = [execute(stage, LocalBackend(options.jobs), print_text) for stage in stages if stage]
+    return runs, [failure for of_stage in failures for failure in of_stage]
 
 
 def study_runs(study: TrainingStudy, scale: Scale, num_seeds: int, folder: Path) -> list[SweepRun]:
     """Return the runs of a study in a folder, the seeds of `GROUP` in each."""
     seeds = tuple(tuple(range(first, min(first + GROUP, num_seeds))) for first in range(0, num_seeds, GROUP))
-    sweeps = [replace(sweep, out=str(folder), seed_groups=seeds) for sweep in study.sweeps(scale)]
+    sweeps = [_of_seeds(sweep, group, folder) for sweep in study.sweeps(scale) for group in seeds]
     return [run for sweep in sweeps for run in plan_runs(sweep)]
+
+
+def _of_seeds(sweep: SweepFile, seeds: tuple[int, ...], folder: Path) -> SweepFile:
+    """Return the runs of a group of seeds; those that begin with others begin with the ones of the same seeds."""
+    settings = {
+        name: options | {"init_from": str(folder / options["init_from"] / seeds_name(seeds))}
+        if "init_from" in options
+        else options
+        for name, options in sweep.settings.items()
+    }
+    return replace(sweep, out=str(folder), seed_groups=(seeds,), settings=settings)
 
 
 def format_list() -> str:

@@ -8,11 +8,11 @@ import tyro
 from rich.markup import escape
 from rich.progress import Progress
 
-from cdred.api import train_expert
 from cdred.cli.demos import Info, info
 from cdred.cli.options import parse_options
 from cdred.config import PresetName, RunConfig, preset
 from cdred.console import SafeConsole
+from cdred.experts import train_expert
 from cdred.task_name import IMAGE_SIZE, ObsKind
 from cdred.types import TrackerName
 

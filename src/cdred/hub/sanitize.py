@@ -52,7 +52,8 @@ class Sanitizer:
     def settings(self, config: RunConfig) -> RunConfig:
         """Return settings whose paths are relative ones below the folder of the command, or names of files."""
         demos = config.demos if is_remote(config.demos) else self._portable(config.demos)
-        return replace(config, demos=demos, imports=tuple(map(self._portable, config.imports)))
+        imports, init_from = tuple(map(self._portable, config.imports)), self._portable(config.init_from)
+        return replace(config, demos=demos, imports=imports, init_from=init_from)
 
     def _portable(self, name: str) -> str:
         path = Path(name)

@@ -13,6 +13,8 @@ BIN_PICKING, WALKER_WALK = "metaworld/bin-picking", "dmc/walker-walk"
 # Demonstrations and steps per seed of a usual run.
 BUDGETS: dict[Scale, tuple[int, int]] = {"cpu": (10, 5000), "paper": (100, 500_000)}
 DEVELOPMENT_TASKS = ("metaworld/stick-pull", "metaworld/box-close", BIN_PICKING, "metaworld/reach", WALKER_WALK)
+# A world in which the other one's agents fail more often, and the scripted expert does not.
+SHIFTED_BIN_PICKING, SHIFTED_DEMOS = f"{BIN_PICKING}?mass=0.3", (15, 50)
 # Evaluations of a run after that of the pretrained policy.
 EVALUATIONS = 10
 
@@ -142,6 +144,25 @@ def latent_or_observation(scale: Scale) -> Sequence[SweepFile]:
     return [sweep(scale, tasks, settings=settings), sweep(scale, tasks, methods=("cdred-sac",))]
 
 
+def finetune(scale: Scale) -> Sequence[SweepFile]:
+    """Return runs in one world, and BC in another one, from scratch and from the networks of these runs."""
+    tuned: dict[str, Options] = {
+        f"{source}-demos-{number}": {"demos": str(number)} | start
+        for number in SHIFTED_DEMOS
+        for source, start in {
+            "scratch": {},
+            "from-bc": {"init_from": f"{BIN_PICKING}/bc"},
+            "from-cdred": {"init_from": f"{BIN_PICKING}/cdred"},
+        }.items()
+    }
+    # As many updates as at the scale of the CPU: there are few demonstrations.
+    steps = BUDGETS["cpu"][1]
+    return [
+        sweep(scale, [BIN_PICKING], methods=("bc", "cdred")),
+        sweep(scale, [SHIFTED_BIN_PICKING], methods=("bc",), settings=tuned, steps=steps),
+    ]
+
+
 STUDIES: dict[str, Study] = {
     "bin-picking-100": TrainingStudy(
         "Is CDRED better than IQ-MPC and BC on bin-picking from 100 demonstrations?", bin_picking_100, "cdred"
@@ -170,6 +191,12 @@ STUDIES: dict[str, Study] = {
         "observations?",
         latent_or_observation,
         "cdred",
+    ),
+    "finetune": TrainingStudy(
+        "Is fine-tuning better after practice in another world than after BC in it, or than BC from scratch?",
+        finetune,
+        "bc-scratch-demos-15",
+        {f"bc-{source}-demos-50": "bc-scratch-demos-50" for source in ("from-bc", "from-cdred")},
     ),
     "count-estimator": Measurement("Does y(x) estimate the inverse of the number of visits?", measure_counts),
     "reward-free-signals": RunAnalysis(

@@ -2,8 +2,8 @@
 
 import csv
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -42,14 +42,17 @@ class TrainingStudy:
 
     Attributes:
         question: what it answers, a sentence.
-        sweeps: returns the runs at a scale, without folder and seeds; those of several sweeps are put together.
+        sweeps: returns the runs at a scale, without folder and seeds; those of several sweeps are put together. The
+            setting `init_from` of a run, `<task>/<label>`, names other runs of the study, which come before it.
         reference: label of the runs that the others are compared with.
+        references: labels that are compared with others than that, and with which.
         threshold: fraction of the expert's score of which the table has the steps that it takes.
     """
 
     question: str
     sweeps: Callable[[Scale], Sequence[SweepFile]]
     reference: str
+    references: Mapping[str, str] = field(default_factory=dict)
     threshold: float = 0.9
 
 

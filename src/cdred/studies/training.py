@@ -34,8 +34,8 @@ HEADS = (
     "score",
     "per seed",
     "IQM (95 %)",
-    "mean minus {reference} (95 %)",
-    "P(better than {reference}) (95 %)",
+    "mean minus that of {reference} (95 %)",
+    "P(better) (95 %)",
     "steps to {threshold}",
     "drop from peak",
     "gradient norm, mean / max",
@@ -75,16 +75,17 @@ def score_table(study: TrainingStudy, by_task: CurvesByTask) -> str:
     heads = [head.format(reference=study.reference, threshold=threshold) for head in HEADS]
     lines = [heads, ["---"] * 4 + ["---:"] * (len(heads) - 4)]
     for by_label in by_task.values():
-        reference = by_label.get(study.reference)
-        lines += [_cells(study, curves, reference) for curves in by_label.values()]
+        lines += [_cells(study, curves, by_label) for curves in by_label.values()]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
-def _cells(study: TrainingStudy, curves: Sequence[Curve], reference: Sequence[Curve] | None) -> list[str]:
+def _cells(study: TrainingStudy, curves: Sequence[Curve], by_label: Mapping[str, Sequence[Curve]]) -> list[str]:
     first, finals = curves[0], [curve.final for curve in curves]
-    compared = [MISSING, MISSING]
-    if reference is not None and first.label != study.reference:
-        compared = _comparison(finals, [curve.final for curve in reference])
+    name, compared = study.references.get(first.label, study.reference), [MISSING, MISSING]
+    if name in by_label and name != first.label:
+        compared = _comparison(finals, [curve.final for curve in by_label[name]])
+        if name != study.reference:
+            compared[0] += f", to {name}"
     norms = [curve.gradient_norm for curve in curves if curve.gradient_norm is not None]
     margins = [curve.reward_margin for curve in curves if curve.reward_margin is not None]
     return [

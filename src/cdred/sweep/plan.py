@@ -45,13 +45,13 @@ class SweepRun:
     @property
     def name(self) -> str:
         """Name for messages."""
-        return f"{self.config.task} {self.label} {_seeds_name(self.config.seeds).replace('-', ' ')}"
+        return f"{self.config.task} {self.label} {seeds_name(self.config.seeds).replace('-', ' ')}"
 
 
 def plan_runs(sweep: SweepFile) -> list[SweepRun]:
     """Return the runs of a sweep, by task, method, setting and group of seeds, without looking at their folders.
 
-    Relative paths of demonstrations and modules become absolute, as workers may have another working directory.
+    Relative paths of demonstrations, runs and modules become absolute, as workers may have another working directory.
 
     Raises:
         UserError: the settings of a run are refused, or two runs have the same settings or folder.
@@ -82,8 +82,8 @@ def _expand(sweep: SweepFile) -> Iterator[SweepRun]:
                     # As in `run_folder`: task names may have characters that not every file system accepts.
                     path = Path(re.sub(r"[^\w.+/-]", "-", config.task)) / label
                     # Of the lowest seeds, so that names do not depend on the order of the groups.
-                    suffix = "" if seeds == first_seeds else f"-{_seeds_name(seeds)}"
-                    folder = out / path / _seeds_name(seeds)
+                    suffix = "" if seeds == first_seeds else f"-{seeds_name(seeds)}"
+                    folder = out / path / seeds_name(seeds)
                     yield SweepRun(replace(config, out=str(folder)), label, path.with_name(f"{label}{suffix}"))
 
 
@@ -104,10 +104,13 @@ def _settings(options: Options, task: str, method: str, seeds: tuple[int, ...], 
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
     path = demos_path(config)
+    if config.init_from:
+        config = replace(config, init_from=str(Path(config.init_from).expanduser().absolute()))
     return config if path is None else replace(config, demos=str(path.absolute()))
 
 
-def _seeds_name(seeds: tuple[int, ...]) -> str:
+def seeds_name(seeds: tuple[int, ...]) -> str:
+    """Return the name of the folder of a run of these seeds."""
     return "seeds-" + "-".join(map(str, seeds))
 
 

@@ -76,6 +76,8 @@ def train_loop(run: TrainingRun) -> TrainResult:
         state, timer.previous_seconds = start_or_resume(run)
         if not state.steps and run.fns.algorithm.pretraining:
             state = pretrain(run, state)
+        elif not state.steps and config.init_from:
+            state = _evaluate(run, state, config.final_eval_episodes, timer, first_episode=0)[0]
         run.recovery.set_good_state(state)
         updates = int(np.max(jax.device_get(state.learner.updates)))
         if resumed and state.steps < total and repeats_evaluation(config, resumed):
@@ -175,12 +177,12 @@ def _learn(run: TrainingRun, state: TrainState, updates: int) -> tuple[TrainStat
 
 
 def _prepare_learning(run: TrainingRun, state: TrainState) -> TrainState:
-    """Set the observation statistics, unless pretraining has, and the first good state."""
+    """Set the observation statistics, unless there are some already, and the first good state."""
     run.log("compiling, then learning from the initial episodes" if initial_steps(run) else "compiling")
     # If all of them failed, that is logged before the error that there is nothing to learn from.
     state = flush_episode_logs(run, state)
     _require_segments(run, state)
-    if not run.fns.algorithm.pretraining:
+    if not run.fns.algorithm.pretraining and not run.config.init_from:
         replay = state.replay if run.fns.algorithm.uses_env else None
         state = state.replace(learner=run.fns.set_obs_stats(state.learner, replay, run.expert))
     run.recovery.set_good_state(state)

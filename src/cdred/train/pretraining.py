@@ -39,7 +39,9 @@ def pretrain(run: TrainingRun, state: TrainState) -> TrainState:
     fns, pretraining = run.fns, run.fns.algorithm.pretraining
     assert pretraining is not None
     assert run.expert is not None
-    learner = fns.set_obs_stats(state.learner, None, run.expert)
+    learner = state.learner
+    if not run.config.init_from:
+        learner = fns.set_obs_stats(learner, None, run.expert)
     networks = fns.init_pretraining(learner)
     updates, call = pretraining.config.updates, fns.updates_per_call
     run.log(f"pretraining on the demonstrations: {updates:,} updates")

@@ -47,7 +47,10 @@ def start_or_resume(run: TrainingRun) -> tuple[TrainState, float]:
     if folder is None:
         # Left by an earlier run in this folder, possibly with other settings.
         checkpoint.remove_best(run.checkpoints)
-        return TrainState.create(*parts, capacity).shard(run.fns.mesh), 0.0
+        state = TrainState.create(*parts, capacity)
+        if run.networks is not None:
+            state = state.replace(learner=run.networks(state.learner))
+        return state.shard(run.fns.mesh), 0.0
     state, meta = checkpoint.load(folder, TrainState.abstract(*parts, saved_capacity))
     if capacity > saved_capacity:
         state = state.replace(replay=enlarge(state.replay, capacity))

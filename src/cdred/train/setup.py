@@ -1,8 +1,11 @@
 """Construction of a run: environments, compiled functions, buffers of demonstrations and loggers."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from jaxtyping import PyTree
 
 from cdred.algos.factory import make_algorithm
 from cdred.config import RunConfig, steps_per_call, total_steps
@@ -42,6 +45,7 @@ class TrainingRun:
         last_checkpoint: folder of the last checkpoint.
         signal_handler: polled for signals after every block of steps.
         callbacks: called after every evaluation, and polled with the signals.
+        networks: puts the networks that training begins with in the place of a new learner's; None keeps these.
         pending_metrics: metrics of `learn` calls, still on the device.
     """
 
@@ -60,6 +64,7 @@ class TrainingRun:
     last_checkpoint: Path | None = None
     signal_handler: SignalHandler = field(default_factory=SignalHandler)
     callbacks: Callbacks = field(default_factory=Callbacks)
+    networks: Callable[[PyTree], PyTree] | None = None
     pending_metrics: list = field(default_factory=list)
 
 
