@@ -35,6 +35,7 @@ COMPONENTS, COMMON = 4, 2
 EXPERT_STD, AGENT_STD = 0.2, 0.4
 # Slope of g below which the expert bonus of a point does not count any more.
 FLAT = 0.01
+LINE_STYLES = ("-", "--", ":")
 
 
 class Row(NamedTuple):
@@ -222,12 +223,14 @@ def draw_densities(rows: Sequence[Row]) -> "Figure":
     figure.suptitle(f"Reward of two known densities after {last:,} updates", x=0.01, ha="left", size=13)
     for axes, (score, title) in zip(figure.subplots(1, len(SCORES)), SCORES.items(), strict=True):
         style_panel(axes, title, "")
-        for colour, (transform, group) in zip(PALETTE, _by_transform(rows).items(), strict=False):
+        # Of different styles, as identity and logarithm often coincide.
+        for colour, style, (transform, group) in zip(PALETTE, LINE_STYLES, _by_transform(rows).items(), strict=False):
             values: dict[int, list[float]] = {}
             for row in group:
                 if row.updates == last:
                     values.setdefault(row.dimension, []).append(getattr(row, score))
-            axes.plot([*values], [np.mean(of_seeds) for of_seeds in values.values()], color=colour, label=transform)
+            means = [np.mean(of_seeds) for of_seeds in values.values()]
+            axes.plot([*values], means, style, color=colour, label=transform)
             for dimension, of_seeds in values.items():
                 axes.plot([dimension] * len(of_seeds), of_seeds, "o", color=colour, markersize=4, alpha=0.5)
         axes.set_xscale("log", base=2)
