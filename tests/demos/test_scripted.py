@@ -89,6 +89,22 @@ def test_other_seed_gives_other_episodes():
     assert not seeds[0] & seeds[1]
 
 
+def test_noise_on_actions_is_recorded_and_reproducible():
+    plain, noisy = collect_scripted("probe/point", 4), collect_scripted("probe/point", 4, noise_std=0.3)
+    assert_same(noisy, collect_scripted("probe/point", 4, noise_std=0.3))
+    assert noisy.provenance["expert"].startswith("scripted, with noise of 0.3 on its actions")
+    env = make("probe/point")
+    for demo in noisy:
+        assert np.abs(demo.action).max() <= 1.0
+        np.testing.assert_array_equal(env.reset(demo.seed), demo.obs[0])
+        np.testing.assert_array_equal(env.step(demo.action[0]).obs, demo.obs[1])
+    changes = np.concatenate([demo.action[0] for demo in noisy]) - np.concatenate([demo.action[0] for demo in plain])
+    assert np.abs(changes).max() > 0.05
+    for std in (-0.1, float("nan"), float("inf")):
+        with pytest.raises(UserError, match="--noise-std must be a number >= 0"):
+            collect_scripted("probe/point", 1, noise_std=std)
+
+
 def test_stopping_is_chosen_if_it_keeps_success(set_expert):
     set_expert(UnreliableExpert)
     attempts = []

@@ -43,6 +43,8 @@ class Collect:
     """Number of successful episodes to record."""
     seed: int = 0
     """Random seed."""
+    noise_std: float = 0.0
+    """Standard deviation of noise on the expert's actions, which is recorded with them: a worse expert."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,7 @@ def collect(options: Collect) -> None:
             options.task,
             options.num,
             seed=options.seed,
+            noise_std=options.noise_std,
             on_episode=lambda kept, attempts: progress.update(
                 bar, completed=kept, description=escape(f"{options.task}: {kept} of {attempts} episodes kept")
             ),

@@ -14,12 +14,12 @@ from cdred.constraints import check_choice
 from cdred.errors import UserError
 from cdred.files import check_writable_parent
 from cdred.studies.catalog import STUDIES
-from cdred.studies.study import Measurement, RunAnalysis, Scale, Study, TrainingStudy, write_result
+from cdred.studies.study import InRuns, Measurement, RunAnalysis, Scale, Study, TrainingStudy, write_result
 from cdred.studies.training import training_result
 from cdred.sweep.driver import Failure, execute
 from cdred.sweep.local import LocalBackend
 from cdred.sweep.plan import SweepRun, check_runs, format_plan, plan_runs, seeds_name
-from cdred.sweep.sweep_file import SweepFile
+from cdred.sweep.sweep_file import Options, SweepFile
 from cdred.train.interrupt import lock_folder
 
 LIST = "list"
@@ -112,6 +112,8 @@ def _train(study: TrainingStudy, options: StudyOptions, folder: Path) -> tuple[l
     """Check the runs of a study and, but for a dry run, train what is missing; return all runs and the failures."""
     # This process trains nothing, and would take memory of the GPU from the runs.
     jax.config.update("jax_platforms", "cpu")
+    if study.prepare is not None:
+        study.prepare(options.scale, folder, print_text)
     planned = study_runs(study, options.scale, options.seeds, folder)
     runs, states = check_runs(planned, print_text, collect=not options.dry_run)
     print_text(format_plan(runs, states))
@@ -133,14 +135,16 @@ def study_runs(study: TrainingStudy, scale: Scale, num_seeds: int, folder: Path)
 
 
 def _of_seeds(sweep: SweepFile, seeds: tuple[int, ...], folder: Path) -> SweepFile:
-    """Return the runs of a group of seeds; those that begin with others begin with the ones of the same seeds."""
-    settings = {
-        name: options | {"init_from": str(folder / options["init_from"] / seeds_name(seeds))}
-        if "init_from" in options
-        else options
-        for name, options in sweep.settings.items()
-    }
-    return replace(sweep, out=str(folder), seed_groups=(seeds,), settings=settings)
+    """Return the runs of a group of seeds, with the paths of files and other runs of the study."""
+
+    def resolve(options: Options) -> Options:
+        def path(name: InRuns) -> str:
+            return str(folder / name.format(seeds=seeds_name(seeds)))
+
+        return {key: path(value) if isinstance(value, InRuns) else value for key, value in options.items()}
+
+    settings = {name: resolve(options) for name, options in sweep.settings.items()}
+    return replace(sweep, out=str(folder), seed_groups=(seeds,), settings=settings, common=resolve(sweep.common))
 
 
 def format_list() -> str:

@@ -4,6 +4,7 @@ Episodes come from the stream `demos`: no demonstration is an episode that an ag
 """
 
 import json
+import math
 import os
 import re
 import shlex
@@ -11,6 +12,10 @@ import zlib
 from collections.abc import Callable, Iterator
 from itertools import count, islice
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
 
 from cdred.data.action_repeat import REPEAT_KEY
 from cdred.data.demonstrations import bundled_demos, load_demos, save_demos
@@ -48,6 +53,7 @@ def collect_scripted(
     num: int,
     *,
     seed: int = 0,
+    noise_std: float = 0.0,
     stop_after_success: bool | None = None,
     max_attempts: int | None = None,
     on_episode: OnEpisode | None = None,
@@ -62,6 +68,8 @@ def collect_scripted(
         task: as in `registry.make`.
         num: number of episodes to keep.
         seed: seed of the collection.
+        noise_std: standard deviation of Gaussian noise on the expert's actions, which is recorded with them: a worse
+            expert.
         stop_after_success: hold still after the first success; None chooses what ends in success more often in the
             pilot run.
         max_attempts: maximum number of episodes; None for ten times `num` plus fifty.
@@ -73,12 +81,16 @@ def collect_scripted(
     check_num_demos(num)
     if seed < 0:
         raise UserError(f"--seed must be an integer >= 0, got {seed}.")
+    if not 0.0 <= noise_std < math.inf:
+        raise UserError(f"--noise-std must be a number >= 0, got {noise_std}.")
     plain = with_obs(task, "state")
     if has_images(task):
-        keywords = {"seed": seed, "stop_after_success": stop_after_success, "max_attempts": max_attempts}
-        states = collect_scripted(plain, num, on_episode=on_episode, **keywords)
+        keywords = {"stop_after_success": stop_after_success, "max_attempts": max_attempts, "on_episode": on_episode}
+        states = collect_scripted(plain, num, seed=seed, noise_std=noise_std, **keywords)
         return render_demos(states, f"demonstrations of {plain}", task)
     description, expert = _expert(task)
+    if noise_std:
+        description, expert = f"{description}, with noise of {noise_std:g} on its actions", _noisy(expert, noise_std)
     with RestartingEnv(task) as env:
         choices = (False, True) if stop_after_success is None else (stop_after_success,)
         pilots = {choice: _pilot(env, expert, seed, choice) for choice in choices}
@@ -105,6 +117,21 @@ def _expert(task: str) -> tuple[str, ExpertFactory]:
         return planned.description, planned
     scripted = scripted_expert(task)
     return "scripted", lambda _env, _seed, stop_after_success: scripted(stop_after_success=stop_after_success)
+
+
+def _noisy(expert: ExpertFactory, std: float) -> ExpertFactory:
+    """Return an expert with noise on its actions, which the episode's seed determines."""
+
+    def make_policy(env: Env, seed: int, stop_after_success: bool) -> Policy:
+        policy, rng = expert(env, seed, stop_after_success), np.random.default_rng(seed)
+
+        def act(obs: Any, success: bool) -> Float32[np.ndarray, " A"]:
+            action = policy(obs, success)
+            return np.clip(action + std * rng.normal(size=action.shape), -1.0, 1.0).astype(np.float32)
+
+        return act
+
+    return make_policy
 
 
 def _pilot(env: RestartingEnv, expert: ExpertFactory, seed: int, stop_after_success: bool) -> ReferenceScore:

@@ -1,13 +1,16 @@
 """The studies, by name."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from cdred.studies.count_estimator import measure_counts
 from cdred.studies.density_reward import measure_densities
 from cdred.studies.signals import analyse_signals
-from cdred.studies.study import Measurement, RunAnalysis, Scale, Study, TrainingStudy
+from cdred.studies.study import InRuns, Measurement, RunAnalysis, Scale, Study, TrainingStudy
+from cdred.studies.two_tasks import TASKS_OF, file_name, task_name, write_demos
 from cdred.sweep.sweep_file import DEFAULT, Options, SweepFile
+from cdred.types import LogFn
 
 BIN_PICKING, WALKER_WALK = "metaworld/bin-picking", "dmc/walker-walk"
 # Demonstrations and steps per seed of a usual run.
@@ -25,7 +28,7 @@ def sweep(
     *,
     methods: Sequence[str] = ("cdred",),
     settings: Mapping[str, Options] | None = None,
-    demos: int | None = None,
+    demos: int | InRuns | None = None,
     steps: int | None = None,
     **options: Any,
 ) -> SweepFile:
@@ -36,7 +39,7 @@ def sweep(
         tasks: the tasks.
         methods: the methods.
         settings: options of each variant; the default one alone if None.
-        demos: number of demonstrations; None for that of the scale.
+        demos: number of demonstrations, or their file; None for that of the scale.
         steps: steps per seed; None for those of the scale.
         options: further options of all runs.
     """
@@ -44,7 +47,7 @@ def sweep(
     steps = budget[1] if steps is None else steps
     common = {
         "preset": scale,
-        "demos": str(budget[0] if demos is None else demos),
+        "demos": demos if isinstance(demos, InRuns) else str(budget[0] if demos is None else demos),
         "steps": steps,
         "eval_every": steps // EVALUATIONS,
         "eval_episodes": 5 if scale == "cpu" else 10,
@@ -144,6 +147,23 @@ def latent_or_observation(scale: Scale) -> Sequence[SweepFile]:
     return [sweep(scale, tasks, settings=settings), sweep(scale, tasks, methods=("cdred-sac",))]
 
 
+def multi_expert(scale: Scale) -> Sequence[SweepFile]:
+    """Return runs with experts of two qualities, and with two tasks in one agent and in one agent each."""
+    methods, num = ("cdred", "bc"), BUDGETS[scale][0]
+
+    def demos(name: str) -> InRuns:
+        return InRuns(f"demos/{file_name(name, num)}")
+
+    qualities: dict[str, Options] = {DEFAULT: {}} | {name: {"demos": demos(name)} for name in ("noisy", "mixed")}
+    tasks = [sweep(scale, [task_name(name)], methods=methods, demos=demos(name)) for name in TASKS_OF]
+    return [sweep(scale, [BIN_PICKING], methods=methods, settings=qualities), *tasks]
+
+
+def multi_expert_demos(scale: Scale, folder: Path, log: LogFn) -> None:
+    """Write the demonstrations of the study."""
+    write_demos(folder / "demos", BIN_PICKING, BUDGETS[scale][0], log)
+
+
 def finetune(scale: Scale) -> Sequence[SweepFile]:
     """Return runs in one world, and BC in another one, from scratch and from the networks of these runs."""
     tuned: dict[str, Options] = {
@@ -151,8 +171,8 @@ def finetune(scale: Scale) -> Sequence[SweepFile]:
         for number in SHIFTED_DEMOS
         for source, start in {
             "scratch": {},
-            "from-bc": {"init_from": f"{BIN_PICKING}/bc"},
-            "from-cdred": {"init_from": f"{BIN_PICKING}/cdred"},
+            "from-bc": {"init_from": InRuns(f"{BIN_PICKING}/bc/{{seeds}}")},
+            "from-cdred": {"init_from": InRuns(f"{BIN_PICKING}/cdred/{{seeds}}")},
         }.items()
     }
     # As many updates as at the scale of the CPU: there are few demonstrations.
@@ -191,6 +211,13 @@ STUDIES: dict[str, Study] = {
         "observations?",
         latent_or_observation,
         "cdred",
+    ),
+    "multi-expert": TrainingStudy(
+        "Does one density of several experts help: of two qualities, and of two tasks?",
+        multi_expert,
+        "cdred",
+        {"bc-noisy": "bc", "bc-mixed": "bc"},
+        prepare=multi_expert_demos,
     ),
     "finetune": TrainingStudy(
         "Is fine-tuning better after practice in another world than after BC in it, or than BC from scratch?",

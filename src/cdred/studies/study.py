@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 Scale = Literal["cpu", "paper"]
 
 
+class InRuns(str):
+    """Path below the folder of a study's runs, as the value of a setting; `{seeds}` in it stands for those of a run."""
+
+
 class StudyResult(NamedTuple):
     """What a study found.
 
@@ -42,11 +46,11 @@ class TrainingStudy:
 
     Attributes:
         question: what it answers, a sentence.
-        sweeps: returns the runs at a scale, without folder and seeds; those of several sweeps are put together. The
-            setting `init_from` of a run, `<task>/<label>`, names other runs of the study, which come before it.
+        sweeps: returns the runs at a scale, without folder and seeds; those of several sweeps are put together.
         reference: label of the runs that the others are compared with.
         references: labels that are compared with others than that, and with which.
         threshold: fraction of the expert's score of which the table has the steps that it takes.
+        prepare: makes the files that the runs of a scale need, unless they exist, in the folder of the runs.
     """
 
     question: str
@@ -54,6 +58,7 @@ class TrainingStudy:
     reference: str
     references: Mapping[str, str] = field(default_factory=dict)
     threshold: float = 0.9
+    prepare: Callable[[Scale, Path, LogFn], None] | None = None
 
 
 @dataclass(frozen=True)
