@@ -9,32 +9,30 @@ import numpy as np
 import pytest
 
 import cdred
+from cdred import initial_networks
 from cdred.envs.registry import get_env_spec
 from cdred.errors import UserError
 from cdred.initial_networks import load_networks
 from cdred.loggers.metrics import read_lines
-from cdred.run_folder import load_run
+from cdred.run_folder import LoadedRun, load_run
 from cdred.train.keys import INIT, seed_keys
 from cdred.train.setup import make_compiled_fns
 
+BASE = replace(cdred.preset("debug"), task="probe/point", demos="5", steps=80, seeds=(3, 4), video=False)
+CONFIG = replace(BASE, pretrain=replace(BASE.pretrain, encoder="free"))
+
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory):
-    """Settings of a finished run of CDRED with two seeds."""
-    folder = tmp_path_factory.mktemp("source")
-    base = cdred.preset("debug")
-    config = replace(
-        base,
-        task="probe/point",
-        demos="5",
-        steps=80,
-        seeds=(3, 4),
-        out=str(folder / "run"),
-        video=False,
-        pretrain=replace(base.pretrain, encoder="free"),
-    )
-    cdred.train(config, quiet=True)
-    return config
+def learner():
+    """Learner of CDRED with two seeds, as after a training."""
+    return make_compiled_fns(CONFIG, get_env_spec(CONFIG.task)).init(jax.random.split(jax.random.key(9), 2))
+
+
+@pytest.fixture
+def source(learner, monkeypatch):
+    """Settings of a finished run, whose learner is loaded as if it had been trained."""
+    monkeypatch.setattr(initial_networks, "load_run", lambda *_: LoadedRun(CONFIG, learner, {}, 80))
+    return CONFIG
 
 
 def metrics_of(folder, kind):
@@ -53,26 +51,25 @@ def assert_equal(left, right):
     jax.tree.map(np.testing.assert_array_equal, left, right)
 
 
-def test_same_algorithm_takes_all_networks_and_a_new_optimiser(source):
-    config = replace(source, init_from=source.out)
-    learner, trained, new = begun_with(config), load_run(Path(source.out), None).learner, new_learner(config)
+def test_same_algorithm_takes_all_networks_and_a_new_optimiser(source, learner):
+    config = replace(source, init_from="run")
+    begun, new = begun_with(config), new_learner(config)
     for name in ("model", "reward", "target_critics", "q_scale"):
-        assert_equal(getattr(learner, name), getattr(trained, name))
+        assert_equal(getattr(begun, name), getattr(learner, name))
     for name in ("model_opt_state", "policy_opt_state", "updates"):
-        assert_equal(getattr(learner, name), getattr(new, name))
+        assert_equal(getattr(begun, name), getattr(new, name))
 
 
 @pytest.mark.parametrize("seeds", [(4,), (4, 3)])
-def test_bc_takes_the_actor_of_its_seeds(source, seeds):
-    config = replace(source, algo="bc", seeds=seeds, init_from=source.out)
-    learner, model = begun_with(config), load_run(Path(source.out), None).learner.model
+def test_bc_takes_the_actor_of_its_seeds(source, learner, seeds):
+    begun, model = begun_with(replace(source, algo="bc", seeds=seeds, init_from="run")), learner.model
     rows = [source.seeds.index(seed) for seed in seeds]
     expected = jax.tree.map(lambda x: x[np.array(rows)], (model.normalizer, model.encoder, model.policy))
-    assert_equal((learner.policy.normalizer, learner.policy.encoder, learner.policy.policy), expected)
+    assert_equal((begun.policy.normalizer, begun.policy.encoder, begun.policy.policy), expected)
 
 
-def test_fine_tuning_starts_with_the_given_agent_and_goes_on(source, tmp_path):
-    given, tuned = (replace(source, algo="bc", steps=40, out=str(tmp_path / name)) for name in ("given", "tuned"))
+def test_fine_tuning_starts_with_the_given_agent_and_goes_on(tmp_path):
+    given, tuned = (replace(CONFIG, algo="bc", steps=40, out=str(tmp_path / name)) for name in ("given", "tuned"))
     before = cdred.train(given, quiet=True)
     result = cdred.train(replace(tuned, init_from=given.out), quiet=True)
     first, *others = metrics_of(tuned.out, "eval")
@@ -87,24 +84,27 @@ def test_fine_tuning_starts_with_the_given_agent_and_goes_on(source, tmp_path):
     assert losses[0] < losses[1]
 
 
-def test_pretraining_begins_with_the_networks(source, tmp_path):
-    config = replace(source, init_from=source.out, steps=40, out=str(tmp_path / "tuned"))
-    cdred.train(config, quiet=True)
-    from_the_run, at_random = (metrics_of(folder, "pretrain")[0]["loss"] for folder in (tmp_path / "tuned", source.out))
+@pytest.mark.slow
+def test_pretraining_begins_with_the_networks(tmp_path):
+    given, tuned = (replace(CONFIG, out=str(tmp_path / name)) for name in ("given", "tuned"))
+    cdred.train(given, quiet=True)
+    cdred.train(replace(tuned, init_from=given.out), quiet=True)
+    from_the_run, at_random = (metrics_of(config.out, "pretrain")[0]["loss"] for config in (tuned, given))
     assert np.mean(from_the_run) < np.mean(at_random)
 
 
-def test_finished_part_resumes_without_the_other_run(source, tmp_path):
-    other = shutil.copytree(source.out, tmp_path / "other")
-    config = replace(source, algo="bc", steps=20, init_from=str(other), out=str(tmp_path / "tuned"))
+def test_begun_run_resumes_without_the_other_one(tmp_path):
+    given = replace(CONFIG, algo="bc", steps=20, out=str(tmp_path / "given"))
+    cdred.train(given, quiet=True)
+    config = replace(given, init_from=given.out, out=str(tmp_path / "tuned"))
     cdred.train(config, quiet=True)
-    shutil.rmtree(other)
+    shutil.rmtree(given.out)
     assert cdred.train(replace(config, steps=40), quiet=True)["updates"] == 40
 
 
-def test_run_that_does_not_fit_is_refused(source, tmp_path):
+def test_run_that_does_not_fit_is_refused(source):
     def changed(**changes):
-        return replace(source, **({"init_from": source.out} | changes))
+        return replace(source, **({"init_from": "run"} | changes))
 
     cases = [
         (changed(algo="gail"), "is a run of cdred, expected gail"),
@@ -112,8 +112,12 @@ def test_run_that_does_not_fit_is_refused(source, tmp_path):
         (changed(task="gym/Pendulum-v1"), "a run of probe/point, whose obs_shape is"),
         (changed(model=replace(source.model, num_bins=7)), "has --model.num-bins"),
         (changed(cdred=replace(source.cdred, num_targets=4)), "has other networks than this run"),
-        (changed(init_from=str(tmp_path)), "is not a run with a checkpoint"),
     ]
     for config, message in cases:
         with pytest.raises(UserError, match=message):
             begun_with(config)
+
+
+def test_folder_without_a_run_is_refused(tmp_path):
+    with pytest.raises(UserError, match="is not a run with a checkpoint"):
+        begun_with(replace(CONFIG, init_from=str(tmp_path)))

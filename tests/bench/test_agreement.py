@@ -34,6 +34,7 @@ def test_differences_are_relative_and_name_the_array(agreement):
     assert row["last_update"] is None
 
 
+@pytest.mark.slow
 def test_one_device_agrees_with_itself_and_rounding_shows(agreement):
     exact, same, rounded = (
         agreement.compute("cpu", "debug", precision, 2) for precision in ("float32", "float32", "bfloat16")

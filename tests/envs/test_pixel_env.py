@@ -153,7 +153,7 @@ def test_vector_in_place_of_an_image_is_refused():
         ("probe/point?obs=pixels&size=x", "32 to 256 pixels, got 'x'"),
         ("probe/point?obs=pixels&size=64", r"use the name 'probe/point\?obs=pixels'"),
         ("probe/point?size=32&obs=pixels", r"use the name 'probe/point\?obs=pixels&size=32'"),
-        ("probe/point?frames=3", "unknown parameter 'frames', expected some of repeat, obs, size"),
+        ("probe/point?frames=3", "unknown parameter 'frames', expected some of repeat, mass, friction, obs, size"),
         ("jaxprobe/point?obs=pixels", "cannot be rendered as observations"),
     ],
 )

@@ -1,5 +1,7 @@
 """Statistics of the runs of a study, by known answers."""
 
+from dataclasses import replace
+
 import pytest
 
 from cdred.report.statistics import difference_interval, rank_correlation
@@ -66,6 +68,15 @@ def test_table_says_difference_or_that_none_is_seen():
 def test_reference_is_one_of_the_same_task():
     others = {"metaworld/reach": {"cdred": [curve([0.0, 1.0])]}, "dmc/walker-walk": {"bc": [curve([0.0, 1.0], "bc")]}}
     assert cells(score_table(STUDY, others), "bc")[5:7] == ["–", "–"]
+
+
+def test_label_with_a_reference_of_its_own_is_compared_with_it():
+    study = replace(STUDY, references={"gail": "iqmpc"})
+    curves = {name: [curve([0.0, score], name, s) for s in range(3)] for name, score in
+              (("cdred", 1.0), ("iqmpc", 0.2), ("gail", 0.6))}  # fmt: skip
+    table = score_table(study, {"metaworld/reach": curves})
+    assert cells(table, "gail")[5] == "+0.40 (0.40 to 0.40), to iqmpc"
+    assert cells(table, "iqmpc")[5] == "-0.80 (-0.80 to -0.80)"
 
 
 def test_figure_has_two_panels_per_task():

@@ -79,6 +79,7 @@ def test_chosen_demonstrations_are_logged(tmp_path, monkeypatch):
 
 def test_checkpoints_without_config_are_neither_resumed_nor_overwritten(tmp_path):
     settings = {"preset": "debug", "task": "probe/point", "demos": "2", "video": False, "out": str(tmp_path / "run")}
+    settings["algo"] = "bc"
     cdred.train(**settings, quiet=True, steps=40)
     for name in ("config.yaml", "result.json"):
         (tmp_path / "run" / name).unlink()

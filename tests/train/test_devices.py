@@ -43,7 +43,7 @@ def split_cpu(devices):
     [
         pytest.param("probe/point", "cdred", 8, marks=pytest.mark.slow),
         ("probe/point", "red-sac", 2),
-        ("jaxprobe/point", "red-sac", 2),
+        pytest.param("jaxprobe/point", "red-sac", 2, marks=pytest.mark.slow),
     ],
 )
 def test_sharded_run_equals_run_on_one_device(tmp_path, task, algo, devices):

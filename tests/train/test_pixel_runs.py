@@ -60,6 +60,7 @@ def bc_run(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_resumed_run_of_a_world_model_is_bitwise_identical(tmp_path):
     pretrain = {"updates": 4, "episodes": 1, "selection_episodes": 0}
     for name in ("whole", "resumed"):

@@ -216,14 +216,14 @@ STUDIES: dict[str, Study] = {
         "Does one density of several experts help: of two qualities, and of two tasks?",
         multi_expert,
         "cdred",
-        {"bc-noisy": "bc", "bc-mixed": "bc"},
+        references={"bc-noisy": "bc", "bc-mixed": "bc"},
         prepare=multi_expert_demos,
     ),
     "finetune": TrainingStudy(
         "Is fine-tuning better after practice in another world than after BC in it, or than BC from scratch?",
         finetune,
         "bc-scratch-demos-15",
-        {f"bc-{source}-demos-50": "bc-scratch-demos-50" for source in ("from-bc", "from-cdred")},
+        references={f"bc-{source}-demos-50": "bc-scratch-demos-50" for source in ("from-bc", "from-cdred")},
     ),
     "count-estimator": Measurement("Does y(x) estimate the inverse of the number of visits?", measure_counts),
     "reward-free-signals": RunAnalysis(

@@ -48,16 +48,16 @@ class TrainingStudy:
         question: what it answers, a sentence.
         sweeps: returns the runs at a scale, without folder and seeds; those of several sweeps are put together.
         reference: label of the runs that the others are compared with.
-        references: labels that are compared with others than that, and with which.
         threshold: fraction of the expert's score of which the table has the steps that it takes.
+        references: labels that are compared with others than that, and with which.
         prepare: makes the files that the runs of a scale need, unless they exist, in the folder of the runs.
     """
 
     question: str
     sweeps: Callable[[Scale], Sequence[SweepFile]]
     reference: str
-    references: Mapping[str, str] = field(default_factory=dict)
     threshold: float = 0.9
+    references: Mapping[str, str] = field(default_factory=dict)
     prepare: Callable[[Scale, Path, LogFn], None] | None = None
 
 
