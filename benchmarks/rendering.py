@@ -22,7 +22,7 @@ from cdred.provenance import provenance
 from cdred.resolve import resolve_demos
 from cdred.task_name import with_obs
 
-TASKS = ("dmc/walker-walk", "dmc/cartpole-swingup", "metaworld/reach")
+TASKS = ("metaworld/reach", "dmc/cartpole-swingup", "dmc/walker-walk")
 
 
 def main() -> None:
@@ -33,10 +33,12 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=2, help="blocks of steps of each loop")
     parser.add_argument("--json", type=Path, help="file for the measurements")
     options = parser.parse_args()
-    rows = [row for task in options.tasks for row in measure(task, options.sizes, options.blocks)]
-    if options.json:
-        machine = {"device": str(jax.devices()[0]), "opengl": os.environ.get("MUJOCO_GL", "")}
-        write_json(options.json, {"rows": rows, **machine, **provenance()})
+    machine = {"device": str(jax.devices()[0]), "opengl": os.environ.get("MUJOCO_GL", "")}
+    rows: list[dict[str, object]] = []
+    for task in options.tasks:
+        rows += measure(task, options.sizes, options.blocks)
+        if options.json:
+            write_json(options.json, {"rows": rows, **machine, **provenance()})
 
 
 def measure(task: str, sizes: list[int], blocks: int) -> list[dict[str, object]]:

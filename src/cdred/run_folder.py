@@ -32,7 +32,7 @@ from cdred.types import DemoDataset
 
 # Settings that may differ when a run is resumed: folders and files may be moved, a run that a slow simulator stopped
 # must be resumable with a longer timeout, and the others do not change what is learned in a step: `replay_images` but
-# for rounding where all updates of a call are one program, which is not so on a CPU.
+# for rounding.
 FREE_SETTINGS = (
     "out",
     "imports",
