@@ -220,7 +220,7 @@ STUDIES: dict[str, Study] = {
         prepare=multi_expert_demos,
     ),
     "finetune": TrainingStudy(
-        "Is fine-tuning better after practice in another world than after BC in it, or than BC from scratch?",
+        "Is fine-tuning better after online training in another world than after BC in it, or BC from scratch?",
         finetune,
         "bc-scratch-demos-15",
         references={f"bc-{source}-demos-50": "bc-scratch-demos-50" for source in ("from-bc", "from-cdred")},
