@@ -1,7 +1,7 @@
 """Names of tasks: `<suite>/<name>`, then parameters that differ from the suite's: `?repeat=1&obs=pixels&size=32`.
 
 - `repeat`: simulator frames per step.
-- `mass`, `friction`: factors of all masses and friction coefficients, for agents that change from one world to another.
+- `mass`, `friction`: factors of all masses and of all friction coefficients.
 - `obs`: `pixels`, camera images in place of the suite's observation, or `both`, images beside it.
 - `size`: height and width of the images.
 
@@ -9,7 +9,7 @@ A task has one name: parameters are in this order, and none states a default.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from cdred.errors import UserError
 
@@ -19,6 +19,16 @@ ObsKind = Literal["state", "pixels", "both"]
 REPEAT, MASS, FRICTION, OBS, SIZE = "repeat", "mass", "friction", "obs", "size"
 KEYS = (REPEAT, MASS, FRICTION, OBS, SIZE)
 IMAGE_SIZE = 64
+
+
+class PhysicsFactors(NamedTuple):
+    """Factors of all masses and of all friction coefficients of a simulator."""
+
+    mass: float = 1.0
+    friction: float = 1.0
+
+
+PLAIN_PHYSICS = PhysicsFactors()
 
 
 def split_parameters(task: str) -> tuple[str, str]:
@@ -46,10 +56,10 @@ def with_repeat(task: str, action_repeat: int, default: int | None = None) -> st
     return with_parameters(task, {REPEAT: None if action_repeat == default else action_repeat})
 
 
-def with_physics(task: str, mass: float = 1.0, friction: float = 1.0) -> str:
+def with_physics(task: str, factors: PhysicsFactors) -> str:
     """Return the name of a task with other factors of masses and friction coefficients."""
-    factors = {MASS: mass, FRICTION: friction}
-    return with_parameters(task, {key: None if value == 1.0 else f"{value:g}" for key, value in factors.items()})
+    stated = {MASS: factors.mass, FRICTION: factors.friction}
+    return with_parameters(task, {key: None if value == 1.0 else f"{value:g}" for key, value in stated.items()})
 
 
 def with_obs(task: str, obs: str, size: int = IMAGE_SIZE) -> str:

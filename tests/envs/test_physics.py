@@ -9,6 +9,7 @@ import pytest
 from cdred.envs.physics import scale_physics
 from cdred.envs.registry import make
 from cdred.errors import UserError
+from cdred.task_name import PhysicsFactors
 
 XML = """
 <mujoco>
@@ -23,7 +24,7 @@ XML = """
 
 def test_scaled_model_is_the_one_compiled_from_scaled_values():
     scaled = mujoco.MjModel.from_xml_string(XML.format(mass=2.0, friction=0.4))
-    scale_physics(scaled, mujoco.MjData(scaled), 3.0, 0.5)
+    scale_physics(scaled, mujoco.MjData(scaled), PhysicsFactors(mass=3.0, friction=0.5))
     expected = mujoco.MjModel.from_xml_string(XML.format(mass=6.0, friction=0.2))
     for name in ("body_mass", "body_inertia", "body_subtreemass", "body_invweight0", "dof_invweight0", "dof_M0"):
         np.testing.assert_allclose(getattr(scaled, name), getattr(expected, name), rtol=1e-9, err_msg=name)

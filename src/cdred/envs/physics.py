@@ -4,20 +4,22 @@ from typing import Any
 
 import mujoco
 
+from cdred.task_name import PLAIN_PHYSICS, PhysicsFactors
 
-def scale_physics(model: Any, data: Any, mass: float, friction: float) -> None:
-    """Multiply all masses and friction coefficients of a compiled model, and compute anew what depends on them.
+
+def scale_physics(model: Any, data: Any, factors: PhysicsFactors) -> None:
+    """Scale masses and friction of a compiled model, and recompute the constants that depend on them.
 
     Args:
         model: the `MjModel`.
         data: its `MjData`, which has to be reset afterwards.
-        mass: factor of masses and inertias.
-        friction: factor of the sliding, torsional and rolling friction of all geoms and contact pairs.
+        factors: `mass` of all masses and inertias, `friction` of the sliding, torsional and rolling friction of all
+            geoms and contact pairs.
     """
-    if mass == friction == 1.0:
+    if factors == PLAIN_PHYSICS:
         return
-    model.body_mass[:] *= mass
-    model.body_inertia[:] *= mass
-    model.geom_friction[:] *= friction
-    model.pair_friction[:] *= friction
+    model.body_mass[:] *= factors.mass
+    model.body_inertia[:] *= factors.mass
+    model.geom_friction[:] *= factors.friction
+    model.pair_friction[:] *= factors.friction
     mujoco.mj_setConst(model, data)  # pyright: ignore[reportAttributeAccessIssue]

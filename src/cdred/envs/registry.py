@@ -25,8 +25,10 @@ from cdred.task_name import (
     KEYS,
     MASS,
     OBS,
+    PLAIN_PHYSICS,
     REPEAT,
     SIZE,
+    PhysicsFactors,
     parameters_of,
     split_parameters,
     with_obs,
@@ -49,8 +51,8 @@ class Suite(NamedTuple):
     An adapter has `make(name, render_size)` and `task_names()`. Optional are `scripted_expert(name)` and
     `planned_expert(name)`, `remote_interpreter()` for a suite with its own interpreter, and `jax_env(name)` for
     simulators that are JAX functions. A suite whose `make` accepts `action_repeat`, for tasks named `?repeat=<n>`, has
-    `EPISODE_FRAMES`, which n divides, and the default `ACTION_REPEAT`; `SCALES_PHYSICS` is True if it also accepts
-    `mass` and `friction`. `RENDERS_SIZE` is True if `make` renders frames
+    `EPISODE_FRAMES`, which n divides, and the default `ACTION_REPEAT`. `SCALES_PHYSICS` is True if `make` accepts
+    `physics`, for tasks named `?mass=<factor>` or `?friction=<factor>`. `RENDERS_SIZE` is True if `make` renders frames
     of `render_size`, which tasks named `?obs=pixels` need. `OBSERVES_IMAGES` is True if `make` accepts `image_size`,
     for environments with an image among their observations (`Gym.observed_image`).
     """
@@ -122,7 +124,8 @@ def make(task: str, *, render_size: int | None = None) -> Env:
     suite, name, options = _parse(task)
     adapter = _adapter(suite)
     keywords: dict[str, Any] = {"action_repeat": options.repeat} if options.repeat else {}
-    keywords |= {key: factor for key, factor in ((MASS, options.mass), (FRICTION, options.friction)) if factor != 1.0}
+    if options.physics != PLAIN_PHYSICS:
+        keywords["physics"] = options.physics
     if options.obs == "state":
         return adapter.make(name, render_size, **keywords)
     if getattr(adapter, "OBSERVES_IMAGES", False):
@@ -243,8 +246,7 @@ class _Options(NamedTuple):
     """Parameters of a task's name; `repeat` is None if it states none."""
 
     repeat: int | None = None
-    mass: float = 1.0
-    friction: float = 1.0
+    physics: PhysicsFactors = PLAIN_PHYSICS
     obs: str = "state"
     size: int = IMAGE_SIZE
 
@@ -274,11 +276,10 @@ def _options(task: str, path: str, adapter: ModuleType) -> _Options:
         )
     options = _Options(
         _repeat(task, path, stated, adapter),
-        _factor(task, path, MASS, stated, adapter),
-        _factor(task, path, FRICTION, stated, adapter),
+        PhysicsFactors(*(_factor(task, path, key, stated, adapter) for key in (MASS, FRICTION))),
         *_images(task, path, stated, adapter),
     )
-    named = with_physics(with_repeat(path, options.repeat or 0, 0), options.mass, options.friction)
+    named = with_physics(with_repeat(path, options.repeat or 0, 0), options.physics)
     named = with_obs(named, options.obs, options.size)
     if task != named:
         raise UserError(f"'{task}': use the name '{named}' of this task.")

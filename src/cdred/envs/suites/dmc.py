@@ -10,7 +10,7 @@ from cdred.action_units import denormalize_actions
 from cdred.envs.base import Step, raise_render_error, validate_step
 from cdred.envs.physics import scale_physics
 from cdred.envs.render_thread import RenderThread
-from cdred.task_name import with_physics, with_repeat
+from cdred.task_name import PLAIN_PHYSICS, PhysicsFactors, with_physics, with_repeat
 from cdred.types import EnvSpec
 
 EPISODE_FRAMES = 1000
@@ -29,7 +29,7 @@ class DMControl:
         name: `<domain>-<task>`.
         render_size: side of rendered frames in pixels; None for `DEFAULT_RENDER_SIZE`.
         action_repeat: frames per step, a divisor of `EPISODE_FRAMES`.
-        mass, friction: as in `scale_physics`.
+        physics: factors of masses and friction coefficients.
     """
 
     def __init__(
@@ -37,20 +37,18 @@ class DMControl:
         name: str,
         render_size: int | None = None,
         action_repeat: int = ACTION_REPEAT,
-        mass: float = 1.0,
-        friction: float = 1.0,
+        physics: PhysicsFactors = PLAIN_PHYSICS,
     ):
         domain, task = name.split("-", 1)
         self._env = suite.load(domain, task)
-        physics = self._env.physics
-        scale_physics(physics.model.ptr, physics.data.ptr, mass, friction)
+        scale_physics(self._env.physics.model.ptr, self._env.physics.data.ptr, physics)
         bounds = self._env.action_spec()
         self._low, self._high = (
             np.broadcast_to(bound, bounds.shape).astype(np.float64) for bound in (bounds.minimum, bounds.maximum)
         )
         shape = flatten(self._env.reset().observation).shape
         self.spec = EnvSpec(
-            with_physics(with_repeat(f"dmc/{name}", action_repeat, ACTION_REPEAT), mass, friction),
+            with_physics(with_repeat(f"dmc/{name}", action_repeat, ACTION_REPEAT), physics),
             shape,
             bounds.shape[0],
             EPISODE_FRAMES // action_repeat,

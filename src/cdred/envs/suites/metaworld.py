@@ -18,7 +18,7 @@ from metaworld.policies import ENV_POLICY_MAP
 from cdred.envs.base import Step, raise_render_error, validate_step
 from cdred.envs.physics import scale_physics
 from cdred.envs.render_thread import RenderThread
-from cdred.task_name import with_physics, with_repeat
+from cdred.task_name import PLAIN_PHYSICS, PhysicsFactors, with_physics, with_repeat
 from cdred.types import EnvSpec
 
 EPISODE_FRAMES = 200
@@ -40,7 +40,7 @@ class MetaWorld:
         name: task without suite and version, e.g. `bin-picking`.
         render_size: side of rendered frames in pixels; None for `DEFAULT_RENDER_SIZE`.
         action_repeat: frames per step, a divisor of `EPISODE_FRAMES`.
-        mass, friction: as in `scale_physics`.
+        physics: factors of masses and friction coefficients.
     """
 
     def __init__(
@@ -48,14 +48,13 @@ class MetaWorld:
         name: str,
         render_size: int | None = None,
         action_repeat: int = ACTION_REPEAT,
-        mass: float = 1.0,
-        friction: float = 1.0,
+        physics: PhysicsFactors = PLAIN_PHYSICS,
     ):
-        task = with_physics(with_repeat(f"metaworld/{name}", action_repeat, ACTION_REPEAT), mass, friction)
+        task = with_physics(with_repeat(f"metaworld/{name}", action_repeat, ACTION_REPEAT), physics)
         self._class = ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE[f"{name}-v3-goal-observable"]
         self._sim: Any = self._class.__new__(self._class)
         self._model = mujoco.MjModel.from_xml_path(self._sim.model_name)  # pyright: ignore[reportAttributeAccessIssue]
-        scale_physics(self._model, mujoco.MjData(self._model), mass, friction)  # pyright: ignore[reportAttributeAccessIssue]
+        scale_physics(self._model, mujoco.MjData(self._model), physics)  # pyright: ignore[reportAttributeAccessIssue]
         seconds, steps = self._model.opt.timestep * FRAME_SKIP * action_repeat, EPISODE_FRAMES // action_repeat
         self.spec = EnvSpec(task, (39,), 4, steps, action_repeat, has_success=True, control_timestep=seconds)
         # Software rendering is several times faster without multisampling and with smaller shadow maps.
