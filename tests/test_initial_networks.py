@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import cdred
-from cdred import initial_networks
+from cdred import api, initial_networks
 from cdred.envs.registry import get_env_spec
 from cdred.errors import UserError
 from cdred.initial_networks import load_networks
@@ -30,7 +30,7 @@ def learner():
 
 @pytest.fixture
 def source(learner, monkeypatch):
-    """Settings of a finished run, whose learner is loaded as if it had been trained."""
+    """Settings of a run, of which `learner` is loaded in place of a trained one."""
     monkeypatch.setattr(initial_networks, "load_run", lambda *_: LoadedRun(CONFIG, learner, {}, 80))
     return CONFIG
 
@@ -108,14 +108,34 @@ def test_run_that_does_not_fit_is_refused(source):
 
     cases = [
         (changed(algo="gail"), "is a run of cdred, expected gail"),
-        (changed(seeds=(3, 5)), r"has the seeds \[3, 4\], not 5"),
-        (changed(task="gym/Pendulum-v1"), "a run of probe/point, whose obs_shape is"),
+        (changed(seeds=(3, 5)), r"has the seeds \[3, 4\], expected 5 as well"),
+        (changed(task="gym/Pendulum-v1"), "a run of probe/point, with observations of shape"),
         (changed(model=replace(source.model, num_bins=7)), "has --model.num-bins"),
-        (changed(cdred=replace(source.cdred, num_targets=4)), "has other networks than this run"),
+        (changed(cdred=replace(source.cdred, num_targets=4)), "has networks of other shapes than this run"),
     ]
     for config, message in cases:
         with pytest.raises(UserError, match=message):
             begun_with(config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"action_high": (2.0, 1.0)}, "with upper bounds of actions"),
+        ({"obs_parts": (("speed", 2), ("place", 2))}, "with parts of an observation"),
+        ({"can_terminate": True}, "with episodes that can terminate: False; probe/point has True"),
+    ],
+)
+def test_task_with_other_units_is_refused(source, changes, message):
+    spec = get_env_spec(CONFIG.task)
+    with pytest.raises(UserError, match=message):
+        load_networks(replace(source, init_from="run"), replace(spec, **changes))
+
+
+def test_run_that_does_not_fit_is_refused_before_environments_are_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(api, "build_run", lambda *_: pytest.fail("it made the run"))
+    with pytest.raises(UserError, match="is not a run with a checkpoint"):
+        cdred.train(replace(CONFIG, init_from=str(tmp_path / "none"), out=str(tmp_path / "run")), quiet=True)
 
 
 def test_folder_without_a_run_is_refused(tmp_path):

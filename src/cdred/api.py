@@ -168,9 +168,11 @@ def _train(
     callbacks: Callbacks,
 ) -> dict[str, Any]:
     made_with = provenance()  # before training, because the source tree may change meanwhile
+    resumed = checkpoint.latest(folder / "checkpoints")
+    # First, because the other run may not fit.
+    initialize = load_networks(config, spec) if config.init_from and not resumed else None
     random_reference = random_score(config.task, RANDOM_EPISODES, **env_options(config, terminal.message))
     reference = reference_dict(spec, expert_score(demos) if demos else None, random_reference)
-    resumed = checkpoint.latest(folder / "checkpoints")
     step = int(resumed.name) if resumed else -1
     repeated_kind = "eval" if resumed and repeats_evaluation(config, resumed) else None
     name, settings = run_folder(replace(config, out="")).name, plain_settings(config)
@@ -184,8 +186,7 @@ def _train(
         for logger in (terminal, tracking, *(() if resumed else (file_logger,))):
             logger.log(0, reference, "reference")
         run = build_run(config, demos, folder, MultiLogger([file_logger, terminal, tracking]), terminal.message)
-        networks = load_networks(config, spec) if config.init_from and not resumed else None
-        run = replace(run, signal_handler=signal_handler, callbacks=callbacks, networks=networks)
+        run = replace(run, signal_handler=signal_handler, callbacks=callbacks, initialize=initialize)
         outcome = train_loop(run)
         result = result_dict(config, spec, made_with, demos, outcome, reference, tracking.status())
         write_result(folder, result)

@@ -1,4 +1,4 @@
-"""Networks of a run that another one begins with, as in fine-tuning."""
+"""Initialization of a run with the networks of another one, as in fine-tuning."""
 
 from collections.abc import Callable
 from dataclasses import fields
@@ -20,6 +20,16 @@ from cdred.types import EnvSpec
 
 # Parts of a learner's state that are taken; optimiser states and numbers of updates are new.
 PARTS = ("model", "policy", "reward", "target_critics", "q_scale")
+
+# What both tasks have the same of, by attribute of their specs.
+SAME = {
+    "obs_shape": "observations of shape",
+    "obs_parts": "parts of an observation",
+    "image_size": "images of size",
+    "action_low": "lower bounds of actions",
+    "action_high": "upper bounds of actions",
+    "can_terminate": "episodes that can terminate:",
+}
 
 
 def load_networks(config: RunConfig, spec: EnvSpec) -> Callable[[PyTree], PyTree]:
@@ -57,33 +67,35 @@ def _check(config: RunConfig, spec: EnvSpec, loaded: LoadedRun) -> None:
         wanted = "an algorithm with a world model" if config.algo == "bc" else config.algo
         raise UserError(f"--init-from {folder} is a run of {source.algo}, expected {wanted}.")
     other = get_env_spec(source.task)
-    for name in ("obs_shape", "image_size", "action_dim", "can_terminate"):
-        if getattr(other, name) != getattr(spec, name):
+    for name, text in SAME.items():
+        before, now = getattr(other, name), getattr(spec, name)
+        if before != now:
             raise UserError(
-                f"--init-from {folder} is a run of {source.task}, whose {name} is {getattr(other, name)}; that of "
-                f"{spec.task} is {getattr(spec, name)}: a run of a task with the same observations and actions is "
-                "needed."
+                f"--init-from {folder} is a run of {source.task}, with {text} {before}; {spec.task} has {now}: give a "
+                "run of a task with the same observations and actions."
             )
     for field in fields(config.model):
         before, now = getattr(source.model, field.name), getattr(config.model, field.name)
         if before != now:
             raise UserError(
-                f"--init-from {folder} has --model.{field.name.replace('_', '-')} {before}, this run {now}: "
-                "give the same."
+                f"--init-from {folder} has --model.{field.name.replace('_', '-')} {before}, this run has {now}: give "
+                "the same value."
             )
     missing = [seed for seed in config.seeds if seed not in source.seeds]
     if missing:
         raise UserError(
-            f"--init-from {folder} has the seeds {list(source.seeds)}, not {missing[0]}: choose among them."
+            f"--init-from {folder} has the seeds {list(source.seeds)}, expected {missing[0]} as well: give --seeds "
+            "that it has."
         )
 
 
 def _arrays_of(source: Any, new: Any, folder: str) -> Any:
-    """Return `new` with the arrays of `source`, of which its settings that are no arrays do not change."""
+    """Return `new` with the arrays of `source`, and its own static settings."""
     leaves, structure = jax.tree.flatten(new)
     taken = jax.tree.leaves(source)
     if [x.shape for x in taken] != [x.shape for x in leaves]:
         raise UserError(
-            f"--init-from {folder} has other networks than this run: give the settings of its reward and critics."
+            f"--init-from {folder} has networks of other shapes than this run: give the settings of its reward and "
+            "critics."
         )
     return jax.tree.unflatten(structure, taken)

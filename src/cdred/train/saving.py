@@ -48,8 +48,8 @@ def start_or_resume(run: TrainingRun) -> tuple[TrainState, float]:
         # Left by an earlier run in this folder, possibly with other settings.
         checkpoint.remove_best(run.checkpoints)
         state = TrainState.create(*parts, capacity)
-        if run.networks is not None:
-            state = state.replace(learner=run.networks(state.learner))
+        if run.initialize is not None:
+            state = state.replace(learner=run.initialize(state.learner))
         return state.shard(run.fns.mesh), 0.0
     state, meta = checkpoint.load(folder, TrainState.abstract(*parts, saved_capacity))
     if capacity > saved_capacity:

@@ -45,7 +45,7 @@ class TrainingRun:
         last_checkpoint: folder of the last checkpoint.
         signal_handler: polled for signals after every block of steps.
         callbacks: called after every evaluation, and polled with the signals.
-        networks: puts the networks that training begins with in the place of a new learner's; None keeps these.
+        initialize: replaces the networks of a new learner by those of another run; None without `init_from`.
         pending_metrics: metrics of `learn` calls, still on the device.
     """
 
@@ -64,7 +64,7 @@ class TrainingRun:
     last_checkpoint: Path | None = None
     signal_handler: SignalHandler = field(default_factory=SignalHandler)
     callbacks: Callbacks = field(default_factory=Callbacks)
-    networks: Callable[[PyTree], PyTree] | None = None
+    initialize: Callable[[PyTree], PyTree] | None = None
     pending_metrics: list = field(default_factory=list)
 
 
