@@ -65,8 +65,8 @@ class RunConfig:
     `hf://datasets/OWNER/NAME[/PATH][@REVISION]` from the Hugging Face hub, or a Minari dataset, `minari://ID`."""
     init_from: str = ""
     """Folder of another run, for fine-tuning: training begins with its networks and its normalisation of observations.
-    It needs the same observations, actions, seeds and --model settings, and the same algorithm; bc also begins with
-    the runs of algorithms with a world model."""
+    It needs the same observations, actions, seeds and settings of the model, and the same algorithm; bc also begins
+    with the runs of algorithms with a world model."""
     num_validation_demos: NonNegativeInt = 0
     """Number of demonstrations, the last ones, that are kept for validation: they are measured on, not trained on."""
     allow_variable_horizon: bool = False

@@ -14,7 +14,7 @@ from cdred.constraints import check_choice
 from cdred.errors import UserError
 from cdred.files import check_writable_parent
 from cdred.studies.catalog import STUDIES
-from cdred.studies.study import InRuns, Measurement, RunAnalysis, Scale, Study, TrainingStudy, write_result
+from cdred.studies.study import Measurement, RunAnalysis, RunsPath, Scale, Study, TrainingStudy, write_result
 from cdred.studies.training import training_result
 from cdred.sweep.driver import Failure, execute
 from cdred.sweep.local import LocalBackend
@@ -138,10 +138,10 @@ def _of_seeds(sweep: SweepFile, seeds: tuple[int, ...], folder: Path) -> SweepFi
     """Return the runs of a group of seeds, with the paths of files and other runs of the study."""
 
     def resolve(options: Options) -> Options:
-        def path(name: InRuns) -> str:
+        def path(name: RunsPath) -> str:
             return str(folder / name.format(seeds=seeds_name(seeds)))
 
-        return {key: path(value) if isinstance(value, InRuns) else value for key, value in options.items()}
+        return {key: path(value) if isinstance(value, RunsPath) else value for key, value in options.items()}
 
     settings = {name: resolve(options) for name, options in sweep.settings.items()}
     return replace(sweep, out=str(folder), seed_groups=(seeds,), settings=settings, common=resolve(sweep.common))

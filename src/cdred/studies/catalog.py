@@ -7,7 +7,7 @@ from typing import Any
 from cdred.studies.count_estimator import measure_counts
 from cdred.studies.density_reward import measure_densities
 from cdred.studies.signals import analyse_signals
-from cdred.studies.study import InRuns, Measurement, RunAnalysis, Scale, Study, TrainingStudy
+from cdred.studies.study import Measurement, RunAnalysis, RunsPath, Scale, Study, TrainingStudy
 from cdred.studies.two_tasks import TASKS_OF, file_name, task_name, write_demos
 from cdred.sweep.sweep_file import DEFAULT, Options, SweepFile
 from cdred.types import LogFn
@@ -16,8 +16,8 @@ BIN_PICKING, WALKER_WALK = "metaworld/bin-picking", "dmc/walker-walk"
 # Demonstrations and steps per seed of a usual run.
 BUDGETS: dict[Scale, tuple[int, int]] = {"cpu": (10, 5000), "paper": (100, 500_000)}
 DEVELOPMENT_TASKS = ("metaworld/stick-pull", "metaworld/box-close", BIN_PICKING, "metaworld/reach", WALKER_WALK)
-# A world in which the other one's agents fail more often, and the scripted expert does not.
-SHIFTED_BIN_PICKING, SHIFTED_DEMOS = f"{BIN_PICKING}?mass=0.3", (15, 50)
+# Environment of fine-tuning, where agents of the plain task fail more often, and numbers of its demonstrations.
+TARGET, TARGET_DEMOS = f"{BIN_PICKING}?mass=0.3", (15, 50)
 # Evaluations of a run after that of the pretrained policy.
 EVALUATIONS = 10
 
@@ -28,7 +28,7 @@ def sweep(
     *,
     methods: Sequence[str] = ("cdred",),
     settings: Mapping[str, Options] | None = None,
-    demos: int | InRuns | None = None,
+    demos: int | RunsPath | None = None,
     steps: int | None = None,
     **options: Any,
 ) -> SweepFile:
@@ -47,7 +47,7 @@ def sweep(
     steps = budget[1] if steps is None else steps
     common = {
         "preset": scale,
-        "demos": demos if isinstance(demos, InRuns) else str(budget[0] if demos is None else demos),
+        "demos": demos if isinstance(demos, RunsPath) else str(budget[0] if demos is None else demos),
         "steps": steps,
         "eval_every": steps // EVALUATIONS,
         "eval_episodes": 5 if scale == "cpu" else 10,
@@ -151,8 +151,8 @@ def multi_expert(scale: Scale) -> Sequence[SweepFile]:
     """Return runs with experts of two qualities, and with two tasks in one agent and in one agent each."""
     methods, num = ("cdred", "bc"), BUDGETS[scale][0]
 
-    def demos(name: str) -> InRuns:
-        return InRuns(f"demos/{file_name(name, num)}")
+    def demos(name: str) -> RunsPath:
+        return RunsPath(f"demos/{file_name(name, num)}")
 
     qualities: dict[str, Options] = {DEFAULT: {}} | {name: {"demos": demos(name)} for name in ("noisy", "mixed")}
     tasks = [sweep(scale, [task_name(name)], methods=methods, demos=demos(name)) for name in TASKS_OF]
@@ -165,21 +165,21 @@ def multi_expert_demos(scale: Scale, folder: Path, log: LogFn) -> None:
 
 
 def finetune(scale: Scale) -> Sequence[SweepFile]:
-    """Return runs in one world, and BC in another one, from scratch and from the networks of these runs."""
+    """Return runs in a source environment, and BC in a target environment, from scratch and from these runs."""
     tuned: dict[str, Options] = {
         f"{source}-demos-{number}": {"demos": str(number)} | start
-        for number in SHIFTED_DEMOS
+        for number in TARGET_DEMOS
         for source, start in {
             "scratch": {},
-            "from-bc": {"init_from": InRuns(f"{BIN_PICKING}/bc/{{seeds}}")},
-            "from-cdred": {"init_from": InRuns(f"{BIN_PICKING}/cdred/{{seeds}}")},
+            "from-bc": {"init_from": RunsPath(f"{BIN_PICKING}/bc/{{seeds}}")},
+            "from-cdred": {"init_from": RunsPath(f"{BIN_PICKING}/cdred/{{seeds}}")},
         }.items()
     }
     # As many updates as at the scale of the CPU: there are few demonstrations.
     steps = BUDGETS["cpu"][1]
     return [
         sweep(scale, [BIN_PICKING], methods=("bc", "cdred")),
-        sweep(scale, [SHIFTED_BIN_PICKING], methods=("bc",), settings=tuned, steps=steps),
+        sweep(scale, [TARGET], methods=("bc",), settings=tuned, steps=steps),
     ]
 
 
@@ -220,7 +220,7 @@ STUDIES: dict[str, Study] = {
         prepare=multi_expert_demos,
     ),
     "finetune": TrainingStudy(
-        "Is fine-tuning better after online training in another world than after BC in it, or BC from scratch?",
+        "Does online training in a source environment make fine-tuning in a target environment better than BC does?",
         finetune,
         "bc-scratch-demos-15",
         references={f"bc-{source}-demos-50": "bc-scratch-demos-50" for source in ("from-bc", "from-cdred")},

@@ -49,7 +49,7 @@ class Row(NamedTuple):
         correlation: rank correlation of the reward with that of the exact densities, over all points.
         agent_correlation: the same over the agent's points, among which learning has to tell good from bad.
         separation: probability that an expert's point has a higher reward than an agent's.
-        flat: fraction of the agent's points at whose expert bonus the slope of g is below `FLAT`.
+        flat: fraction of the agent's points where the slope of g, at the expert bonus, is below `FLAT`.
     """
 
     dimension: int

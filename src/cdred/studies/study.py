@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Scale = Literal["cpu", "paper"]
 
 
-class InRuns(str):
+class RunsPath(str):
     """Path below the folder of a study's runs, as the value of a setting; `{seeds}` in it stands for those of a run."""
 
 
