@@ -89,7 +89,7 @@ class RunConfig:
     """Seconds that an environment step may take in a process of its own (--vectorization process, maniskill) before the
     process is restarted; resets may take ten times as long. With sync and thread there is no limit."""
     random_episodes: PositiveInt = 5
-    """Episodes of random actions before learning begins; with pretraining, pretrain.episodes instead."""
+    """Episodes of random actions before learning begins; with pretraining, pretrain.steps instead."""
     updates_per_call: PositiveInt = 20
     """Updates in one compiled call, made after as many environment steps as they need."""
     steps_per_update: PositiveInt = 1
@@ -196,7 +196,7 @@ def _debug() -> RunConfig:
         red=replace(cpu.red, **nets),
         mppi=replace(cpu.mppi, num_samples=16, num_pi_trajs=4, num_elites=4, iterations=2),
         optim=replace(cpu.optim, batch_size=8, reward_warmup_updates=20),
-        pretrain=replace(cpu.pretrain, updates=40, episodes=1, selection_episodes=1),
+        pretrain=replace(cpu.pretrain, updates=40, steps=1, selection_episodes=1),
     )
 
 

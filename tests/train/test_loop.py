@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from cdred.errors import UserError
 from cdred.run_folder import load_run
 from cdred.train.keys import INIT, seed_keys
 from cdred.train.saving import interval_elapsed
-from cdred.train.setup import make_compiled_fns, split_demos
+from cdred.train.setup import initial_steps, make_compiled_fns, split_demos
 from runs import arrays, assert_same_arrays, killed_at, metric_lines, run_config
 
 
@@ -89,6 +90,41 @@ def test_random_episodes_are_independent_of_other_seeds(finished_run, tmp_path):
     vmapped, single = arrays(finished_run), arrays(tmp_path / "single")
     np.testing.assert_array_equal(vmapped["replay/action"][1, 0, :20], single["replay/action"][0, 0, :20])
     np.testing.assert_array_equal(vmapped["replay/obs"][1, 0, :21], single["replay/obs"][0, 0, :21])
+
+
+@pytest.mark.parametrize(
+    ("pretraining", "envs", "steps", "expected"),
+    [
+        (True, 1, 1, 20),
+        (True, 1, 40, 40),
+        (True, 1, 41, 60),
+        (True, 3, 41, 60),
+        (True, 3, 61, 120),
+        (False, 1, 41, 100),
+        (False, 3, 41, 300),
+    ],
+)
+def test_initial_steps_are_whole_episodes_of_all_environments(pretraining, envs, steps, expected):
+    """Episodes of 20 steps; five in each environment where they are random."""
+    config = SimpleNamespace(random_episodes=5, envs=envs, pretrain=SimpleNamespace(steps=steps))
+    algorithm = SimpleNamespace(uses_env=True, pretraining=pretraining)
+    run = SimpleNamespace(
+        config=config,
+        fns=SimpleNamespace(algorithm=algorithm),
+        envs=SimpleNamespace(spec=SimpleNamespace(episode_length=20)),
+    )
+    assert initial_steps(run) == expected
+    algorithm.uses_env = False
+    assert initial_steps(run) == 0
+
+
+@pytest.mark.usefixtures("toy")
+@pytest.mark.parametrize(("random_episodes", "updates"), [(2, 40), (3, 0)])
+def test_run_that_ends_in_its_initial_episodes_says_that_it_learns_nothing(tmp_path, capsys, random_episodes, updates):
+    result = cdred.train(run_config(tmp_path / "run", steps=40, random_episodes=random_episodes))
+    assert result["updates"] == updates
+    said = "nothing is learned online: the first 60 steps are for data" in capsys.readouterr().out
+    assert said == (updates == 0)
 
 
 def test_result_has_its_documented_entries(finished_run):

@@ -62,7 +62,7 @@ def bc_run(tmp_path_factory):
 
 @pytest.mark.slow
 def test_resumed_run_of_a_world_model_is_bitwise_identical(tmp_path):
-    pretrain = {"updates": 4, "episodes": 1, "selection_episodes": 0}
+    pretrain = {"updates": 4, "steps": 1, "selection_episodes": 0}
     for name in ("whole", "resumed"):
         config = config_of(tmp_path / name, obs="pixels", seeds=(0,))
         config = replace(config, pretrain=replace(config.pretrain, **pretrain))

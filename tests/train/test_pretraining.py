@@ -25,7 +25,7 @@ from runs import arrays, assert_same_arrays, device_config, killed_at, metric_li
 SETTINGS = {
     "pretrain": PretrainConfig(
         updates=200,
-        episodes=2,
+        steps=40,
         noise_std=0.0,
         selection_episodes=2,
         success_window=5,

@@ -41,10 +41,11 @@ class PretrainConfig:
     encoder_loss: EncoderLoss = "bc"
     """Loss that trains the encoder of a world model in pretraining: of the expert's actions (bc), or of the dynamics'
     predictions alone (consistency)."""
-    episodes: PositiveInt = 5
-    """Episodes of the pretrained policy with noise before learning begins, in place of random_episodes."""
+    steps: PositiveInt = 500
+    """Environment steps of the pretrained policy with noise before learning begins, per seed, rounded up to whole
+    episodes; in place of random_episodes."""
     noise_std: NonNegative = 0.2
-    """Standard deviation of the noise on its actions in these episodes."""
+    """Standard deviation of the noise on its actions in these steps."""
     noise_hold: PositiveInt = 1
     """Steps for which one draw of that noise is held."""
     propose_actions: bool = False

@@ -82,7 +82,7 @@ ALARMS = (
         "dynamics",
         _dynamics_level,
         "the dynamics model leaves half of the latent variance within its horizon unexplained: plans are unreliable",
-        "more --pretrain.episodes (without pretraining, --random-episodes), a larger --optim.consistency-coef, "
+        "more --pretrain.steps (without pretraining, --random-episodes), a larger --optim.consistency-coef, "
         "a shorter --mppi.horizon",
     ),
 )

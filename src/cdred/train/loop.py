@@ -82,6 +82,8 @@ def train_loop(run: TrainingRun) -> TrainResult:
         updates = int(np.max(jax.device_get(state.learner.updates)))
         if resumed and state.steps < total and repeats_evaluation(config, resumed):
             state = _evaluate(run, state, config.eval_episodes, timer)[0]
+        if (initial := initial_steps(run)) > total:
+            run.log(f"nothing is learned online: the first {initial:,} steps are for data, and --steps is {total:,}")
         timer.start_interval(int(state.steps))
         while state.steps < total:
             previous = int(state.steps)
@@ -210,7 +212,7 @@ def _require_segments(run: TrainingRun, state: TrainState) -> None:
     horizon = run.config.mppi.horizon
     replay = without_images(state.replay)
     if run.fns.algorithm.uses_env and not int(jax.vmap(lambda r: r.num_segments(horizon))(replay).min()):
-        option = "--pretrain.episodes" if run.fns.algorithm.pretraining else "--random-episodes"
+        option = "--pretrain.steps" if run.fns.algorithm.pretraining else "--random-episodes"
         raise UserError(f"no initial episode lasted {horizon} steps: nothing to learn from. Raise {option}.")
 
 

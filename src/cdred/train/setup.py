@@ -176,6 +176,8 @@ def initial_steps(run: TrainingRun) -> int:
     """Compute the number of steps per seed, of the pretrained or else of a random policy, before the first update."""
     if not run.fns.algorithm.uses_env:
         return 0
-    config, pretraining = run.config, run.fns.algorithm.pretraining
-    episodes = config.pretrain.episodes if pretraining else config.random_episodes
-    return episodes * run.envs.spec.episode_length * config.envs
+    config = run.config
+    steps_per_round = run.envs.spec.episode_length * config.envs
+    if run.fns.algorithm.pretraining:
+        return -(-config.pretrain.steps // steps_per_round) * steps_per_round
+    return config.random_episodes * steps_per_round
