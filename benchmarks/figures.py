@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
+from methods_report import BUDGETS, TASKS, method_scores
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 METHODS = {
@@ -129,6 +130,22 @@ def metaworld() -> Figure:
     return figure
 
 
+def methods() -> Figure:
+    """Draw the final scores of all methods on ten tasks with today's preset, one dot per seed, and BC as a line."""
+    figure = Figure(figsize=(14, 5.6), layout="constrained")
+    bc, *columns = method_scores(BUDGETS[0])
+    for axes, task in zip(np.ravel(figure.subplots(2, 5, sharey=True)), TASKS, strict=True):
+        style_axes(axes, task, "")
+        for index, column in enumerate(columns):
+            if task in column.by_task:
+                draw_dots(axes, index, np.array(column.by_task[task]), BLUE if index == 0 else ORANGE)
+        axes.axhline(np.mean(bc.by_task[task]), color=GREY, linewidth=1.2, linestyle="--", zorder=1)
+        axes.set_xticks(range(len(columns)), [column.name.replace(" + ", "\n+ ") for column in columns], size=7.5)
+        axes.set_xlim(-0.5, len(columns) - 0.5)
+    figure.supylabel("success, DMControl: normalized return (dashed: BC)", size=9, color=GREY)
+    return figure
+
+
 def baselines() -> Figure:
     """Draw the last evaluation of six methods on three tasks, one dot per seed."""
     figure = Figure(figsize=(12, 3.7), layout="constrained")
@@ -211,7 +228,7 @@ def main() -> None:
     """Draw every figure and save it under its function's name."""
     folder = RESULTS / "plots"
     folder.mkdir(exist_ok=True)
-    for draw in (metaworld, baselines, learning_curves, speed):
+    for draw in (methods, metaworld, baselines, learning_curves, speed):
         draw().savefig(folder / f"{draw.__name__}.png", dpi=90, facecolor="white", metadata={"Software": None})
         print(folder / f"{draw.__name__}.png")
 

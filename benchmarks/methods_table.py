@@ -1,19 +1,16 @@
 """Runs of the table of methods, BC among them, one after another, and their export to results/.
 
     python benchmarks/methods_table.py --runs FOLDER [--tasks ...] [--methods ...] [--part 1/2]
-    python benchmarks/methods_table.py --table
 
 Finished runs are skipped and interrupted ones resumed, so the same command continues where it stopped. A finished run
 is exported to `results/<suite>/<task>/<method>-pretrain.csv` and `.json`; its rows at step 0 are those of the
 pretrained policy, BC. Other numbers of demonstrations and steps than 10 and 5,000 (`--demos 1`, `--steps 20000`) and
-other seeds than 0 1 2 are in file names, as in `cdred-pretrain-1demos-20000steps-seeds-3-4`. `--table` prints the
-exported results of all seeds, of one number of demonstrations and steps. On two cores, one process each with `--part
-1/2` and `--part 2/2`, pinned to a core (`taskset -c 0 ...`), is fastest.
+other seeds than 0 1 2 are in file names, as in `cdred-pretrain-1demos-20000steps-seeds-3-4`. `methods_report.py` makes
+the tables of all exported runs. On two cores, one process each with `--part 1/2` and `--part 2/2`, pinned to a core
+(`taskset -c 0 ...`), is fastest.
 """
 
 import argparse
-import csv
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +20,6 @@ import cdred
 from cdred.config import RunConfig
 from cdred.report.result_files import write_result_files
 from cdred.report.results import RunResults, read_run
-from cdred.report.statistics import improvement_interval, mean_improvement, normalized_score
 from cdred.run_folder import finished_result
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
@@ -61,32 +57,18 @@ class Budget(NamedTuple):
         return demos + ("" if self.steps == STEPS else f"-{self.steps}steps")
 
 
-class Scores(NamedTuple):
-    """Success, or the normalized return where a task has no success, of every seed: BC's and the final agent's."""
-
-    bc: list[float]
-    agent: list[float]
-
-
 def main() -> None:
-    """Run, export, or print the table."""
+    """Run and export what is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=Path, help="folder of the run folders")
+    parser.add_argument("--runs", type=Path, required=True, help="folder of the run folders")
     parser.add_argument("--tasks", nargs="+", default=(*DEVELOPMENT, *CONFIRMATION))
     parser.add_argument("--methods", nargs="+", default=[*METHODS], choices=METHODS)
     parser.add_argument("--seeds", nargs="+", type=int, default=FIRST_SEEDS, help="0 1 2 first, others after them")
     parser.add_argument("--demos", type=int, default=DEMOS)
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--part", default="1/1", help="i/n: every n-th run, beginning with the i-th")
-    parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
     budget = Budget(options.demos, options.steps)
-    if options.table:
-        print(table(options.tasks, options.methods, budget))
-        print(improvements(options.tasks, options.methods, budget))
-        return
-    if options.runs is None:
-        parser.error("--runs is missing: where to put the run folders?")
     first, every = map(int, options.part.split("/"))
     pairs = [(task, method) for task in options.tasks for method in options.methods]
     for task, method in pairs[first - 1 :: every]:
@@ -153,69 +135,6 @@ def exported(task: str, method: str, budget: Budget, seeds: tuple[int, ...] = FI
 
 def _suffix(seeds: tuple[int, ...]) -> str:
     return "" if seeds == FIRST_SEEDS else f"-seeds-{'-'.join(map(str, seeds))}"
-
-
-def table(tasks: list[str], methods: list[str], budget: Budget) -> str:
-    """Return a Markdown table of the exported runs: per task BC and every method, mean and seeds."""
-    lines = [
-        "| task | seeds | BC | " + " | ".join(METHODS[m] for m in methods) + " |",
-        "| --- " * (3 + len(methods)) + "|",
-    ]
-    for task in tasks:
-        done = [method for method in methods if exported(task, method, budget).exists()]
-        scores = {method: read_scores(task, method, budget) for method in done}
-        if scores:
-            first = next(iter(scores.values()))
-            cells = [_cell(scores[m].agent) if m in scores else "" for m in methods]
-            lines.append(f"| {task} | {len(first.bc)} | {_cell(first.bc)} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def improvements(tasks: list[str], methods: list[str], budget: Budget) -> str:
-    """Return a line per method and BC: the probability that a seed of CDRED is better, its mean over common tasks.
-
-    The interval is that of a bootstrap over the seeds of each task.
-    """
-    lines = []
-    for other in ("bc", *(method for method in methods if method != "cdred")):
-        file = "cdred" if other == "bc" else other
-        done = [{task for task in tasks if exported(task, method, budget).exists()} for method in ("cdred", file)]
-        common = [task for task in tasks if task in done[0] & done[1]]
-        if common:
-            pairs = [(read_scores(task, "cdred", budget).agent, _scores(task, other, budget)) for task in common]
-            interval = improvement_interval(pairs)
-            shown = f"{interval[0]:.2f} to {interval[1]:.2f}" if interval else "no interval"
-            lines.append(f"P(CDRED better than {other}): {mean_improvement(pairs):.2f} ({shown}), {len(common)} tasks")
-    return "\n".join(lines)
-
-
-def _scores(task: str, method: str, budget: Budget) -> list[float]:
-    return read_scores(task, "cdred", budget).bc if method == "bc" else read_scores(task, method, budget).agent
-
-
-def read_scores(task: str, method: str, budget: Budget) -> Scores:
-    """Read the exported runs of all seeds."""
-    first = exported(task, method, budget)
-    runs = [_read_run_scores(file) for file in (first, *sorted(first.parent.glob(f"{first.stem}-seeds-*.csv")))]
-    return Scores([score for run in runs for score in run.bc], [score for run in runs for score in run.agent])
-
-
-def _read_run_scores(path: Path) -> Scores:
-    with path.open() as file:
-        rows = list(csv.DictReader(file))
-    reference = json.loads(path.with_suffix(".json").read_text())["result"]["eval"]
-    last = max(int(row["step"]) for row in rows)
-
-    def score(row: dict[str, str]) -> float:
-        if row["success"]:
-            return float(row["success"])
-        return normalized_score(float(row["return"]), reference["random_return"], reference["expert_return"])
-
-    return Scores(*([score(row) for row in rows if int(row["step"]) == step] for step in (0, last)))
-
-
-def _cell(scores: list[float]) -> str:
-    return f"**{100 * np.mean(scores):.0f}** ({' '.join(f'{100 * score:.0f}' for score in scores)})"
 
 
 if __name__ == "__main__":

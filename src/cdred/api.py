@@ -253,10 +253,11 @@ def evaluate(
         log: called with messages.
 
     Returns:
-        `{"task", "planner", "steps", "episodes", "seeds", "return", "success", "success_at_end", "length"}`, with lists
-        per seed, and with pretraining `"acting"`: what acts, the `agent` by its planner, its `policy`, or the
-        `pretrained` policy. Success is None if the task does not report it, length if episodes of the task cannot
-        terminate. `"failed_episodes"` is added if a simulator failed; these episodes were replaced by others.
+        `{"task", "planner", "steps", "episodes", "seeds", "return", "returns", "success", "success_at_end", "length"}`,
+        with lists per seed, of which `"returns"` has the return of each episode, and with pretraining `"acting"`: what
+        acts, the `agent` by its planner, its `policy`, or the `pretrained` policy. Success is None if the task does not
+        report it, length if episodes of the task cannot terminate. `"failed_episodes"` is added if a simulator failed;
+        these episodes were replaced by others.
 
     Raises:
         UserError: the folder is not that of a run, or its files are damaged.

@@ -64,7 +64,8 @@ def assert_documented_keys(folder):
     result = json.loads((folder / "runs/window-open/cdred/result.json").read_text())
     documented = {"task", "algo", "preset", "seeds", "steps", "updates", "device", "commit", "versions", "wall_seconds"}
     assert documented <= result.keys()
-    scores = {"return", "success", "success_at_end", "expert_return", "expert_success", "random_return", "normalized"}
+    scores = {"return", "returns", "success", "success_at_end", "normalized"}
+    scores |= {"expert_return", "expert_success", "random_return"}
     assert scores <= result["eval"].keys()
     assert (result["steps"], result["eval"]["episodes"]) == (200, 2)
     assert json.loads((folder / "eval.json").read_text())["episodes"] == 3

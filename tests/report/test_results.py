@@ -29,6 +29,7 @@ def make_result(spec=SPEC, expert=EXPERT, random=RANDOM, demos=NO_DEMOS):
         success_at_end=np.array([0.25, 0.75]),
         episode_length=np.array([20.0, 20.0]),
         failed_episodes=np.zeros(2, np.int64),
+        returns=np.array([[30.0, 90.0], [100.0, 120.0]]),
     )
     config = replace(cdred.preset("debug"), task="probe/point", seeds=(0, 1))
     outcome = TrainResult(evaluation, 40, 40, [0, 0], None, 1.5)
@@ -45,6 +46,7 @@ def test_result_has_the_documented_keys():
     assert result["eval"] == {
         "episodes": 4,
         "return": [60.0, 110.0],
+        "returns": [[30.0, 90.0], [100.0, 120.0]],
         "success": [0.5, 1.0],
         "success_at_end": [0.25, 0.75],
         "length": None,

@@ -56,6 +56,7 @@ def test_mean_return_equals_that_of_single_episodes():
     with VectorEnv("probe/point", [3], 1, "eval") as envs:
         result = evaluate(make_actor(to_the_goal), None, envs, None, 3)
     np.testing.assert_allclose(result.episode_return, [np.mean(returns)], rtol=1e-6)
+    np.testing.assert_allclose(result.returns, [returns], rtol=1e-6)
 
 
 def test_environments_with_short_episodes_do_not_count_more():
@@ -69,4 +70,5 @@ def test_environments_with_short_episodes_do_not_count_more():
         result = evaluate(make_actor(lambda _: rush_and_idle), None, envs, None, 4)
     assert -10 < min(returns) <= max(returns) < 0
     np.testing.assert_allclose(result.episode_return, [(sum(returns) - 40) / 4])
+    np.testing.assert_allclose(result.returns, [[*returns, -20, -20]], rtol=1e-6)
     np.testing.assert_allclose(result.episode_length, [(sum(lengths) + 40) / 4])

@@ -46,6 +46,8 @@ def main(arguments: list[str]) -> None:
     columns = {
         "seed": [str(seed) for seed in result["seeds"]],
         "return": [f"{value:,.1f}" for value in result["return"]],
+        "lowest": [f"{min(values):,.1f}" for values in result["returns"]],
+        "highest": [f"{max(values):,.1f}" for values in result["returns"]],
     }
     if result["success"] is not None:
         columns["success"] = [f"{rate:.0%}" for rate in result["success"]]

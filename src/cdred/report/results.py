@@ -127,7 +127,7 @@ def read_result(run_dir: Path) -> dict[str, Any]:
         if not isinstance(result.get(key, expected()), (expected, type(None))):
             raise _damaged(path, f": '{key}' is not of type {expected.__name__}")
     for key, value in (result.get("eval") or {}).items():
-        numbers = value if isinstance(value, list) else [value]
+        numbers = [number for item in _listed(value) for number in _listed(item)]
         if not all(isinstance(number, (int, float, type(None))) for number in numbers):
             raise _damaged(path, f": 'eval.{key}' has a value that is not a number")
     return result
@@ -137,8 +137,12 @@ def _damaged(path: Path, problem: str) -> UserError:
     return UserError(f"{path}{problem}.\nDelete it and rerun the run's command to write it again.")
 
 
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
 def _row(value: Any) -> list[float]:
-    return [float("nan") if item is None else float(item) for item in (value if isinstance(value, list) else [value])]
+    return [float("nan") if item is None else float(item) for item in _listed(value)]
 
 
 def reference_dict(spec: EnvSpec, expert: ReferenceScore | None, random: ReferenceScore) -> dict[str, float | None]:
@@ -156,6 +160,7 @@ def evaluation_dict(spec: EnvSpec, evaluation: Evaluation) -> dict[str, Any]:
     return {
         "episodes": evaluation.episodes,
         "return": evaluation.episode_return.tolist(),
+        "returns": evaluation.returns.tolist(),
         "success": evaluation.success.tolist() if spec.has_success else None,
         "success_at_end": evaluation.success_at_end.tolist() if spec.has_success else None,
         "length": evaluation.episode_length.tolist() if spec.can_terminate else None,

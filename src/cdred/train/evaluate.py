@@ -26,7 +26,11 @@ class Actor(Protocol):
 
 
 class Evaluation(NamedTuple):
-    """Per-seed means over `episodes` episodes, and the number of failed episodes, which are not in the means."""
+    """Per-seed means over `episodes` episodes, and the number of failed episodes, which are not in the means.
+
+    Attributes:
+        returns: return of each episode that counts, in the order of environments and then of episodes.
+    """
 
     episodes: int
     episode_return: Float64[np.ndarray, " S"]
@@ -34,11 +38,13 @@ class Evaluation(NamedTuple):
     success_at_end: Float64[np.ndarray, " S"]
     episode_length: Float64[np.ndarray, " S"]
     failed_episodes: Int64[np.ndarray, " S"]
+    returns: Float64[np.ndarray, "S episodes"]
 
     def metrics(self) -> dict[str, Any]:
         """Convert to metrics for a `Logger`."""
         fields = self._asdict()
-        means = {name: fields[name].tolist() for name in fields if name not in ("episodes", "failed_episodes")}
+        others = ("episodes", "failed_episodes", "returns")
+        means = {name: fields[name].tolist() for name in fields if name not in others}
         return {"episodes": self.episodes} | means | self.failure_counts()
 
     def failure_counts(self) -> dict[str, list[int]]:
@@ -81,6 +87,7 @@ def evaluate(
     if first_episode is not None:
         envs.skip_to(first_episode)
     counts, failed = np.zeros(envs.shape, int), np.zeros(num_seeds, np.int64)
+    returns = np.zeros((*envs.shape, quota))
     totals = {name: np.zeros(num_seeds) for name in vars(EpisodeStats.zeros(envs.shape))}
     plan, stats = actor.init_plan(num_seeds, num_envs), EpisodeStats.zeros(envs.shape)
     obs, is_first, counter = envs.reset(), np.ones(envs.shape, bool), 0
@@ -94,12 +101,15 @@ def evaluate(
         if on_step is not None:
             on_step(step.obs, needs_reset, counted)
         failed += (step.invalid & (counts < quota)).sum(axis=1)
+        rows = np.nonzero(counted)
+        returns[(*rows, counts[rows])] = stats.episode_return[rows]
         for name, values in vars(stats).items():
             totals[name] += np.where(counted, values, 0.0).sum(axis=1)
         counts, stats, is_first, counter = counts + counted, stats.reset_where(needs_reset), needs_reset, counter + 1
         obs = envs.reset(needs_reset) if needs_reset.any() and (counts < quota).any() else step.obs
     means = {name: total / (quota * num_envs) for name, total in totals.items()}
-    return Evaluation(quota * num_envs, **means, failed_episodes=failed)
+    returns = returns.reshape(num_seeds, -1)
+    return Evaluation(quota * num_envs, **means, failed_episodes=failed, returns=returns)
 
 
 def episodes_per_env(episodes: int, num_envs: int) -> int:
