@@ -30,7 +30,6 @@ def results(tmp_path, monkeypatch):
     write(tmp_path / "dmc/walker-walk/gail-pretrain", (0, 1), [20.0, 45.0], [20.0, 70.0], success=False)
     write(tmp_path / "metaworld/box-close/cdred-pretrain", (0,), [0.0], [0.25], success=True)
     write(tmp_path / "metaworld/box-close/cdred-pretrain-1demos", (0,), [0.0], [0.75], success=True)
-    return tmp_path
 
 
 def write(path, seeds, bc, agent, *, success):
@@ -47,11 +46,12 @@ def write(path, seeds, bc, agent, *, success):
 
 
 def test_pages_are_up_to_date():
-    outdated = [str(path.relative_to(ROOT)) for path, text in methods_report.pages().items() if path.read_text() != text]
+    outdated = [path.name for path, text in methods_report.pages().items() if path.read_text() != text]
     assert not outdated, "run python benchmarks/methods_report.py"
 
 
-def test_scores_are_successes_or_normalized_returns_of_all_seeds(results):
+@pytest.mark.usefixtures("results")
+def test_scores_are_successes_or_normalized_returns_of_all_seeds():
     reach = read_scores("metaworld/reach", "cdred", Budget(10, 5000))
     assert reach.bc == [0.1, 0.2, 0.3, 0.4, 0.5]
     assert reach.agent == [0.4, 0.5, 0.6, 0.7, 0.8]
@@ -60,7 +60,8 @@ def test_scores_are_successes_or_normalized_returns_of_all_seeds(results):
     assert read_scores("metaworld/box-close", "cdred", Budget(1, 5000)).agent == [0.75]
 
 
-def test_table_leaves_out_what_was_not_run(results):
+@pytest.mark.usefixtures("results")
+def test_table_leaves_out_what_was_not_run():
     columns = method_scores(Budget(10, 5000))
     assert [column.name for column in columns] == ["BC", "CDRED", "GAIL"]
     lines = score_table(columns).splitlines()
@@ -77,7 +78,8 @@ def test_table_leaves_out_what_was_not_run(results):
     ]
 
 
-def test_improvement_counts_common_tasks_and_ties_half(results):
+@pytest.mark.usefixtures("results")
+def test_improvement_counts_common_tasks_and_ties_half():
     lines = methods_report.improvements(method_scores(Budget(10, 5000)))
     # reach: 23 of 25 pairs; all of the other two, of which one has a single seed.
     assert lines[0] == f"P(CDRED better than BC): {(0.92 + 2) / 3:.2f} (no interval), 3 tasks"
