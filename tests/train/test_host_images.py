@@ -252,6 +252,6 @@ def test_images_larger_than_the_memory_of_the_machine_are_refused():
 def test_world_model_with_pretraining_learns_the_same_from_host_memory(tmp_path):
     for memory in ("device", "host"):
         config = run_config(tmp_path / memory, **SMALL, steps=112, replay_images=memory)
-        pretrain = replace(config.pretrain, updates=4, episodes=1, selection_episodes=0, self_imitation_coef=1.0)
+        pretrain = replace(config.pretrain, updates=4, steps=1, selection_episodes=0, self_imitation_coef=1.0)
         cdred.train(replace(config, pretrain=pretrain, optim=replace(config.optim, batch_size=2)), quiet=True)
     assert_same_run(tmp_path / "device", tmp_path / "host")
