@@ -34,7 +34,8 @@ successes in 30 episodes. Numbers are success in percent, on DMControl the norma
 agent, 100: expert), of 40 unseen episodes per seed without exploration (DMControl: 10): the mean over seeds, and each
 seed from 0 on in parentheses. BC is the pretrained policy of CDRED's runs, evaluated from the same initial states.
 IQ-Learn + SAC begins with a BC of its own, on raw observations. The preset was chosen with CDRED on the first five
-tasks, with seeds 0 1 2.
+tasks, with seeds 0 1 2. What acts in the end, per seed: the agent as trained, by its planner if it has one; its policy;
+or BC. Where successes cannot be detected, the agent acts.
 
 Intervals are 95 % bootstrap intervals over seeds; tasks are not resampled. IQM: interquartile mean over all seeds and
 tasks that every method of the table has been run on. P(CDRED better): probability that a seed of CDRED scores higher
@@ -140,7 +141,7 @@ def file_table(budget: Budget) -> str:
             for file in result_files(task, method, budget):
                 document = json.loads(file.with_suffix(".json").read_text())
                 result, link = document["result"], file.relative_to(RESULTS)
-                acts = " ".join(result.get("acting") or []).replace("pretrained", "BC").replace("agent", "planner")
+                acts = " ".join(result["acting"]).replace("pretrained", "BC")
                 files = f"[csv]({link}) [json]({link.with_suffix('.json')})"
                 shown_seeds = " ".join(map(str, result["seeds"]))
                 rows.append([task, name, shown_seeds, acts, f"`{result['commit'][:7]}`", files])
@@ -176,14 +177,18 @@ def _read_run_scores(path: Path) -> Scores:
 def _cell(scores: list[float] | None, seeds: bool) -> str:
     if scores is None:
         return ""
-    each = f" ({' '.join(f'{100 * score:.0f}' for score in scores)})" if seeds else ""
-    return f"{100 * np.mean(scores):.0f}{each}"
+    each = f" ({' '.join(map(_percent, scores))})" if seeds else ""
+    return f"{_percent(float(np.mean(scores)))}{each}"
 
 
 def _iqm_cell(scores_by_task: list[list[float]]) -> str:
     value, interval = iqm([score for scores in scores_by_task for score in scores]), bootstrap_interval(scores_by_task)
-    shown = f" ({100 * interval[0]:.0f} to {100 * interval[1]:.0f})" if interval else ""
-    return f"{100 * value:.0f}{shown}"
+    shown = f" ({_percent(interval[0])} to {_percent(interval[1])})" if interval else ""
+    return f"{_percent(value)}{shown}"
+
+
+def _percent(score: float) -> str:
+    return str(round(100 * score))
 
 
 def _markdown(heads: list[str], rows: list[list[str]]) -> str:
