@@ -101,7 +101,8 @@ def test_navigation_lists_every_page_once():
     pages = {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")}
     listed = leaves(config["nav"])
     assert len(listed) == len(set(listed))
-    assert set(listed) - pages == {"results/README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"}
+    results = {"results/README.md", "results/methods.md"}
+    assert set(listed) - pages == results | {"CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"}
     assert pages - set(listed) == set()
 
 
