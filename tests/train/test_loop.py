@@ -123,8 +123,8 @@ def test_initial_steps_are_whole_episodes_of_all_environments(pretraining, envs,
 def test_run_that_ends_in_its_initial_episodes_says_that_it_learns_nothing(tmp_path, capsys, random_episodes, updates):
     result = cdred.train(run_config(tmp_path / "run", steps=40, random_episodes=random_episodes))
     assert result["updates"] == updates
-    said = "nothing is learned online: the first 60 steps are for data" in capsys.readouterr().out
-    assert said == (updates == 0)
+    message = "learning begins after 60 steps, and the run has 40. Raise --steps, or lower --random-episodes."
+    assert (message in capsys.readouterr().out) == (updates == 0)
 
 
 def test_result_has_its_documented_entries(finished_run):

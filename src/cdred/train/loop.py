@@ -83,7 +83,10 @@ def train_loop(run: TrainingRun) -> TrainResult:
         if resumed and state.steps < total and repeats_evaluation(config, resumed):
             state = _evaluate(run, state, config.eval_episodes, timer)[0]
         if (initial := initial_steps(run)) > total:
-            run.log(f"nothing is learned online: the first {initial:,} steps are for data, and --steps is {total:,}")
+            run.log(
+                f"nothing is learned online: learning begins after {initial:,} steps, and the run has {total:,}. "
+                f"Raise --steps, or lower {_initial_option(run)}."
+            )
         timer.start_interval(int(state.steps))
         while state.steps < total:
             previous = int(state.steps)
@@ -212,8 +215,12 @@ def _require_segments(run: TrainingRun, state: TrainState) -> None:
     horizon = run.config.mppi.horizon
     replay = without_images(state.replay)
     if run.fns.algorithm.uses_env and not int(jax.vmap(lambda r: r.num_segments(horizon))(replay).min()):
-        option = "--pretrain.steps" if run.fns.algorithm.pretraining else "--random-episodes"
+        option = _initial_option(run)
         raise UserError(f"no initial episode lasted {horizon} steps: nothing to learn from. Raise {option}.")
+
+
+def _initial_option(run: TrainingRun) -> str:
+    return "--pretrain.steps" if run.fns.algorithm.pretraining else "--random-episodes"
 
 
 def episodes_left(run: TrainingRun, steps: int) -> int:

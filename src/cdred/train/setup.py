@@ -177,7 +177,8 @@ def initial_steps(run: TrainingRun) -> int:
     if not run.fns.algorithm.uses_env:
         return 0
     config = run.config
-    steps_per_round = run.envs.spec.episode_length * config.envs
+    # Of one episode in every environment.
+    episode_steps = run.envs.spec.episode_length * config.envs
     if run.fns.algorithm.pretraining:
-        return -(-config.pretrain.steps // steps_per_round) * steps_per_round
-    return config.random_episodes * steps_per_round
+        return -(-config.pretrain.steps // episode_steps) * episode_steps
+    return config.random_episodes * episode_steps
