@@ -142,6 +142,7 @@ def methods() -> Figure:
         axes.axhline(np.mean(bc.by_task[task]), color=GREY, linewidth=1.2, linestyle="--", zorder=1)
         axes.set_xticks(range(len(columns)), [column.name.replace(" + ", "\n+ ") for column in columns], size=7.5)
         axes.set_xlim(-0.5, len(columns) - 0.5)
+        axes.set_ylim(0, 1.05)
     figure.supylabel("success, DMControl: normalized return (dashed: BC)", size=9, color=GREY)
     return figure
 

@@ -2,20 +2,14 @@
 
 import csv
 import json
-import sys
-from pathlib import Path
 
+import methods_report
+import methods_table
 import pytest
+from methods_report import method_scores, read_scores, score_table
+from methods_table import Budget
 
-ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT / "benchmarks"))
-
-import methods_report  # noqa: E402
-import methods_table  # noqa: E402
-from methods_report import method_scores, read_scores, score_table  # noqa: E402
-from methods_table import Budget  # noqa: E402
-
-from cdred.report.result_files import COLUMNS  # noqa: E402
+from cdred.report.result_files import COLUMNS
 
 
 @pytest.fixture
