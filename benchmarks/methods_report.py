@@ -33,8 +33,9 @@ agent, 100: expert), of 40 unseen episodes per seed without exploration (DMContr
 seed from 0 on in parentheses. BC is the pretrained policy of CDRED's runs, evaluated from the same initial states.
 IQ-Learn + SAC begins with a BC of its own, on raw observations. The preset was chosen with CDRED on the first five
 tasks, with seeds 0 1 2. What acts in the end, per seed: the agent as trained, by its planner if it has one; its policy;
-or BC. Where successes cannot be detected, the agent acts. Runs of several commits and processors differ by rounding:
-the BC of walker-walk's seed 2 returns 196 in CDRED's run, and 248 in those of the baselines on its world model.
+or BC. Where successes cannot be detected, the agent acts. Each run had one core (`taskset`). Runs on other processors
+differ by rounding: the BC of walker-walk's seed 2 returns 196 in CDRED's run, and 248 in those of the baselines on its
+world model.
 
 Intervals are 95 % bootstrap intervals over seeds; tasks are not resampled. IQM: interquartile mean over all seeds and
 tasks that every method of the table has been run on. P(CDRED better): probability that a seed of CDRED scores higher
