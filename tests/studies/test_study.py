@@ -2,12 +2,14 @@
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
 
 import cdred.cli.study as cli
 from cdred.cli.main import main
+from cdred.errors import Interrupted
 from cdred.studies import catalog
 from cdred.studies.catalog import STUDIES
 from cdred.studies.study import TrainingStudy
@@ -67,15 +69,15 @@ def test_runs_that_begin_with_others_come_after_them(tmp_path, monkeypatch, caps
     assert "Without a result, 8 of 8 runs" in capsys.readouterr().out
 
 
-def small(monkeypatch, settings):
-    """Put a study of tiny runs in the place of the first one."""
+def small(monkeypatch, settings, name="coupling"):
+    """Put a study of tiny runs in the place of another."""
 
     def sweeps(scale):
         # BC compiles fastest.
         plan = catalog.sweep(scale, ["probe/point"], methods=["bc"], settings={"default": {}, **settings})
         return [replace(plan, common=plan.common | TINY)]
 
-    monkeypatch.setitem(STUDIES, "coupling", TrainingStudy("Does it end?", sweeps, "bc"))
+    monkeypatch.setitem(STUDIES, name, TrainingStudy("Does it end?", sweeps, "bc"))
 
 
 def test_study_ends_in_data_table_figure_and_provenance(tmp_path, monkeypatch, capsys):
@@ -104,6 +106,40 @@ def test_study_ends_in_data_table_figure_and_provenance(tmp_path, monkeypatch, c
     # Again: nothing is trained.
     assert main(words) == 0
     assert "2 runs: 2 finished" in capsys.readouterr().out
+    # Without the run folders, too, and in another study that has one of the runs.
+    shutil.rmtree(tmp_path / "runs")
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert main(words) == 0
+    assert f"already in {tmp_path / 'out'}: 2 of 2 runs, trained at {about['commit']}" in capsys.readouterr().out
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert set(before) == {"data.csv", "table.md", "figure.png", "study.json", "runs.json"}
+    small(monkeypatch, {"fast": {"optim": {"learning_rate": 1e-2}}}, "stability")
+    assert main(["study", "stability", *words[2:], "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert "1 of 2 runs, trained at" in shown
+    assert "1 run: 1 missing" in shown
+
+
+def test_results_of_an_interrupted_study_are_written(tmp_path, monkeypatch):
+    words = ["study", "coupling", "--seeds", "1", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
+    small(monkeypatch, {})
+    assert main(words) == 0
+    small(monkeypatch, {"slow": {"optim": {"learning_rate": 1e-5}}})
+
+    def stop(*_):
+        raise Interrupted("stopped", 130)
+
+    monkeypatch.setattr(cli, "execute", stop)
+    assert main(words) == 130
+    table = (tmp_path / "out" / "coupling" / "table.md").read_text()
+    assert "Without a result, 1 of 2 runs" in table
+    assert "| bc | " in table
+    # Nothing has finished: what is there stays.
+    before = (tmp_path / "out" / "coupling" / "study.json").read_bytes()
+    small(monkeypatch, {})
+    assert main([*words[:5], str(tmp_path / "others"), *words[6:], "--scale", "paper"]) == 130
+    assert not (tmp_path / "out" / "paper").exists()
+    assert (tmp_path / "out" / "coupling" / "study.json").read_bytes() == before
 
 
 def test_failed_run_is_listed(tmp_path, monkeypatch, capsys):

@@ -1,9 +1,10 @@
 """`cdred study`."""
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import tyro
@@ -11,15 +12,27 @@ import tyro
 from cdred.cli.options import parse_options
 from cdred.console import print_text
 from cdred.constraints import check_choice
-from cdred.errors import UserError
+from cdred.errors import Interrupted, UserError
 from cdred.files import check_writable_parent
+from cdred.run_folder import has_checkpoint
 from cdred.studies.catalog import STUDIES
-from cdred.studies.study import Measurement, RunAnalysis, RunsPath, Scale, Study, TrainingStudy, write_result
+from cdred.studies.records import RunRecord, find_record, read_records, record_run, write_records
+from cdred.studies.study import (
+    Measurement,
+    RunAnalysis,
+    RunsPath,
+    Scale,
+    Study,
+    StudyResult,
+    TrainingStudy,
+    write_result,
+)
 from cdred.studies.training import training_result
 from cdred.sweep.driver import Failure, execute
 from cdred.sweep.local import LocalBackend
 from cdred.sweep.plan import SweepRun, check_runs, format_plan, plan_runs, seeds_name
 from cdred.sweep.sweep_file import Options, SweepFile
+from cdred.text import plural
 from cdred.train.interrupt import lock_folder
 
 LIST = "list"
@@ -40,7 +53,8 @@ OPTIONS_OF: dict[str, tuple[type, ...]] = {
 class StudyOptions:
     """Run a named experiment, and write its data, table and figure. `cdred study list` prints the names.
 
-    The folder NAME in --out gets data.csv, table.md, figure.png and study.json. Finished runs are skipped and
+    The folder NAME in --out gets data.csv, table.md, figure.png, study.json and, if it trains, runs.json. Runs that
+    have finished in --runs, or are in a runs.json in --out with the same settings, are not trained again, and
     interrupted ones resume: the same command again does only what is missing.
     """
 
@@ -77,24 +91,21 @@ def main(arguments: list[str]) -> int:
     _check(options, study)
     out = options.out / ("paper" if options.scale == "paper" else "") / options.name
     check_writable_parent(out)
-    failures = []
+    command = shlex.join(["cdred", "study", *arguments])
+    about = {"study": options.name, "question": study.question, "scale": options.scale, "seeds": options.seeds}
     if isinstance(study, TrainingStudy):
-        folder = options.runs or RUNS / f"{options.name}-{options.scale}"
-        runs, failures = _train(study, options, folder.expanduser().absolute())
-        if options.dry_run:
-            return 0
-        result = training_result(study, runs)
-    elif isinstance(study, Measurement):
+        return _train(study, options, out, about | {"command": command})
+    if isinstance(study, Measurement):
         result = study.measure(options.scale, options.seeds, print_text)
     else:
         result = study.analyse(options.runs or RUNS)
-    command = shlex.join(["cdred", "study", *arguments])
-    about = {"study": options.name, "question": study.question, "scale": options.scale, "seeds": options.seeds}
-    write_result(out, result, **about, command=command)
+    _write(out, result, about | {"command": command})
+    return 0
+
+
+def _write(out: Path, result: StudyResult, about: dict[str, Any]) -> None:
+    write_result(out, result, **about)
     print_text(f"{result.table}\nresults: {out}")
-    for failure in failures:
-        print_text(f"failed: {failure.run.name}: {failure.reason}")
-    return 1 if failures else 0
 
 
 def _check(options: StudyOptions, study: Study) -> None:
@@ -108,23 +119,66 @@ def _check(options: StudyOptions, study: Study) -> None:
             raise UserError(f"--{name.replace('_', '-')} has no effect on {options.name}: remove it.")
 
 
-def _train(study: TrainingStudy, options: StudyOptions, folder: Path) -> tuple[list[SweepRun], list[Failure]]:
-    """Check the runs of a study and, but for a dry run, train what is missing; return all runs and the failures."""
+def _train(study: TrainingStudy, options: StudyOptions, out: Path, about: dict[str, Any]) -> int:
+    """Train the runs of a study that are missing, and write its results, also those of a study that is interrupted."""
     # This process trains nothing, and would take memory of the GPU from the runs.
     jax.config.update("jax_platforms", "cpu")
-    if study.prepare is not None:
-        study.prepare(options.scale, folder, print_text)
+    folder = (options.runs or RUNS / f"{options.name}-{options.scale}").expanduser().absolute()
     planned = study_runs(study, options.scale, options.seeds, folder)
-    runs, states = check_runs(planned, print_text, collect=not options.dry_run)
-    print_text(format_plan(runs, states))
+    recorded = recorded_runs(planned, read_records(out), folder)
+    if recorded:
+        commits = ", ".join(sorted({str(record.commit) for record in recorded.values()}))
+        print_text(f"already in {out.parent}: {len(recorded)} of {plural(len(planned), 'run')}, trained at {commits}")
+    others = [run for run in planned if run not in recorded]
+    if others and study.prepare is not None:
+        study.prepare(options.scale, folder, print_text)
+    runs, states = check_runs(others, print_text, collect=not options.dry_run)
+    if runs:
+        print_text(format_plan(runs, states))
+    if options.dry_run:
+        return 0
     missing = [run for run, state in zip(runs, states, strict=True) if state != "finished"]
-    if options.dry_run or not missing:
-        return runs, []
-    # Runs that others begin with come first.
+    failures, interruption = _execute(missing, folder, options.jobs)
+    by_name = {run.name: record for run, record in recorded.items()}
+    by_name |= {run.name: record_run(run, folder) for run in runs}
+    records = {run.name: by_name[run.name] for run in planned}
+    if any(records.values()) or interruption is None:
+        _write(out, training_result(study, records), about)
+        write_records(out, [record for record in records.values() if record is not None])
+    if interruption is not None:
+        raise interruption
+    for failure in failures:
+        print_text(f"failed: {failure.run.name}: {failure.reason}")
+    return 1 if failures else 0
+
+
+def recorded_runs(runs: Sequence[SweepRun], records: Sequence[RunRecord], folder: Path) -> dict[SweepRun, RunRecord]:
+    """Return the records of the runs that need no training.
+
+    Args:
+        runs: the runs of a study.
+        records: records of this study and others.
+        folder: folder of the runs; what has a checkpoint there is not taken from the records, nor is a run that another
+            one, which has to be trained, begins with.
+    """
+    found = {run: find_record(records, run, folder) for run in runs if not has_checkpoint(run.folder)}
+    begun_with = {run.config.init_from for run in runs if found.get(run) is None}
+    return {run: record for run, record in found.items() if record is not None and str(run.folder) not in begun_with}
+
+
+def _execute(missing: Sequence[SweepRun], folder: Path, jobs: int) -> tuple[list[Failure], Interrupted | None]:
+    """Train runs, first those that others begin with, and return the failures, and what stopped them before the end."""
     stages = [[run for run in missing if bool(run.config.init_from) == later] for later in (False, True)]
+    failures: list[Failure] = []
+    if not missing:
+        return failures, None
     with lock_folder(folder):
-        failures = [execute(stage, LocalBackend(options.jobs), print_text) for stage in stages if stage]
-    return runs, [failure for of_stage in failures for failure in of_stage]
+        try:
+            for stage in filter(None, stages):
+                failures += execute(stage, LocalBackend(jobs), print_text)
+        except Interrupted as interruption:
+            return failures, interruption
+    return failures, None
 
 
 def study_runs(study: TrainingStudy, scale: Scale, num_seeds: int, folder: Path) -> list[SweepRun]:

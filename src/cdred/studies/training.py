@@ -17,11 +17,10 @@ from cdred.report.statistics import (
     iqm,
     probability_of_improvement,
 )
-from cdred.run_folder import finished_result
-from cdred.studies.scores import COLUMNS, Curve, drop_from_peak, read_curves, rows, steps_to_threshold
+from cdred.studies.records import RunRecord
+from cdred.studies.scores import COLUMNS, Curve, drop_from_peak, rows, steps_to_threshold
 from cdred.studies.study import StudyResult, TrainingStudy
 from cdred.sweep.collect import KINDS
-from cdred.sweep.plan import SweepRun
 from cdred.text import plural
 
 if TYPE_CHECKING:
@@ -47,18 +46,26 @@ HEADS = (
 CurvesByTask = Mapping[str, Mapping[str, Sequence[Curve]]]
 
 
-def training_result(study: TrainingStudy, runs: Sequence[SweepRun]) -> StudyResult:
-    """Make data, table and figure of the runs of a study that have finished; the others are listed as missing."""
-    results = {run: result for run in runs if (result := finished_result(run.folder, run.config)) is not None}
-    curves = [curve for run in results for curve in read_curves(run)]
-    missing = [run.name for run in runs if run not in results]
+def training_result(study: TrainingStudy, records: Mapping[str, RunRecord | None]) -> StudyResult:
+    """Make data, table and figure of the runs of a study that have finished; the others are listed as missing.
+
+    Args:
+        study: the study.
+        records: the runs by name; None for those that have not finished.
+    """
+    finished = [record for record in records.values() if record is not None]
+    curves = [curve for record in finished for curve in record.curves]
+    missing = [name for name, record in records.items() if record is None]
     by_task: dict[str, dict[str, list[Curve]]] = {}
     for curve in curves:
         by_task.setdefault(curve.task, {}).setdefault(curve.label, []).append(curve)
-    table = score_table(study, by_task) + _missing(missing, len(runs))
+    table = score_table(study, by_task) + _missing(missing, len(records))
     # Runs may be older than this command, and made elsewhere.
-    made = {key: sorted({str(result.get(key)) for result in results.values()}) for key in ("commit", "device")}
-    details = {"missing_runs": missing, "run_commits": made["commit"], "run_devices": made["device"]}
+    details = {
+        "missing_runs": missing,
+        "run_commits": sorted({str(record.commit) for record in finished}),
+        "run_devices": sorted({record.device for record in finished}),
+    }
     return StudyResult(COLUMNS, rows(curves), table, draw_scores(study, by_task), details)
 
 
