@@ -13,7 +13,14 @@ from typing import NamedTuple
 import numpy as np
 from methods_table import CONFIRMATION, DEMOS, DEVELOPMENT, METHODS, RESULTS, STEPS, Budget, exported
 
-from cdred.report.statistics import bootstrap_interval, improvement_interval, iqm, mean_improvement, normalized_score
+from cdred.report.statistics import (
+    bootstrap_interval,
+    improvement_interval,
+    iqm,
+    mean_improvement,
+    mean_interval,
+    normalized_score,
+)
 
 TASKS = (*DEVELOPMENT, *CONFIRMATION)
 BUDGETS = (Budget(DEMOS, STEPS), Budget(DEMOS, 20_000), Budget(1, STEPS), Budget(3, STEPS), Budget(100, 20_000))
@@ -39,7 +46,8 @@ world model.
 
 Intervals are 95 % bootstrap intervals over seeds; tasks are not resampled. IQM: interquartile mean over all seeds and
 tasks that every method of the table has been run on. P(CDRED better): probability that a seed of CDRED scores higher
-than a seed of the other method, ties counting half, averaged over the tasks that both have been run on.
+than a seed of the other method, ties counting half, averaged over the tasks that both have been run on. What more steps
+gain is in points, per seed of the shorter and the longer run; the interval is over the seeds of all tasks.
 """
 
 
@@ -85,6 +93,7 @@ def section(budget: Budget) -> str:
             "",
             *(f"- {line}" for line in improvements(columns)),
             "",
+            *([gain_table(budget), ""] if budget.demos == DEMOS and budget.steps > STEPS else []),
             file_table(budget),
             "",
         ]
@@ -125,6 +134,26 @@ def improvements(columns: list[MethodScores]) -> list[str]:
             tasks = f"{len(pairs)} task" + ("s" if len(pairs) > 1 else "")
             lines.append(f"P(CDRED better than {name}): {mean_improvement(pairs):.2f} ({shown}), {tasks}")
     return lines
+
+
+def gain_table(budget: Budget) -> str:
+    """Return a Markdown table of what more steps gain: a row per task, a column per method.
+
+    The gain of a seed is its score after the steps of the budget minus that after `STEPS`, in points. Only the runs of
+    the first seeds are compared; the interval in the last row is over the seeds of all tasks.
+    """
+    gains: dict[str, dict[str, list[float]]] = {}
+    for method, name in METHODS.items():
+        for task in TASKS:
+            files = [exported(task, method, each) for each in (budget, Budget(budget.demos, STEPS))]
+            if all(file.exists() for file in files):
+                after, before = (_read_run_scores(file).agent for file in files)
+                gains.setdefault(name, {})[task] = np.subtract(after, before).tolist()
+    tasks = [task for task in TASKS if any(task in of_method for of_method in gains.values())]
+    rows = [[task, *(_gain_cell(of_method.get(task)) for of_method in gains.values())] for task in tasks]
+    pooled = [[gain for values in of_method.values() for gain in values] for of_method in gains.values()]
+    heads = [f"{name}, {budget.steps:,} minus {STEPS:,} steps" for name in gains]
+    return _markdown(["task", *heads], [*rows, ["mean", *map(_mean_gain_cell, pooled)]])
 
 
 def file_table(budget: Budget) -> str:
@@ -179,6 +208,20 @@ def _iqm_cell(scores_by_task: list[list[float]]) -> str:
     value, interval = iqm([score for scores in scores_by_task for score in scores]), bootstrap_interval(scores_by_task)
     shown = f" ({_percent(interval[0])} to {_percent(interval[1])})" if interval else ""
     return f"{_percent(value)}{shown}"
+
+
+def _gain_cell(gains: list[float] | None) -> str:
+    return "" if gains is None else f"{_points(float(np.mean(gains)))} ({' '.join(map(_points, gains))})"
+
+
+def _mean_gain_cell(gains: list[float]) -> str:
+    interval = mean_interval(gains)
+    shown = f" ({_points(interval[0])} to {_points(interval[1])})" if interval else ""
+    return f"{_points(float(np.mean(gains)))}{shown}"
+
+
+def _points(difference: float) -> str:
+    return f"{round(100 * difference):+d}"
 
 
 def _percent(score: float) -> str:

@@ -24,6 +24,7 @@ def results(tmp_path, monkeypatch):
     write(tmp_path / "dmc/walker-walk/gail-pretrain", (0, 1), [20.0, 45.0], [20.0, 70.0], success=False)
     write(tmp_path / "metaworld/box-close/cdred-pretrain", (0,), [0.0], [0.25], success=True)
     write(tmp_path / "metaworld/box-close/cdred-pretrain-1demos", (0,), [0.0], [0.75], success=True)
+    return tmp_path
 
 
 def write(path, seeds, bc, agent, *, success):
@@ -80,6 +81,23 @@ def test_improvement_counts_common_tasks_and_ties_half():
     # reach: of ten pairs, 4 higher than .5 and 1 equal; walker-walk: 1 against 0 and .5, .5 against 0, and a tie.
     assert lines[1].startswith(f"P(CDRED better than GAIL): {(0.35 + 0.875) / 2:.2f}")
     assert lines[1].endswith("2 tasks")
+
+
+def test_gain_is_that_of_the_same_seeds(results):
+    write(
+        results / "metaworld/reach/cdred-pretrain-20000steps", (0, 1, 2), [0.1, 0.2, 0.3], [0.5, 0.5, 0.3], success=True
+    )
+    write(results / "dmc/walker-walk/cdred-pretrain-20000steps", (0, 1), [20.0, 45.0], [120.0, 90.0], success=False)
+    write(results / "dmc/walker-walk/gail-pretrain-20000steps", (0, 1), [20.0, 45.0], [20.0, 80.0], success=False)
+    lines = methods_report.gain_table(Budget(10, 20_000)).splitlines()
+    assert lines[0] == "| task | CDRED, 20,000 minus 5,000 steps | GAIL, 20,000 minus 5,000 steps |"
+    assert lines[2:4] == [
+        "| metaworld/reach | -7 (+10 +0 -30) |  |",
+        "| dmc/walker-walk | +10 (+0 +20) | +5 (+0 +10) |",
+    ]
+    assert lines[4].startswith("| mean | +0 (-")
+    assert "20,000 minus 5,000" in methods_report.section(Budget(10, 20_000))
+    assert "minus" not in methods_report.section(Budget(10, 5000))
 
 
 def test_page_without_the_two_lines_is_refused(tmp_path):
