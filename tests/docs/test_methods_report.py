@@ -100,6 +100,24 @@ def test_gain_is_that_of_the_same_seeds(results):
     assert "minus" not in methods_report.section(Budget(10, 5000))
 
 
+def test_choice_of_older_runs_is_that_of_todays_rule(results):
+    """Of the seeds the lead is too small, large enough, 0 of 0, and decided by BC already."""
+    path = results / "metaworld/stick-pull/cdred-pretrain"
+    write(path, (0, 1, 2, 3), [0.1, 0.2, 0.3, 0.4], [0.6, 0.7, 0.8, 0.4], success=True)
+    document = json.loads(path.with_suffix(".json").read_text())
+    document["result"]["acting"] = ["agent", "policy", "agent", "pretrained"]
+    rates = {"agent": [0.6, 0.2, 0.0, 0.2], "policy": [0.5, 0.8, 0.0, 0.5], "pretrained": [0.5, 0.5, 0.0, 0.5]}
+    document["selection"] = {f"{name}_detected_success": values for name, values in rates.items()}
+    path.with_suffix(".json").write_text(json.dumps(document))
+    budget = Budget(10, 5000)
+    assert read_scores("metaworld/stick-pull", "cdred", budget).agent == [0.1, 0.7, 0.8, 0.4]
+    assert "| BC policy agent BC |" in methods_report.file_table(budget)
+    # As recorded, if the run knew the rule.
+    document["selection"]["standard_error"] = [0.2] * 4
+    path.with_suffix(".json").write_text(json.dumps(document))
+    assert read_scores("metaworld/stick-pull", "cdred", budget).agent == [0.6, 0.7, 0.8, 0.4]
+
+
 def test_page_without_the_two_lines_is_refused(tmp_path):
     with pytest.raises(SystemExit, match="has no lines"):
         methods_report._replaced("# A page\n", "| a |", tmp_path / "page.md")

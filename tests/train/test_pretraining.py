@@ -12,6 +12,7 @@ import pytest
 import cdred
 from cdred import api
 from cdred.algos.pretrain import CANDIDATES, MIN_DETECTED, PretrainConfig
+from cdred.config_file import read_config
 from cdred.envs.vector_env import VectorEnv
 from cdred.errors import Interrupted, UserError
 from cdred.run_folder import load_run
@@ -135,7 +136,8 @@ def test_evaluation_of_a_finished_run_is_in_unseen_episodes(finished_run, first_
 def test_candidate_with_most_detected_successes_acts(finished_run):
     (line,) = lines(finished_run, "selection")
     success = np.array([line[f"{name}_detected_success"] for name in CANDIDATES])
-    assert line["chosen"] == selection.choose_candidate(success).tolist()
+    episodes = read_config(finished_run / "config.yaml").pretrain.selection_episodes
+    assert line["chosen"] == selection.choose_candidate(success, episodes).tolist()
     assert arrays(finished_run)["learner/pretrained/acting"].tolist() == line["chosen"]
     result = json.loads((finished_run / "result.json").read_text())
     assert result["acting"] == [CANDIDATES[index] for index in line["chosen"]]
@@ -207,18 +209,36 @@ def test_precision_is_reported_only_where_the_task_reports_success(finished_run,
 @pytest.mark.parametrize(
     ("agent", "policy", "pretrained", "chosen"),
     [
-        (0.9, 0.2, 0.8, "agent"),
-        (0.7, 0.8, 0.2, "policy"),
-        (0.2, 0.3, 0.4, "pretrained"),
-        (0.5, 0.5, 0.5, "pretrained"),
-        (0.2, 0.5, 0.5, "pretrained"),
-        (0.5, 0.5, 0.2, "agent"),
-        (0.0, 0.0, 0.0, "agent"),
+        (9, 2, 4, "agent"),
+        (7, 8, 2, "policy"),
+        (2, 3, 4, "pretrained"),
+        (5, 5, 5, "pretrained"),
+        (5, 5, 2, "agent"),
+        (0, 0, 0, "agent"),
+        # One standard error of 10 episodes: 2.2 successes near one half, 1.5 near 0 and 1, never less than 1.
+        (7, 6, 6, "pretrained"),
+        (4, 6, 4, "pretrained"),
+        (4, 7, 4, "policy"),
+        (10, 9, 8, "agent"),
+        (10, 9, 9, "pretrained"),
+        (2, 0, 0, "agent"),
+        (0, 1, 0, "pretrained"),
     ],
 )
-def test_pretrained_policy_is_replaced_only_by_more_successes(agent, policy, pretrained, chosen):
-    rates = np.array([[agent, 0.1], [policy, 0.3], [pretrained, 0.1]])
-    assert [CANDIDATES[index] for index in selection.choose_candidate(rates)] == [chosen, "policy"]
+def test_pretrained_policy_is_replaced_by_a_lead_beyond_chance(agent, policy, pretrained, chosen):
+    rates = np.array([[agent, 1], [policy, 8], [pretrained, 1]]) / 10
+    assert [CANDIDATES[index] for index in selection.choose_candidate(rates, 10)] == [chosen, "policy"]
+
+
+def test_smaller_lead_counts_in_more_episodes():
+    rates = np.array([[0.6], [0.2], [0.5]])
+    acting = [int(selection.choose_candidate(rates, episodes)[0]) for episodes in (10, 30, 100)]
+    assert [CANDIDATES[index] for index in acting] == ["pretrained", "pretrained", "agent"]
+
+
+@pytest.mark.parametrize(("successes", "chosen"), [((1, 0, 0), "agent"), ((1, 1, 1), "pretrained")])
+def test_choice_by_one_episode(successes, chosen):
+    assert CANDIDATES[int(selection.choose_candidate(np.array(successes, float)[:, None], 1)[0])] == chosen
 
 
 @pytest.mark.parametrize(("detected", "chosen"), [([1.0, 0.5], [2, 2]), ([1.0, 0.4], [2, 0]), ([0.4, 0.0], None)])

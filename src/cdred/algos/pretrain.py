@@ -52,9 +52,9 @@ class PretrainConfig:
     """The pretrained policy's action is a candidate of the planner, which acts by another one only where every critic
     estimates a higher return. Only with --planner mppi."""
     selection_episodes: NonNegativeInt = 0
-    """Episodes at the end of training with each of the agent, its policy and the pretrained policy. The one with the
-    most detected successes acts from then on. With 0, or where less than half of the demonstrations end where others
-    end, the agent acts as trained."""
+    """Episodes at the end of training with each of the agent, its policy and the pretrained policy. The pretrained
+    policy acts from then on, unless another one leads in detected successes by more than one standard error. With 0,
+    or where less than half of the demonstrations end where others end, the agent acts as trained."""
     success_window: PositiveInt = 20
     """Number of last states of each demonstration to which the success detector compares the states of an episode."""
     success_tolerance: Positive = 0.3

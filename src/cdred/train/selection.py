@@ -38,10 +38,10 @@ class DetectedSuccesses:
 
 
 def select_agent(run: TrainingRun, state: TrainState) -> TrainState:
-    """Let each candidate act in `pretrain.selection_episodes` episodes; choose that of the most detected successes.
+    """Let each candidate act in `pretrain.selection_episodes` episodes, and choose by detected successes.
 
-    Another candidate replaces the pretrained policy only if it has more. If no candidate has any, or the detector of a
-    seed does not detect the demonstrations either, the agent acts as trained.
+    The choice is that of `choose_candidate`; where the detector of a seed does not detect the demonstrations either,
+    the agent acts as trained.
     """
     reliable = np.asarray(state.learner.pretrained.demos_detected) >= MIN_DETECTED
     if not reliable.any():
@@ -49,26 +49,44 @@ def select_agent(run: TrainingRun, state: TrainState) -> TrainState:
         return state
     first = unseen_episode(run.eval_envs, run.config.final_eval_episodes)
     detected = [_detect(run, state, index, first).success for index in range(len(CANDIDATES))]
-    success = np.mean(detected, axis=2)
-    best = np.where(reliable, choose_candidate(success), CANDIDATES.index("agent"))
+    success, episodes = np.mean(detected, axis=2), run.config.pretrain.selection_episodes
+    best = np.where(reliable, choose_candidate(success, episodes), CANDIDATES.index("agent"))
     metrics = {f"{name}_detected_success": row.tolist() for name, row in zip(CANDIDATES, success, strict=True)}
+    metrics["standard_error"] = standard_error(success.max(axis=0), success[-1], episodes).tolist()
     run.logger.log(int(state.steps), metrics | {"chosen": best.tolist()}, "selection")
     learner = run.fns.set_acting(state.learner, jnp.asarray(best, jnp.int32))
     state = state.replace(learner=learner, eval_envs=run.eval_envs.snapshot())
     names = ", ".join(acting_names(run.fns.algorithm, learner) or [])
-    episodes = run.config.pretrain.selection_episodes
     run.log(f"chosen to act, by detected successes in {episodes} episodes each: {names}")
     return state
 
 
-def choose_candidate(success: Float64[np.ndarray, "C S"]) -> Int64[np.ndarray, " S"]:
-    """Return the index in `CANDIDATES` of the highest success rate of each seed.
+def choose_candidate(success: Float64[np.ndarray, "C S"], episodes: int) -> Int64[np.ndarray, " S"]:
+    """Return the index in `CANDIDATES` of what acts for each seed.
 
-    Ties go to the pretrained policy, then to the agent; if all rates are 0, to the agent.
+    The candidate of the highest success rate, of equal ones the agent, replaces the pretrained policy if it leads by
+    more than one standard error of the difference of two rates; otherwise the lead may be chance, and BC is what the
+    user would have without training. If all rates are 0, the agent acts.
+
+    Args:
+        success: success rate of each candidate and seed.
+        episodes: number of episodes of each rate.
     """
     agent, pretrained = CANDIDATES.index("agent"), CANDIDATES.index("pretrained")
-    best = np.where(success[pretrained] == success.max(axis=0), pretrained, np.argmax(success, axis=0))
-    return np.where(success.any(axis=0), best, agent)
+    best, highest = np.argmax(success, axis=0), success.max(axis=0)
+    leads = highest - success[pretrained] > standard_error(highest, success[pretrained], episodes)
+    return np.where(success.any(axis=0), np.where(leads, best, pretrained), agent)
+
+
+def standard_error(
+    rate: Float64[np.ndarray, " S"], other: Float64[np.ndarray, " S"], episodes: int
+) -> Float64[np.ndarray, " S"]:
+    """Return the standard error of the difference of two success rates that are equal in truth.
+
+    A success and a failure are added to those of both: otherwise that of two rates of 0, or of 1, would be 0.
+    """
+    pooled = (episodes * (rate + other) + 1) / (2 * episodes + 2)
+    return np.sqrt(2 * pooled * (1 - pooled) / episodes)
 
 
 def acting_names(algorithm: Algorithm, learner: PyTree) -> list[str] | None:

@@ -164,8 +164,9 @@ def _rule(run: Run) -> str:
     episodes = run.config and run.config.pretrain.selection_episodes
     count = plural(episodes, "episode") if episodes else "episodes"
     return (
-        f"Each candidate acted in {count} after training; the one with the most detected successes acts, of equal ones "
-        "the first. The detector uses the demonstrations' last states, not the task's reward."
+        f"Each candidate acted in {count} after training; the pretrained policy acts, unless another one leads in "
+        "detected successes by more than one standard error. The detector uses the demonstrations' last states, not "
+        "the task's reward."
     )
 
 
