@@ -48,8 +48,8 @@ walker-walk's seed 2 returns 196 in CDRED's run, and 248 in those of the baselin
 
 What acts in the end, per seed: the agent as trained, by its planner if it has one; its policy; or BC, unless one of the
 others leads in detected successes by more than one standard error. Where successes cannot be detected, the agent acts.
-This rule is newer than most runs, in which any lead sufficed, and was chosen after their results were seen. Where the
-lead in such a run is too small today, the table has BC, with its score of step 0: that is in the same episodes.
+This rule was set after most of these results were seen; in the runs before it any lead sufficed. Where the lead in such
+a run is too small today, the table has BC, with its score of step 0: that is in the same episodes.
 
 Intervals are 95 % bootstrap intervals over seeds; tasks are not resampled. IQM: interquartile mean over all seeds and
 tasks that every method of the table has been run on. P(CDRED better): probability that a seed of CDRED scores higher
