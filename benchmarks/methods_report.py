@@ -22,12 +22,10 @@ from cdred.report.statistics import (
     mean_interval,
     normalized_score,
 )
-from cdred.train.selection import standard_error
+from cdred.train.selection import PRETRAINED, choose_candidate, standard_error
 
 TASKS = (*DEVELOPMENT, *CONFIRMATION)
 BUDGETS = (Budget(DEMOS, STEPS), Budget(DEMOS, 20_000), Budget(1, STEPS), Budget(3, STEPS), Budget(100, 20_000))
-# Episodes of each candidate in all runs.
-EPISODES = 10
 ROOT = RESULTS.parent
 PAGE = RESULTS / "methods.md"
 # Pages that repeat the first table, between these two lines.
@@ -204,7 +202,7 @@ def _read_run_scores(path: Path) -> Scores:
     bc, agent = ([score(row) for row in rows if int(row["step"]) == step] for step in (0, last))
     # The pretrained policy was evaluated at step 0 in the episodes of the last evaluation.
     acts = zip(acting(document), bc, agent, strict=True)
-    return Scores(bc, [before if name == CANDIDATES[-1] else after for name, before, after in acts])
+    return Scores(bc, [before if name == CANDIDATES[PRETRAINED] else after for name, before, after in acts])
 
 
 def acting(document: dict[str, Any]) -> list[str]:
@@ -217,9 +215,9 @@ def acting(document: dict[str, Any]) -> list[str]:
     if selection is None or "standard_error" in selection:
         return acted
     success = np.array([selection[f"{name}_detected_success"] for name in CANDIDATES])
-    highest = success.max(axis=0)
-    too_small = (highest > 0) & (highest - success[-1] <= standard_error(highest, success[-1], EPISODES))
-    return [CANDIDATES[-1] if small else name for small, name in zip(too_small, acted, strict=True)]
+    error = standard_error(success, document["config"]["pretrain"]["selection_episodes"])
+    keeps_bc = choose_candidate(success, error) == PRETRAINED
+    return [CANDIDATES[PRETRAINED] if keeps else name for keeps, name in zip(keeps_bc, acted, strict=True)]
 
 
 def _cell(scores: list[float] | None, seeds: bool) -> str:

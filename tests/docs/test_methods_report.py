@@ -37,7 +37,9 @@ def write(path, seeds, bc, agent, *, success):
             writer.writerows((step, seed, 1.0, s, 40) if success else (step, seed, s, "", 10) for seed, s in rows)
     result = {"seeds": list(seeds), "commit": "0123456789", "acting": ["agent"] * len(seeds)}
     result["eval"] = {"random_return": 20.0, "expert_return": 120.0}
-    path.with_suffix(".json").write_text(json.dumps({"result": result}))
+    path.with_suffix(".json").write_text(
+        json.dumps({"result": result, "config": {"pretrain": {"selection_episodes": 10}}})
+    )
 
 
 def test_pages_are_up_to_date():

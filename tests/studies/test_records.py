@@ -8,7 +8,7 @@ import pytest
 import cdred.cli.study as cli
 from cdred.errors import UserError
 from cdred.studies.catalog import STUDIES
-from cdred.studies.records import FILE, RunRecord, find_record, portable, read_records, write_records
+from cdred.studies.records import FILE, RunRecord, find_record, portable, read_records, recorded_runs, write_records
 from cdred.studies.scores import Curve
 
 CURVE = Curve("metaworld/bin-picking", "cdred", 0, "success", [0, 500], [0.25, 0.5], (1.5, 4.0), None, 12.5)
@@ -83,7 +83,7 @@ def test_damaged_file_is_refused(text, tmp_path):
 def test_run_that_another_one_begins_with_is_trained_with_it(runs, tmp_path):
     folder = tmp_path / "runs"
     by_label = {run.label: record(run, folder) for run in runs}
-    assert set(cli.recorded_runs(runs, [*by_label.values()], folder)) == set(runs)
+    assert set(recorded_runs(runs, [*by_label.values()], folder)) == set(runs)
     del by_label["bc-from-cdred-demos-15"]
-    without = {run.label for run in runs} - {run.label for run in cli.recorded_runs(runs, [*by_label.values()], folder)}
+    without = {run.label for run in runs} - {run.label for run in recorded_runs(runs, [*by_label.values()], folder)}
     assert without == {"cdred", "bc-from-cdred-demos-15"}

@@ -133,11 +133,17 @@ def test_evaluation_of_a_finished_run_is_in_unseen_episodes(finished_run, first_
     assert first_episodes == [5]
 
 
-def test_candidate_with_most_detected_successes_acts(finished_run):
+def choose(success, episodes):
+    return selection.choose_candidate(success, selection.standard_error(success, episodes)).tolist()
+
+
+def test_chosen_candidate_acts(finished_run):
     (line,) = lines(finished_run, "selection")
     success = np.array([line[f"{name}_detected_success"] for name in CANDIDATES])
     episodes = read_config(finished_run / "config.yaml").pretrain.selection_episodes
-    assert line["chosen"] == selection.choose_candidate(success, episodes).tolist()
+    # Logged with nine digits.
+    assert line["standard_error"] == [float(f"{e:.9g}") for e in selection.standard_error(success, episodes)]
+    assert line["chosen"] == choose(success, episodes)
     assert arrays(finished_run)["learner/pretrained/acting"].tolist() == line["chosen"]
     result = json.loads((finished_run / "result.json").read_text())
     assert result["acting"] == [CANDIDATES[index] for index in line["chosen"]]
@@ -227,18 +233,18 @@ def test_precision_is_reported_only_where_the_task_reports_success(finished_run,
 )
 def test_pretrained_policy_is_replaced_by_a_lead_beyond_chance(agent, policy, pretrained, chosen):
     rates = np.array([[agent, 1], [policy, 8], [pretrained, 1]]) / 10
-    assert [CANDIDATES[index] for index in selection.choose_candidate(rates, 10)] == [chosen, "policy"]
+    assert [CANDIDATES[index] for index in choose(rates, 10)] == [chosen, "policy"]
 
 
 def test_smaller_lead_counts_in_more_episodes():
     rates = np.array([[0.6], [0.2], [0.5]])
-    acting = [int(selection.choose_candidate(rates, episodes)[0]) for episodes in (10, 30, 100)]
+    acting = [choose(rates, episodes)[0] for episodes in (10, 30, 100)]
     assert [CANDIDATES[index] for index in acting] == ["pretrained", "pretrained", "agent"]
 
 
 @pytest.mark.parametrize(("successes", "chosen"), [((1, 0, 0), "agent"), ((1, 1, 1), "pretrained")])
 def test_choice_by_one_episode(successes, chosen):
-    assert CANDIDATES[int(selection.choose_candidate(np.array(successes, float)[:, None], 1)[0])] == chosen
+    assert CANDIDATES[choose(np.array(successes, float)[:, None], 1)[0]] == chosen
 
 
 @pytest.mark.parametrize(("detected", "chosen"), [([1.0, 0.5], [2, 2]), ([1.0, 0.4], [2, 0]), ([0.4, 0.0], None)])

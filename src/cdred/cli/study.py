@@ -14,9 +14,8 @@ from cdred.console import print_text
 from cdred.constraints import check_choice
 from cdred.errors import Interrupted, UserError
 from cdred.files import check_writable_parent
-from cdred.run_folder import has_checkpoint
 from cdred.studies.catalog import STUDIES
-from cdred.studies.records import RunRecord, find_record, read_records, record_run, write_records
+from cdred.studies.records import read_records, record_run, recorded_runs, write_records
 from cdred.studies.study import (
     Measurement,
     RunAnalysis,
@@ -150,20 +149,6 @@ def _train(study: TrainingStudy, options: StudyOptions, out: Path, about: dict[s
     for failure in failures:
         print_text(f"failed: {failure.run.name}: {failure.reason}")
     return 1 if failures else 0
-
-
-def recorded_runs(runs: Sequence[SweepRun], records: Sequence[RunRecord], folder: Path) -> dict[SweepRun, RunRecord]:
-    """Return the records of the runs that need no training.
-
-    Args:
-        runs: the runs of a study.
-        records: records of this study and others.
-        folder: folder of the runs; what has a checkpoint there is not taken from the records, nor is a run that another
-            one, which has to be trained, begins with.
-    """
-    found = {run: find_record(records, run, folder) for run in runs if not has_checkpoint(run.folder)}
-    begun_with = {run.config.init_from for run in runs if found.get(run) is None}
-    return {run: record for run, record in found.items() if record is not None and str(run.folder) not in begun_with}
 
 
 def _execute(missing: Sequence[SweepRun], folder: Path, jobs: int) -> tuple[list[Failure], Interrupted | None]:

@@ -13,7 +13,7 @@ from cdred.config import RunConfig, parse_settings
 from cdred.config_file import plain_settings
 from cdred.errors import UserError
 from cdred.files import atomic_write_text
-from cdred.run_folder import finished_result
+from cdred.run_folder import finished_result, has_checkpoint
 from cdred.studies.scores import Curve, read_curves
 from cdred.sweep.plan import SweepRun
 
@@ -63,6 +63,20 @@ def find_record(records: Iterable[RunRecord], run: SweepRun, folder: Path) -> Ru
     wanted = portable(run.config, folder)
     found = next((record for record in records if record.config == wanted), None)
     return found and found._replace(curves=[curve._replace(label=run.label) for curve in found.curves])
+
+
+def recorded_runs(runs: Sequence[SweepRun], records: Sequence[RunRecord], folder: Path) -> dict[SweepRun, RunRecord]:
+    """Return the records of the runs that need no training.
+
+    Args:
+        runs: the runs of a study.
+        records: records of this study and others.
+        folder: folder of the runs; what has a checkpoint there is not taken from the records, nor is a run that another
+            one, which has to be trained, begins with.
+    """
+    found = {run: find_record(records, run, folder) for run in runs if not has_checkpoint(run.folder)}
+    begun_with = {run.config.init_from for run in runs if found.get(run) is None}
+    return {run: record for run, record in found.items() if record is not None and str(run.folder) not in begun_with}
 
 
 def write_records(folder: Path, records: Sequence[RunRecord]) -> None:

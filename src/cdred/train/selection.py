@@ -15,6 +15,8 @@ from cdred.train.evaluate import evaluate, evaluation_keys, unseen_episode
 from cdred.train.setup import TrainingRun
 from cdred.train.state import TrainState
 
+PRETRAINED = CANDIDATES.index("pretrained")
+
 
 class DetectedSuccesses:
     """Detected successes of every counted episode, as a callback of `evaluate`.
@@ -50,9 +52,10 @@ def select_agent(run: TrainingRun, state: TrainState) -> TrainState:
     first = unseen_episode(run.eval_envs, run.config.final_eval_episodes)
     detected = [_detect(run, state, index, first).success for index in range(len(CANDIDATES))]
     success, episodes = np.mean(detected, axis=2), run.config.pretrain.selection_episodes
-    best = np.where(reliable, choose_candidate(success, episodes), CANDIDATES.index("agent"))
+    error = standard_error(success, episodes)
+    best = np.where(reliable, choose_candidate(success, error), CANDIDATES.index("agent"))
     metrics = {f"{name}_detected_success": row.tolist() for name, row in zip(CANDIDATES, success, strict=True)}
-    metrics["standard_error"] = standard_error(success.max(axis=0), success[-1], episodes).tolist()
+    metrics["standard_error"] = error.tolist()
     run.logger.log(int(state.steps), metrics | {"chosen": best.tolist()}, "selection")
     learner = run.fns.set_acting(state.learner, jnp.asarray(best, jnp.int32))
     state = state.replace(learner=learner, eval_envs=run.eval_envs.snapshot())
@@ -61,32 +64,33 @@ def select_agent(run: TrainingRun, state: TrainState) -> TrainState:
     return state
 
 
-def choose_candidate(success: Float64[np.ndarray, "C S"], episodes: int) -> Int64[np.ndarray, " S"]:
+def choose_candidate(success: Float64[np.ndarray, "C S"], error: Float64[np.ndarray, " S"]) -> Int64[np.ndarray, " S"]:
     """Return the index in `CANDIDATES` of what acts for each seed.
 
     The candidate of the highest success rate, of equal ones the agent, replaces the pretrained policy if it leads by
-    more than one standard error of the difference of two rates; otherwise the lead may be chance, and BC is what the
-    user would have without training. If all rates are 0, the agent acts.
+    more than one standard error; otherwise the lead may be chance, and BC is what the user would have without training.
+    If all rates are 0, the agent acts.
+
+    Args:
+        success: success rate of each candidate and seed.
+        error: as from `standard_error`.
+    """
+    lead = success.max(axis=0) - success[PRETRAINED]
+    chosen = np.where(lead > error, np.argmax(success, axis=0), PRETRAINED)
+    return np.where(success.any(axis=0), chosen, CANDIDATES.index("agent"))
+
+
+def standard_error(success: Float64[np.ndarray, "C S"], episodes: int) -> Float64[np.ndarray, " S"]:
+    """Return the standard error of the lead of the highest rate over the pretrained policy, if both are equal in truth.
+
+    A success and a failure are added to those of both: otherwise that of two rates of 0, or of 1, would be 0.
 
     Args:
         success: success rate of each candidate and seed.
         episodes: number of episodes of each rate.
     """
-    agent, pretrained = CANDIDATES.index("agent"), CANDIDATES.index("pretrained")
-    best, highest = np.argmax(success, axis=0), success.max(axis=0)
-    leads = highest - success[pretrained] > standard_error(highest, success[pretrained], episodes)
-    return np.where(success.any(axis=0), np.where(leads, best, pretrained), agent)
-
-
-def standard_error(
-    rate: Float64[np.ndarray, " S"], other: Float64[np.ndarray, " S"], episodes: int
-) -> Float64[np.ndarray, " S"]:
-    """Return the standard error of the difference of two success rates that are equal in truth.
-
-    A success and a failure are added to those of both: otherwise that of two rates of 0, or of 1, would be 0.
-    """
-    pooled = (episodes * (rate + other) + 1) / (2 * episodes + 2)
-    return np.sqrt(2 * pooled * (1 - pooled) / episodes)
+    rate = (episodes * (success.max(axis=0) + success[PRETRAINED]) + 1) / (2 * episodes + 2)
+    return np.sqrt(2 * rate * (1 - rate) / episodes)
 
 
 def acting_names(algorithm: Algorithm, learner: PyTree) -> list[str] | None:
