@@ -11,7 +11,19 @@ from cdred.studies.catalog import STUDIES
 from cdred.studies.records import FILE, RunRecord, find_record, portable, read_records, recorded_runs, write_records
 from cdred.studies.scores import Curve
 
-CURVE = Curve("metaworld/bin-picking", "cdred", 0, "success", [0, 500], [0.25, 0.5], (1.5, 4.0), None, 12.5)
+CURVE = Curve(
+    task="metaworld/bin-picking",
+    label="cdred",
+    seed=0,
+    kind="success",
+    steps=[0, 500],
+    scores=[0.25, 0.5],
+    gradient_norm=(1.5, 4.0),
+    reward_margin=None,
+    minutes=12.5,
+    acting="agent",
+    signals={"bc_loss": [None, 0.125]},
+)
 
 
 @pytest.fixture

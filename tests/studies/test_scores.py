@@ -14,7 +14,8 @@ STUDY = TrainingStudy("Is it?", lambda _: (), "cdred", 0.9)
 
 def curve(scores, label="cdred", seed=0, task="metaworld/reach", **changes):
     steps = [500 * index for index in range(len(scores))]
-    fields = {"kind": "success", "gradient_norm": (1.0, 4.0), "reward_margin": 0.5, "minutes": 12.0} | changes
+    fields = {"kind": "success", "gradient_norm": (1.0, 4.0), "reward_margin": 0.5, "minutes": 12.0}
+    fields |= {"acting": None, "signals": {}} | changes
     return Curve(task=task, label=label, seed=seed, steps=steps, scores=scores, **fields)
 
 

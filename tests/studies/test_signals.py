@@ -1,15 +1,20 @@
 """Rank correlations of signals with true scores, by known answers."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
+from cdred.config import preset
 from cdred.errors import UserError
 from cdred.report.statistics import mean_interval
+from cdred.studies.records import RunRecord
+from cdred.studies.scores import Curve, read_curves
 from cdred.studies.signals import Point, analyse_signals, correlate, signal_table
+from cdred.sweep.plan import SweepRun
 
 
-def points(signal, values, *, run="a", task="metaworld/reach", seeds=(0, 1, 2, 3)):
+def points(signal, values, *, run=0, task="metaworld/reach", seeds=(0, 1, 2, 3)):
     """Return points of a run with scores 0, 1, 2 in each seed's evaluations, at a level that grows with the seed."""
     return [
         Point(run, task, "cdred", seed, step, score + 10 * seed, signal, value)
@@ -33,7 +38,7 @@ def test_signals_are_ranked_at_ends_and_within_runs():
 
 def test_tasks_are_not_mixed():
     first = points("signal", lambda seed: (0, 0, seed))
-    second = points("signal", lambda seed: (0, 0, 100 - seed), run="b", task="metaworld/push")
+    second = points("signal", lambda seed: (0, 0, 100 - seed), run=1, task="metaworld/push")
     assert sorted(correlate([*first, *second])["signal"].at_ends) == [pytest.approx(-1), pytest.approx(1)]
 
 
@@ -49,31 +54,50 @@ def test_interval_of_the_mean():
     assert 0.2 < low < 0.5 < high < 0.8
 
 
-def write_run(folder, seeds=(0, 1, 2)):
-    folder.mkdir(parents=True)
-    lines = [
-        {"step": 0, "kind": "eval", "episode_return": [0.0] * 3, "success": [0.0] * 3, "episodes": 5},
-        {"step": 20, "kind": "train", "bc_loss": [0.9, 0.8, 0.7]},
-        {"step": 40, "kind": "train", "bc_loss": [0.3, 0.2, 0.1]},
-        {"step": 40, "kind": "eval", "episode_return": [1.0] * 3, "success": [0.2, 0.6, 1.0], "episodes": 5},
-        {"step": 60, "kind": "train", "bc_loss": [5.0, 5.0, 5.0]},
+def record(acting, signals, task="metaworld/reach", seeds=(0, 1, 2)):
+    """Return the record of a run with an evaluation before training, one meanwhile and one at the end, in each seed."""
+    steps, scores = [0, 20, 40], {seed: [0.3, 0.5 + 0.1 * seed, 1.0] for seed in seeds}
+    curves = [
+        Curve(task, "cdred", seed, "success", steps, scores[seed], None, None, 1.0, acting, values)
+        for seed, values in zip(seeds, signals, strict=True)
     ]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line | {"time": 0.0}) + "\n" for line in lines))
-    result = {"task": "metaworld/reach", "algo": "cdred", "seeds": list(seeds), "steps": 60, "eval": {}}
-    (folder / "result.json").write_text(json.dumps(result))
+    config = replace(preset("debug"), task=task, seeds=seeds)
+    return RunRecord(config, "abc", "cpu: cpu", curves)
 
 
-def test_signals_of_run_folders_are_those_until_the_evaluation(tmp_path):
-    write_run(tmp_path / "metaworld" / "run")
-    result = analyse_signals(tmp_path)
-    assert result.rows == [
-        ("metaworld/run", "metaworld/reach", "cdred", seed, 40, score, "bc_loss", value)
-        for seed, score, value in ((0, 0.2, 0.3), (1, 0.6, 0.2), (2, 1.0, 0.1))
-    ]
+def test_signals_are_of_the_agent_that_is_trained():
+    signals = [{"bc_loss": [9.0, 3.0 - seed, None if seed else 7.0]} for seed in range(3)]
+    run = record("agent", signals)
+    # The same run in another study counts once.
+    result = analyse_signals([run, run._replace(commit="def")])
+    expected = [(0, "metaworld/reach", "cdred", seed, 20, 0.5 + 0.1 * seed, "bc_loss", 3.0 - seed) for seed in range(3)]
+    assert result.rows == [expected[0], (0, "metaworld/reach", "cdred", 0, 40, 1.0, "bc_loss", 7.0), *expected[1:]]
+    assert result.details["runs"] == ["metaworld/reach cdred (0, 1, 2)"]
+    # At the end the pretrained policy acts, which is not what the signals are about.
+    result = analyse_signals([record("pretrained", signals)])
+    assert result.rows == expected
     assert "| bc_loss | -1.00 (no interval), 1 | – |" in result.table
-    assert result.details == {"runs": ["metaworld/run"]}
 
 
-def test_folder_without_runs_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"no finished run in .*: give a folder of runs by --runs"):
-        analyse_signals(tmp_path)
+def test_signals_of_a_run_folder_are_the_last_until_each_evaluation(tmp_path):
+    lines = [
+        {"step": 0, "kind": "eval", "episode_return": [0.0, 0.0], "success": [0.0, 0.0]},
+        {"step": 20, "kind": "train", "bc_loss": [0.9, 0.8]},
+        {"step": 40, "kind": "train", "bc_loss": [0.3, None]},
+        {"step": 40, "kind": "eval", "episode_return": [1.0, 1.0], "success": [0.2, 0.6]},
+        {"step": 60, "kind": "train", "bc_loss": [5.0, 5.0]},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line | {"time": 0.0}) + "\n" for line in lines))
+    result = {"task": "metaworld/reach", "algo": "cdred", "seeds": [0, 1], "steps": 60, "eval": {}}
+    result |= {"acting": ["agent", "pretrained"], "wall_seconds": 60.0}
+    (tmp_path / "result.json").write_text(json.dumps(result))
+    run = SweepRun(replace(preset("debug"), seeds=(0, 1), out=str(tmp_path)), "cdred", tmp_path)
+    first, second = read_curves(run)
+    assert first.signals == {"bc_loss": [None, 0.3]}
+    assert second.signals == {"bc_loss": [None, None]}
+    assert (first.acting, second.acting) == ("agent", "pretrained")
+
+
+def test_no_runs_are_refused():
+    with pytest.raises(UserError, match="no study has finished runs: make one first"):
+        analyse_signals([])

@@ -45,6 +45,14 @@ def test_settings_vary_what_the_study_is_about(tmp_path):
     assert {run.config.steps for run in stability} == {25_000}
 
 
+@pytest.mark.parametrize("scale", ["cpu", "paper"])
+def test_agents_act_as_trained_where_rewards_are_compared(scale, tmp_path):
+    chosen = {"bin-picking-100", "data-efficiency", "multi-expert", "finetune"}
+    for name, study in TRAINING.items():
+        episodes = {run.config.pretrain.selection_episodes for run in cli.study_runs(study, scale, 1, tmp_path)}
+        assert episodes == ({10} if name in chosen and scale == "cpu" else {0})
+
+
 def test_fine_tuning_begins_with_the_runs_of_its_seeds(tmp_path):
     runs = cli.study_runs(TRAINING["finetune"], "cpu", 5, tmp_path)
     folders = {str(run.folder): run.config for run in runs}
@@ -163,7 +171,8 @@ def test_failed_run_is_listed(tmp_path, monkeypatch, capsys):
         (["count-estimator", "--runs", "folder"], "--runs has no effect on count-estimator"),
         (["reward-free-signals", "--seeds", "3"], "--seeds has no effect on reward-free-signals"),
         (["reward-free-signals", "--scale", "paper"], "--scale has no effect on reward-free-signals"),
-        (["reward-free-signals", "--runs", "nowhere"], "no finished run"),
+        (["reward-free-signals", "--runs", "folder"], "--runs has no effect on reward-free-signals"),
+        (["reward-free-signals"], "no study has finished runs"),
     ],
 )
 def test_wrong_words_are_refused(words, message, tmp_path, monkeypatch, capsys):

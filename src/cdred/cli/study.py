@@ -18,7 +18,6 @@ from cdred.studies.catalog import STUDIES
 from cdred.studies.records import read_records, record_run, recorded_runs, write_records
 from cdred.studies.study import (
     Measurement,
-    RunAnalysis,
     RunsPath,
     Scale,
     Study,
@@ -43,7 +42,7 @@ OPTIONS_OF: dict[str, tuple[type, ...]] = {
     "scale": (TrainingStudy, Measurement),
     "seeds": (TrainingStudy, Measurement),
     "jobs": (TrainingStudy,),
-    "runs": (TrainingStudy, RunAnalysis),
+    "runs": (TrainingStudy,),
     "dry_run": (TrainingStudy,),
 }
 
@@ -67,10 +66,9 @@ class StudyOptions:
     jobs: int = 1
     """Runs at a time."""
     runs: Path | None = None
-    """Folder of the run folders; runs/studies/NAME-SCALE if None. For a study that trains nothing, folder of the runs
-    that it reads; runs/studies if None."""
+    """Folder of the run folders; runs/studies/NAME-SCALE if None."""
     out: Path = Path("results/studies")
-    """Folder of the results."""
+    """Folder of the results. reward-free-signals reads the runs.json of the other studies there."""
     dry_run: bool = False
     """Print the runs and their states, without training any."""
 
@@ -97,7 +95,7 @@ def main(arguments: list[str]) -> int:
     if isinstance(study, Measurement):
         result = study.measure(options.scale, options.seeds, print_text)
     else:
-        result = study.analyse(options.runs or RUNS)
+        result = study.analyse(read_records(out))
     _write(out, result, about | {"command": command})
     return 0
 

@@ -20,6 +20,9 @@ DEVELOPMENT_TASKS = ("metaworld/stick-pull", "metaworld/box-close", BIN_PICKING,
 TARGET, TARGET_DEMOS = f"{BIN_PICKING}?mass=0.3", (15, 50)
 # Evaluations of a run after that of the pretrained policy.
 EVALUATIONS = 10
+# In studies of rewards the agent acts at the end as it was trained: where the pretrained policy is chosen instead, as
+# in most runs of bin-picking, all rewards have the same score.
+NO_CHOICE: Options = {"selection_episodes": 0}
 
 
 def sweep(
@@ -75,7 +78,7 @@ def bin_picking_100(scale: Scale) -> Sequence[SweepFile]:
 def coupling(scale: Scale) -> Sequence[SweepFile]:
     """Return runs of several zetas."""
     zetas = values_of("zeta", (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0), 0.8)
-    return [sweep(scale, [BIN_PICKING], settings=zetas)]
+    return [sweep(scale, [BIN_PICKING], settings=zetas, pretrain=NO_CHOICE)]
 
 
 def data_efficiency(scale: Scale) -> Sequence[SweepFile]:
@@ -94,23 +97,26 @@ def data_efficiency(scale: Scale) -> Sequence[SweepFile]:
 def stability(scale: Scale) -> Sequence[SweepFile]:
     """Return runs of five times the usual steps at a constant learning rate."""
     steps, constant = 5 * BUDGETS[scale][1], {"lr_decay_fraction": 0.0}
-    return [sweep(scale, [WALKER_WALK], methods=("cdred", "iqmpc", "gail"), steps=steps, optim=constant)]
+    methods = ("cdred", "iqmpc", "gail")
+    return [sweep(scale, [WALKER_WALK], methods=methods, steps=steps, optim=constant, pretrain=NO_CHOICE)]
 
 
 def target_count(scale: Scale) -> Sequence[SweepFile]:
     """Return runs of several numbers of targets."""
-    return [sweep(scale, [BIN_PICKING, WALKER_WALK], settings=values_of("num_targets", (2, 5, 10, 20), 5))]
+    numbers = values_of("num_targets", (2, 5, 10, 20), 5)
+    return [sweep(scale, [BIN_PICKING, WALKER_WALK], settings=numbers, pretrain=NO_CHOICE)]
 
 
 def bonus_mix(scale: Scale) -> Sequence[SweepFile]:
     """Return runs of several weights of the squared distance: 1 is without the count correction, 0 is it alone."""
-    return [sweep(scale, [BIN_PICKING, WALKER_WALK], settings=values_of("alpha", (0.0, 0.5, 0.9, 1.0), 0.9))]
+    alphas = values_of("alpha", (0.0, 0.5, 0.9, 1.0), 0.9)
+    return [sweep(scale, [BIN_PICKING, WALKER_WALK], settings=alphas, pretrain=NO_CHOICE)]
 
 
 def count_term(scale: Scale) -> Sequence[SweepFile]:
     """Return runs with the mean of the count estimates, with their sum, and without them."""
     settings = values_of("count_reduction", ("mean", "sum"), "mean") | {"no-counts": {"cdred": {"alpha": 1.0}}}
-    return [sweep(scale, [BIN_PICKING, WALKER_WALK], settings=settings)]
+    return [sweep(scale, [BIN_PICKING, WALKER_WALK], settings=settings, pretrain=NO_CHOICE)]
 
 
 def g_function(scale: Scale) -> Sequence[SweepFile]:
@@ -121,13 +127,13 @@ def g_function(scale: Scale) -> Sequence[SweepFile]:
         for dim in dims
         for transform in ("identity", "exp", "log")
     }
-    return [sweep(scale, [BIN_PICKING, WALKER_WALK], settings=settings)]
+    return [sweep(scale, [BIN_PICKING, WALKER_WALK], settings=settings, pretrain=NO_CHOICE)]
 
 
 def adaptive_zeta(scale: Scale) -> Sequence[SweepFile]:
     """Return runs with the constant weight and with both schedules, on all development tasks."""
     schedules = values_of("zeta_schedule", ("constant", "overlap", "ratio"), "constant")
-    return [sweep(scale, DEVELOPMENT_TASKS, settings=schedules)]
+    return [sweep(scale, DEVELOPMENT_TASKS, settings=schedules, pretrain=NO_CHOICE)]
 
 
 def latent_or_observation(scale: Scale) -> Sequence[SweepFile]:
@@ -144,7 +150,10 @@ def latent_or_observation(scale: Scale) -> Sequence[SweepFile]:
     if scale == "cpu":
         settings["no-pretraining"] = {"pretrain": {"updates": 0}}
     tasks = [BIN_PICKING, WALKER_WALK]
-    return [sweep(scale, tasks, settings=settings), sweep(scale, tasks, methods=("cdred-sac",))]
+    return [
+        sweep(scale, tasks, settings=settings, pretrain=NO_CHOICE),
+        sweep(scale, tasks, methods=("cdred-sac",), pretrain=NO_CHOICE),
+    ]
 
 
 def multi_expert(scale: Scale) -> Sequence[SweepFile]:

@@ -1,18 +1,30 @@
 """Evaluations of the runs of a study, and statistics of them."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from cdred.report.results import RunResults, read_run
+from cdred.report.results import RunResults, Series, read_run
 from cdred.report.statistics import normalized_score
 from cdred.sweep.collect import score_kind
 from cdred.sweep.plan import SweepRun
 
 # Evaluations in a row that have to reach a threshold, so that a lucky one does not count.
 HELD = 3
+# Metrics that need no reward of the environment, by kind of line.
+SIGNALS = {
+    "train": ("bc_loss", "consistency_loss", "critic_loss", "policy_entropy", "q_pi", "reward_agent", "reward_expert"),
+    "diagnostics": (
+        "detected_success",
+        "dynamics_error_ratio",
+        "novelty_expert",
+        "open_loop_fvu",
+        "q_gradient_share",
+        "reward_margin",
+    ),
+}
 
 
 class Curve(NamedTuple):
@@ -28,6 +40,8 @@ class Curve(NamedTuple):
         gradient_norm: mean and maximum of the gradient's norm.
         reward_margin: last value of that metric; None if the method has none.
         minutes: of all seeds of the run, with compiling and evaluations.
+        acting: what acts at the end, by name in `pretrain.CANDIDATES`; None without pretraining.
+        signals: metrics of `SIGNALS` at each evaluation, their last values until then; None where there is none.
     """
 
     task: str
@@ -39,6 +53,8 @@ class Curve(NamedTuple):
     gradient_norm: tuple[float, float] | None
     reward_margin: float | None
     minutes: float
+    acting: str | None
+    signals: Mapping[str, Sequence[float | None]]
 
     @property
     def final(self) -> float:
@@ -64,6 +80,7 @@ def read_curves(run: SweepRun) -> Iterator[Curve]:
     kind = score_kind(results.metadata)
     key = "success" if kind == "success" else "episode_return"
     series, references = results.series("eval", key), results.reference_scores
+    acting = results.metadata["acting"]
     for index, seed in enumerate(run.config.seeds):
         scores = [float(score) for score in series.values[:, index]]
         if kind == "normalized":
@@ -79,7 +96,26 @@ def read_curves(run: SweepRun) -> Iterator[Curve]:
             _gradient_norm(results, index),
             _reward_margin(results, index),
             results.metadata["wall_seconds"] / 60,
+            None if acting is None else acting[index],
+            _signals(results, series.steps, index),
         )
+
+
+def _signals(results: RunResults, steps: np.ndarray, index: int) -> dict[str, list[float | None]]:
+    """Return the metrics of `SIGNALS` that the run has."""
+    return {
+        signal: [_latest(series, step, index) for step in steps]
+        for kind, names in SIGNALS.items()
+        for signal in names
+        if len(series := results.series(kind, signal))
+    }
+
+
+def _latest(series: Series, step: int, index: int) -> float | None:
+    """Return the last value of a metric until a step; None if there is none, or it is not finite."""
+    row = int(np.searchsorted(series.steps, step, side="right")) - 1
+    value = float(series.values[row, index]) if row >= 0 else math.nan
+    return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
 def _gradient_norm(results: RunResults, index: int) -> tuple[float, float] | None:

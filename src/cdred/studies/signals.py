@@ -1,12 +1,11 @@
 """Study of the signals that need no reward: how well each ranks agents by their true score.
 
-Read from run folders that other studies or trainings have left. A signal is compared with the score in two ways: over
-the runs of a task and method, at their ends ("which of these agents is best?"), and over the evaluations of one seed
-("has it converged?").
+Read from the records of the runs of other studies. A signal is compared with the score in two ways: over the runs of a
+task and method, at their ends ("which of these agents is best?"), and over the evaluations of one seed ("has it
+converged?").
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -14,37 +13,27 @@ import numpy as np
 from cdred.errors import UserError
 from cdred.loggers.progress import MISSING
 from cdred.report.aggregate import draw_intervals, style_panel
-from cdred.report.find_runs import find_runs
 from cdred.report.plots import BLUE
-from cdred.report.results import RunResults, read_run
 from cdred.report.statistics import mean_interval, rank_correlation
+from cdred.studies.records import RunRecord
 from cdred.studies.study import StudyResult
 
 if TYPE_CHECKING:
     # At run time it would delay every command.
     from matplotlib.figure import Figure
 
-# Metrics that need no reward of the environment, by kind of line.
-SIGNALS = {
-    "train": ("bc_loss", "consistency_loss", "critic_loss", "policy_entropy", "q_pi", "reward_agent", "reward_expert"),
-    "diagnostics": (
-        "detected_success",
-        "dynamics_error_ratio",
-        "novelty_expert",
-        "open_loop_fvu",
-        "q_gradient_share",
-        "reward_margin",
-    ),
-}
 COLUMNS = ("run", "task", "method", "seed", "step", "score", "signal", "value")
 # Evaluations of a seed, or seeds of a task and method, below which a rank correlation says nothing.
 MIN_POINTS = 3
 
 
 class Point(NamedTuple):
-    """Value of a signal, and the true score, of a seed at an evaluation; as in `COLUMNS`."""
+    """Value of a signal, and the true score, of a seed at an evaluation; as in `COLUMNS`.
 
-    run: str
+    `run` is the index of its run in `study.json`.
+    """
+
+    run: int
     task: str
     method: str
     seed: int
@@ -66,36 +55,31 @@ class Correlations(NamedTuple):
     within_runs: list[float]
 
 
-def analyse_signals(runs: Path) -> StudyResult:
-    """Correlate the signals of all finished runs in a folder with their scores.
+def analyse_signals(records: Sequence[RunRecord]) -> StudyResult:
+    """Correlate the signals of runs with their scores.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no run.
     """
-    folders = [folder for folder in find_runs([runs]) if (folder / "result.json").exists()]
-    if not folders:
-        raise UserError(f"no finished run in {runs}: give a folder of runs by --runs.")
-    points = [point for folder in folders for point in read_points(folder.relative_to(runs), read_run(folder))]
+    # Studies that have a run in common have a record of it each.
+    runs = [*{record.config: record for record in records}.values()]
+    if not runs:
+        raise UserError("no study has finished runs: make one first, as by `cdred study coupling`.")
+    points = [point for index, record in enumerate(runs) for point in read_points(index, record)]
     correlations = correlate(points)
-    details = {"runs": [str(folder.relative_to(runs)) for folder in folders]}
+    names = [f"{record.config.task} {record.curves[0].label} {record.config.seeds}" for record in runs]
+    details = {"runs": names, "run_commits": sorted({str(record.commit) for record in runs})}
     return StudyResult(COLUMNS, points, signal_table(correlations), draw_signals(correlations), details)
 
 
-def read_points(name: Path, run: RunResults) -> Iterator[Point]:
-    """Return the signals of a run at its evaluations after step 0: the last values reported until then."""
-    has_success = len(run.series("eval", "success")) > 0
-    scores = run.series("eval", "success" if has_success else "episode_return")
-    about = run.metadata
-    for kind, signals in SIGNALS.items():
-        for signal in signals:
-            series = run.series(kind, signal)
-            for step, row in zip(scores.steps, scores.values, strict=True):
-                index = int(np.searchsorted(series.steps, step, side="right")) - 1
-                if step == 0 or index < 0:
-                    continue
-                for seed, score, value in zip(about["seeds"], row, series.values[index], strict=True):
-                    if np.isfinite(value) and np.isfinite(score):
-                        yield Point(str(name), about["task"], about["algo"], seed, int(step), score, signal, value)
+def read_points(run: int, record: RunRecord) -> Iterator[Point]:
+    """Return the signals of a run at its evaluations of the agent that is trained, and not of its pretrained policy."""
+    for curve in record.curves:
+        last = len(curve.steps) if curve.acting in (None, "agent") else len(curve.steps) - 1
+        for signal, values in curve.signals.items():
+            for step, score, value in [*zip(curve.steps, curve.scores, values, strict=True)][:last]:
+                if step > 0 and value is not None and np.isfinite(score):
+                    yield Point(run, curve.task, record.config.algo, curve.seed, step, score, signal, value)
 
 
 def correlate(points: Sequence[Point]) -> dict[str, Correlations]:
@@ -107,7 +91,7 @@ def correlate(points: Sequence[Point]) -> dict[str, Correlations]:
     for signal in dict.fromkeys(point.signal for point in points):
         of_signal = [point for point in points if point.signal == signal]
         ends: dict[tuple[str, str], list[Point]] = {}
-        seeds: dict[tuple[str, int], list[Point]] = {}
+        seeds: dict[tuple[int, int], list[Point]] = {}
         for point in of_signal:
             seeds.setdefault((point.run, point.seed), []).append(point)
         for history in seeds.values():

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from cdred.provenance import provenance
+from cdred.studies.records import RunRecord
 from cdred.sweep.sweep_file import SweepFile
 from cdred.types import LogFn
 
@@ -80,11 +81,11 @@ class RunAnalysis:
 
     Attributes:
         question: what it answers, a sentence.
-        analyse: makes it, from the finished runs in a folder.
+        analyse: makes it, from the records of all finished runs.
     """
 
     question: str
-    analyse: Callable[[Path], StudyResult]
+    analyse: Callable[[Sequence[RunRecord]], StudyResult]
 
 
 Study = TrainingStudy | Measurement | RunAnalysis
