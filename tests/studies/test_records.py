@@ -19,7 +19,6 @@ CURVE = Curve(
     steps=[0, 500],
     scores=[0.25, 0.5],
     gradient_norm=(1.5, 4.0),
-    reward_margin=None,
     minutes=12.5,
     acting="agent",
     signals={"bc_loss": [None, 0.125]},

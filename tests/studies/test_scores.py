@@ -14,8 +14,8 @@ STUDY = TrainingStudy("Is it?", lambda _: (), "cdred", 0.9)
 
 def curve(scores, label="cdred", seed=0, task="metaworld/reach", **changes):
     steps = [500 * index for index in range(len(scores))]
-    fields = {"kind": "success", "gradient_norm": (1.0, 4.0), "reward_margin": 0.5, "minutes": 12.0}
-    fields |= {"acting": None, "signals": {}} | changes
+    fields = {"kind": "success", "gradient_norm": (1.0, 4.0), "minutes": 12.0, "acting": None}
+    fields |= {"signals": {"reward_margin": [None] + [0.5] * (len(scores) - 1)}} | changes
     return Curve(task=task, label=label, seed=seed, steps=steps, scores=scores, **fields)
 
 
@@ -52,7 +52,7 @@ def cells(table, label):
 
 def test_table_says_difference_or_that_none_is_seen():
     ours = [curve([0.5, 1.0, 1.0, 1.0], seed=s) for s in range(3)]
-    worse = [curve([0.0, 0.0, 0.0, 0.1 * s], "iqmpc", s, reward_margin=None) for s in range(3)]
+    worse = [curve([0.0, 0.0, 0.0, 0.1 * s], "iqmpc", s, signals={}) for s in range(3)]
     same = [curve([0.0, 0.0, 1.0, score], "gail", s) for s, score in enumerate((0.9, 1.0, 1.0))]
     table = score_table(STUDY, {"metaworld/reach": {"cdred": ours, "iqmpc": worse, "gail": same}})
     assert cells(table, "cdred")[3:] == [
@@ -86,6 +86,17 @@ def test_figure_has_two_panels_per_task():
     titles = [axes.get_title(loc="left") for axes in figure.axes]
     assert titles == ["metaworld/reach", "At the end", "metaworld/push", "At the end"]
     assert [text.get_text() for text in figure.axes[1].get_yticklabels()] == ["cdred", "bc"]
+
+
+def test_figure_shows_the_course_of_a_signal():
+    curves = {"cdred": [curve([0.5, 1.0, 1.0])], "bc": [curve([0.5, 0.5, 0.5], "bc", signals={})]}
+    figure = draw_scores(replace(STUDY, signal="reward_margin"), {"metaworld/reach": curves})
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["metaworld/reach", "At the end", "During training"]
+    # Only the method that has it; unknown before training.
+    points, line = figure.axes[2].lines
+    for drawn in (points, line):
+        assert list(drawn.get_xdata()) == [0, 500, 1000]
+        assert list(drawn.get_ydata()) == [pytest.approx(float("nan"), nan_ok=True), 0.5, 0.5]
 
 
 def test_difference_interval_of_separate_and_equal_scores():

@@ -58,7 +58,7 @@ def record(acting, signals, task="metaworld/reach", seeds=(0, 1, 2)):
     """Return the record of a run with an evaluation before training, one meanwhile and one at the end, in each seed."""
     steps, scores = [0, 20, 40], {seed: [0.3, 0.5 + 0.1 * seed, 1.0] for seed in seeds}
     curves = [
-        Curve(task, "cdred", seed, "success", steps, scores[seed], None, None, 1.0, acting, values)
+        Curve(task, "cdred", seed, "success", steps, scores[seed], None, 1.0, acting, values)
         for seed, values in zip(seeds, signals, strict=True)
     ]
     config = replace(preset("debug"), task=task, seeds=seeds)

@@ -201,7 +201,10 @@ STUDIES: dict[str, Study] = {
         "How do CDRED and BC depend on the number of demonstrations?", data_efficiency, "cdred-demos-10"
     ),
     "stability": TrainingStudy(
-        "Do agents stay as good as they were, at a constant learning rate and five times the steps?", stability, "cdred"
+        "Do agents stay as good as they were, at a constant learning rate and five times the steps?",
+        stability,
+        "cdred",
+        signal="reward_margin",
     ),
     "target-count": TrainingStudy("Does the number of random targets matter?", target_count, "cdred"),
     "bonus-mix": TrainingStudy("Does the count correction matter beside the squared distance?", bonus_mix, "cdred"),

@@ -38,7 +38,6 @@ class Curve(NamedTuple):
         steps: steps at which it was evaluated.
         scores: the scores.
         gradient_norm: mean and maximum of the gradient's norm.
-        reward_margin: last value of that metric; None if the method has none.
         minutes: of all seeds of the run, with compiling and evaluations.
         acting: what acts at the end, by name in `pretrain.CANDIDATES`; None without pretraining.
         signals: metrics of `SIGNALS` at each evaluation, their last values until then; None where there is none.
@@ -51,7 +50,6 @@ class Curve(NamedTuple):
     steps: Sequence[int]
     scores: Sequence[float]
     gradient_norm: tuple[float, float] | None
-    reward_margin: float | None
     minutes: float
     acting: str | None
     signals: Mapping[str, Sequence[float | None]]
@@ -60,6 +58,11 @@ class Curve(NamedTuple):
     def final(self) -> float:
         """Last score."""
         return self.scores[-1]
+
+    @property
+    def reward_margin(self) -> float | None:
+        """Last value of that metric; None if the method has none."""
+        return self.signals["reward_margin"][-1] if "reward_margin" in self.signals else None
 
 
 COLUMNS = ("task", "label", "seed", "kind", "step", "score")
@@ -94,7 +97,6 @@ def read_curves(run: SweepRun) -> Iterator[Curve]:
             series.steps.tolist(),
             scores,
             _gradient_norm(results, index),
-            _reward_margin(results, index),
             results.metadata["wall_seconds"] / 60,
             None if acting is None else acting[index],
             _signals(results, series.steps, index),
@@ -123,12 +125,6 @@ def _gradient_norm(results: RunResults, index: int) -> tuple[float, float] | Non
     if not len(mean) or not len(largest):
         return None
     return float(np.nanmean(mean.values[:, index])), float(np.nanmax(largest.values[:, index]))
-
-
-def _reward_margin(results: RunResults, index: int) -> float | None:
-    series = results.series("diagnostics", "reward_margin")
-    known = len(series) > 0 and math.isfinite(series.values[-1, index])
-    return float(series.values[-1, index]) if known else None
 
 
 def steps_to_threshold(curve: Curve, threshold: float) -> int | None:

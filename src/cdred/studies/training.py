@@ -25,6 +25,7 @@ from cdred.text import plural
 
 if TYPE_CHECKING:
     # At run time it would delay every command.
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 HEADS = (
@@ -133,32 +134,51 @@ def _threshold_cell(study: TrainingStudy, curves: Sequence[Curve]) -> str:
 
 
 def draw_scores(study: TrainingStudy, by_task: CurvesByTask) -> "Figure":
-    """Draw a row of panels per task: the evaluations against steps, and the interquartile means of the last ones."""
+    """Draw a row of panels per task.
+
+    They have the evaluations against steps, the interquartile means of the last ones, and the course of the study's
+    signal if it has one.
+    """
     from matplotlib.figure import Figure
 
     labels = list(dict.fromkeys(label for by_label in by_task.values() for label in by_label))
     colours = {label: PALETTE[index % len(PALETTE)] for index, label in enumerate(labels)}
-    height = max(3.6, 1.6 + 0.42 * len(labels))
-    figure = Figure(figsize=(15, 0.9 + height * max(1, len(by_task))), facecolor="white", layout="constrained")
+    height, columns = max(3.6, 1.6 + 0.42 * len(labels)), 2 if study.signal is None else 3
+    size = (7.5 * columns, 0.9 + height * max(1, len(by_task)))
+    figure = Figure(figsize=size, facecolor="white", layout="constrained")
     figure.suptitle(study.question, x=0.01, ha="left", size=13)
-    panels = figure.subplots(max(1, len(by_task)), 2, squeeze=False)
-    for (curve_axes, score_axes), (task, by_label) in zip(panels, by_task.items(), strict=False):
+    panels = figure.subplots(max(1, len(by_task)), columns, squeeze=False)
+    for (curve_axes, score_axes, *signal_axes), (task, by_label) in zip(panels, by_task.items(), strict=False):
         kind = KINDS[next(iter(by_label.values()))[0].kind]
-        last = max(curve.steps[-1] for curves in by_label.values() for curve in curves)
-        plots.style_axes(curve_axes, task, f"{kind}; rings: seeds, line: their mean", last)
-        ends = []
-        for label, curves in by_label.items():
-            series = _series(curves)
-            ends.append(Label(plots.plot_points(curve_axes, series, colours[label]), label, colours[label]))
-            curve_axes.plot(series.steps, plots.mean_over_seeds(series.values), color=colours[label], linewidth=2)
-        plots.label_line_ends(curve_axes, ends)
+        scores = {label: [curve.scores for curve in curves] for label, curves in by_label.items()}
+        _draw_courses(curve_axes, task, kind, by_label, scores, colours)
         style_panel(score_axes, "At the end", f"interquartile mean of {kind}, 95 % interval over seeds")
         finals = {label: [curve.final for curve in curves] for label, curves in by_label.items()}
         draw_intervals(score_axes, {k: (iqm(v), bootstrap_interval([v])) for k, v in finals.items()}, colours)
+        for axes in signal_axes:
+            signals = {
+                label: [curve.signals[study.signal] for curve in curves]
+                for label, curves in by_label.items()
+                if study.signal is not None and all(study.signal in curve.signals for curve in curves)
+            }
+            _draw_courses(axes, "During training", str(study.signal), by_label, signals, colours)
     return figure
 
 
-def _series(curves: Sequence[Curve]) -> Series:
-    """Put the evaluations of several seeds together, which all are at the same steps."""
-    steps = np.array(curves[0].steps)
-    return Series(steps, np.array([curve.scores for curve in curves]).T)
+def _draw_courses(
+    axes: "Axes",
+    title: str,
+    name: str,
+    by_label: Mapping[str, Sequence[Curve]],
+    values: Mapping[str, Sequence[Sequence[float | None]]],
+    colours: Mapping[str, str],
+) -> None:
+    """Draw values at the evaluations of each seed, which all are at the same steps, and the mean of the seeds."""
+    last = max(curve.steps[-1] for curves in by_label.values() for curve in curves)
+    plots.style_axes(axes, title, f"{name}; rings: seeds, line: their mean", last)
+    ends = []
+    for label, of_seeds in values.items():
+        series = Series(np.array(by_label[label][0].steps), np.array(of_seeds, float).T)
+        ends.append(Label(plots.plot_points(axes, series, colours[label]), label, colours[label]))
+        axes.plot(series.steps, plots.mean_over_seeds(series.values), color=colours[label], linewidth=2)
+    plots.label_line_ends(axes, ends)
