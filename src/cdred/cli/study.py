@@ -53,7 +53,8 @@ class StudyOptions:
 
     The folder NAME in --out gets data.csv, table.md, figure.png, study.json and, if it trains, runs.json. Runs that
     have finished in --runs, or are in a runs.json in --out with the same settings, are not trained again, and
-    interrupted ones resume: the same command again does only what is missing.
+    interrupted ones resume: the same command again does only what is missing. reward-free-signals reads the runs.json
+    of the other studies in --out.
     """
 
     name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
@@ -68,7 +69,7 @@ class StudyOptions:
     runs: Path | None = None
     """Folder of the run folders; runs/studies/NAME-SCALE if None."""
     out: Path = Path("results/studies")
-    """Folder of the results. reward-free-signals reads the runs.json of the other studies there."""
+    """Folder of the results."""
     dry_run: bool = False
     """Print the runs and their states, without training any."""
 
