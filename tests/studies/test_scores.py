@@ -88,7 +88,7 @@ def test_figure_has_two_panels_per_task():
     assert [text.get_text() for text in figure.axes[1].get_yticklabels()] == ["cdred", "bc"]
 
 
-def test_figure_shows_the_course_of_a_signal():
+def test_figure_shows_a_signal_against_steps():
     curves = {"cdred": [curve([0.5, 1.0, 1.0])], "bc": [curve([0.5, 0.5, 0.5], "bc", signals={})]}
     figure = draw_scores(replace(STUDY, signal="reward_margin"), {"metaworld/reach": curves})
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["metaworld/reach", "At the end", "During training"]

@@ -61,18 +61,25 @@ def record(acting, signals, task="metaworld/reach", seeds=(0, 1, 2)):
         Curve(task, "cdred", seed, "success", steps, scores[seed], None, 1.0, acting, values)
         for seed, values in zip(seeds, signals, strict=True)
     ]
-    config = replace(preset("debug"), task=task, seeds=seeds)
+    config = preset("debug")
+    pretrain = replace(config.pretrain, selection_episodes=0)
+    config = replace(config, task=task, seeds=seeds, pretrain=pretrain)
     return RunRecord(config, "abc", "cpu: cpu", curves)
 
 
 def test_signals_are_of_the_agent_that_is_trained():
     signals = [{"bc_loss": [9.0, 3.0 - seed, None if seed else 7.0]} for seed in range(3)]
     run = record("agent", signals)
-    # The same run in another study counts once.
-    result = analyse_signals([run, run._replace(commit="def")])
+    # The same training in other studies counts once, also where the choice at the end was another.
     expected = [(0, "metaworld/reach", "cdred", seed, 20, 0.5 + 0.1 * seed, "bc_loss", 3.0 - seed) for seed in range(3)]
-    assert result.rows == [expected[0], (0, "metaworld/reach", "cdred", 0, 40, 1.0, "bc_loss", 7.0), *expected[1:]]
-    assert result.details["runs"] == ["metaworld/reach cdred (0, 1, 2)"]
+    chosen = replace(run.config, pretrain=replace(run.config.pretrain, selection_episodes=10))
+    others = [record("pretrained", signals)._replace(config=chosen), run._replace(commit="def")]
+    whole = [expected[0], (0, "metaworld/reach", "cdred", 0, 40, 1.0, "bc_loss", 7.0), *expected[1:]]
+    for order in ([run, *others], [*others, run]):
+        result = analyse_signals(order)
+        assert result.rows == whole
+        assert result.details["runs"] == ["metaworld/reach cdred seeds 0 1 2"]
+    assert analyse_signals([record("policy", signals)]).rows == whole
     # At the end the pretrained policy acts, which is not what the signals are about.
     result = analyse_signals([record("pretrained", signals)])
     assert result.rows == expected

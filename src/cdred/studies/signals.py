@@ -6,10 +6,12 @@ converged?").
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from cdred.config import RunConfig
 from cdred.errors import UserError
 from cdred.loggers.progress import MISSING
 from cdred.report.aggregate import draw_intervals, style_panel
@@ -17,6 +19,7 @@ from cdred.report.plots import BLUE
 from cdred.report.statistics import mean_interval, rank_correlation
 from cdred.studies.records import RunRecord
 from cdred.studies.study import StudyResult
+from cdred.sweep.plan import run_name
 
 if TYPE_CHECKING:
     # At run time it would delay every command.
@@ -61,21 +64,35 @@ def analyse_signals(records: Sequence[RunRecord]) -> StudyResult:
     Raises:
         UserError: there is no run.
     """
-    # Studies that have a run in common have a record of it each.
-    runs = [*{record.config: record for record in records}.values()]
+    runs = distinct_runs(records)
     if not runs:
         raise UserError("no study has finished runs: make one first, as by `cdred study coupling`.")
     points = [point for index, record in enumerate(runs) for point in read_points(index, record)]
     correlations = correlate(points)
-    names = [f"{record.config.task} {record.curves[0].label} {record.config.seeds}" for record in runs]
+    names = [run_name(record.config, record.curves[0].label) for record in runs]
     details = {"runs": names, "run_commits": sorted({str(record.commit) for record in runs})}
     return StudyResult(COLUMNS, points, signal_table(correlations), draw_signals(correlations), details)
+
+
+def distinct_runs(records: Iterable[RunRecord]) -> list[RunRecord]:
+    """Return a record of each training, as studies have runs in common.
+
+    Runs that differ only in the choice of what acts at the end are the same until then, and count once: the one in
+    which the agent acts as it was trained.
+    """
+    by_training: dict[RunConfig, RunRecord] = {}
+    for record in records:
+        pretrain = record.config.pretrain
+        training = replace(record.config, pretrain=replace(pretrain, selection_episodes=0))
+        if training not in by_training or not pretrain.selection_episodes:
+            by_training[training] = record
+    return [*by_training.values()]
 
 
 def read_points(run: int, record: RunRecord) -> Iterator[Point]:
     """Return the signals of a run at its evaluations of the agent that is trained, and not of its pretrained policy."""
     for curve in record.curves:
-        last = len(curve.steps) if curve.acting in (None, "agent") else len(curve.steps) - 1
+        last = len(curve.steps) - (curve.acting == "pretrained")
         for signal, values in curve.signals.items():
             for step, score, value in [*zip(curve.steps, curve.scores, values, strict=True)][:last]:
                 if step > 0 and value is not None and np.isfinite(score):

@@ -51,7 +51,7 @@ class TrainingStudy:
         reference: label of the runs that the others are compared with.
         threshold: fraction of the expert's score of which the table has the steps that it takes.
         references: labels that are compared with others than that, and with which.
-        signal: metric, of `scores.SIGNALS`, of which the figure shows the course beside the scores.
+        signal: metric of `scores.SIGNALS` that the figure shows against steps, beside the scores; None for none.
         prepare: makes the files that the runs of a scale need, unless they exist, in the folder of the runs.
     """
 

@@ -136,36 +136,37 @@ def _threshold_cell(study: TrainingStudy, curves: Sequence[Curve]) -> str:
 def draw_scores(study: TrainingStudy, by_task: CurvesByTask) -> "Figure":
     """Draw a row of panels per task.
 
-    They have the evaluations against steps, the interquartile means of the last ones, and the course of the study's
-    signal if it has one.
+    They have the evaluations against steps, the interquartile means of the last ones, and the study's signal against
+    steps if it has one.
     """
     from matplotlib.figure import Figure
 
     labels = list(dict.fromkeys(label for by_label in by_task.values() for label in by_label))
     colours = {label: PALETTE[index % len(PALETTE)] for index, label in enumerate(labels)}
-    height, columns = max(3.6, 1.6 + 0.42 * len(labels)), 2 if study.signal is None else 3
+    signal = study.signal
+    height, columns = max(3.6, 1.6 + 0.42 * len(labels)), 2 if signal is None else 3
     size = (7.5 * columns, 0.9 + height * max(1, len(by_task)))
     figure = Figure(figsize=size, facecolor="white", layout="constrained")
     figure.suptitle(study.question, x=0.01, ha="left", size=13)
     panels = figure.subplots(max(1, len(by_task)), columns, squeeze=False)
-    for (curve_axes, score_axes, *signal_axes), (task, by_label) in zip(panels, by_task.items(), strict=False):
+    for row, (task, by_label) in zip(panels, by_task.items(), strict=False):
         kind = KINDS[next(iter(by_label.values()))[0].kind]
         scores = {label: [curve.scores for curve in curves] for label, curves in by_label.items()}
-        _draw_courses(curve_axes, task, kind, by_label, scores, colours)
-        style_panel(score_axes, "At the end", f"interquartile mean of {kind}, 95 % interval over seeds")
+        _draw_curves(row[0], task, kind, by_label, scores, colours)
+        style_panel(row[1], "At the end", f"interquartile mean of {kind}, 95 % interval over seeds")
         finals = {label: [curve.final for curve in curves] for label, curves in by_label.items()}
-        draw_intervals(score_axes, {k: (iqm(v), bootstrap_interval([v])) for k, v in finals.items()}, colours)
-        for axes in signal_axes:
+        draw_intervals(row[1], {k: (iqm(v), bootstrap_interval([v])) for k, v in finals.items()}, colours)
+        if signal is not None:
             signals = {
-                label: [curve.signals[study.signal] for curve in curves]
+                label: [curve.signals[signal] for curve in curves]
                 for label, curves in by_label.items()
-                if study.signal is not None and all(study.signal in curve.signals for curve in curves)
+                if all(signal in curve.signals for curve in curves)
             }
-            _draw_courses(axes, "During training", str(study.signal), by_label, signals, colours)
+            _draw_curves(row[2], "During training", signal, by_label, signals, colours)
     return figure
 
 
-def _draw_courses(
+def _draw_curves(
     axes: "Axes",
     title: str,
     name: str,

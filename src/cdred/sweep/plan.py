@@ -45,7 +45,7 @@ class SweepRun:
     @property
     def name(self) -> str:
         """Name for messages."""
-        return f"{self.config.task} {self.label} {seeds_name(self.config.seeds).replace('-', ' ')}"
+        return run_name(self.config, self.label)
 
 
 def plan_runs(sweep: SweepFile) -> list[SweepRun]:
@@ -107,6 +107,11 @@ def _settings(options: Options, task: str, method: str, seeds: tuple[int, ...], 
     if config.init_from:
         config = replace(config, init_from=str(Path(config.init_from).expanduser().absolute()))
     return config if path is None else replace(config, demos=str(path.absolute()))
+
+
+def run_name(config: RunConfig, label: str) -> str:
+    """Return the name of a run for messages: task, label and seeds."""
+    return f"{config.task} {label} {seeds_name(config.seeds).replace('-', ' ')}"
 
 
 def seeds_name(seeds: tuple[int, ...]) -> str:
